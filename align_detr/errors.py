@@ -1,0 +1,17 @@
+"""Errors that a user can act on: one sentence that names the file, key, image or annotation at fault, and the remedy."""
+
+
+class AlignDetrError(Exception):
+    """Base of the errors that the command line prints as one sentence, without a traceback."""
+
+
+class ConfigError(AlignDetrError, ValueError):
+    """A configuration that cannot be used as it is written."""
+
+
+class DatasetError(AlignDetrError, ValueError):
+    """A data set, annotation or image that cannot be used."""
+
+
+class EnvironmentProblem(AlignDetrError, RuntimeError):
+    """Something on this machine is missing or does not fit (detectron2, a device, a precision)."""
