@@ -1,0 +1,47 @@
+"""The bridge from detectron2's yacs configs: two keys name a LazyConfig file and overrides of it.
+
+    cfg = get_cfg()
+    add_align_detr_config(cfg)
+    cfg.MODEL.META_ARCHITECTURE = "DETR"
+    cfg.MODEL.ALIGN_DETR.CONFIG = "detr/detr_r50_500ep.py"
+    cfg.MODEL.ALIGN_DETR.OVERRIDES = ["model.head.num_classes=3"]
+    model = build_model(cfg)
+"""
+
+from typing import Any
+
+from align_detr.errors import ConfigError
+
+
+def add_align_detr_config(cfg: Any) -> None:
+    """Adds the keys MODEL.ALIGN_DETR.CONFIG (a model-zoo name or a path) and MODEL.ALIGN_DETR.OVERRIDES (a list of "key=value") to a yacs config."""
+    from detectron2.config import CfgNode
+
+    cfg.MODEL.ALIGN_DETR = CfgNode()
+    cfg.MODEL.ALIGN_DETR.CONFIG = ""
+    cfg.MODEL.ALIGN_DETR.OVERRIDES = []
+
+
+def model_from_yacs(cfg: Any, detector: type) -> dict[str, Any]:
+    """The instantiated constructor arguments of `detector` from the two keys.
+
+    Raises `ConfigError` where the keys are missing, or where the file describes another detector than MODEL.META_ARCHITECTURE.
+    """
+    from detectron2.config import LazyConfig, instantiate
+    from detectron2.utils.registry import locate
+
+    from align_detr import model_zoo
+
+    if "ALIGN_DETR" not in cfg.MODEL or not cfg.MODEL.ALIGN_DETR.CONFIG:
+        raise ConfigError(
+            "MODEL.ALIGN_DETR.CONFIG is not set: call align_detr.config.add_align_detr_config(cfg), then name a config such as 'detr/detr_r50_500ep.py'"
+        )
+    lazy = model_zoo.get_config(cfg.MODEL.ALIGN_DETR.CONFIG)
+    lazy = LazyConfig.apply_overrides(lazy, list(cfg.MODEL.ALIGN_DETR.OVERRIDES))
+    target = lazy.model["_target_"]
+    target = locate(target) if isinstance(target, str) else target
+    if target is not detector:
+        raise ConfigError(
+            f"{cfg.MODEL.ALIGN_DETR.CONFIG} describes a {target.__name__}, but MODEL.META_ARCHITECTURE is {detector.__name__}: change one of the two"
+        )
+    return {key: instantiate(value) for key, value in lazy.model.items() if key != "_target_"}

@@ -1,0 +1,1 @@
+"""Tensor operations and small modules that every detector shares."""

@@ -1,0 +1,6 @@
+"""Backbones beyond detectron2's own builders; each is a detectron2 `Backbone`."""
+
+from align_detr.modeling.backbone.mobilenet import MobileNetV2
+from align_detr.modeling.backbone.resnet import build_resnet, build_small_resnet
+
+__all__ = ["MobileNetV2", "build_resnet", "build_small_resnet"]

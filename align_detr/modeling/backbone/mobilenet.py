@@ -1,0 +1,41 @@
+"""MobileNetV2 as a detectron2 backbone: small enough to fine-tune on a CPU."""
+
+from collections.abc import Sequence
+
+from detectron2.layers import FrozenBatchNorm2d, ShapeSpec
+from detectron2.modeling import Backbone
+from torch import Tensor
+from torchvision.models import mobilenet_v2
+
+# Output name -> index of its last module in torchvision's `features`, stride, channels.
+_OUTPUTS = {"res2": (3, 4, 24), "res3": (6, 8, 32), "res4": (13, 16, 96), "res5": (17, 32, 320)}
+
+
+class MobileNetV2(Backbone):
+    """torchvision's MobileNetV2 (Sandler et al. 2018) with frozen batch norm; parameter names are torchvision's `features.*`.
+
+    Outputs res2 to res5 have strides 4 to 32 and 24, 32, 96 and 320 channels. The layers beyond the last output that is asked for are left out.
+    """
+
+    def __init__(self, *, out_features: Sequence[str] = ("res5",)) -> None:
+        super().__init__()
+        unknown = [name for name in out_features if name not in _OUTPUTS]
+        if unknown:
+            raise ValueError(f"MobileNetV2 has no output '{unknown[0]}': choose from {sorted(_OUTPUTS)}")
+        self._out_features = list(out_features)
+        last = max(_OUTPUTS[name][0] for name in out_features)
+        self.features = FrozenBatchNorm2d.convert_frozen_batchnorm(mobilenet_v2(weights=None).features[: last + 1])
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """(B, 3, h, w) -> each output (B, channels, h / stride, w / stride), sizes rounded up."""
+        wanted = {_OUTPUTS[name][0]: name for name in self._out_features}
+        outputs = {}
+        for i, block in enumerate(self.features):
+            x = block(x)
+            if i in wanted:
+                outputs[wanted[i]] = x
+        return outputs
+
+    def output_shape(self) -> dict[str, ShapeSpec]:
+        """Channels and stride of every output."""
+        return {name: ShapeSpec(channels=_OUTPUTS[name][2], stride=_OUTPUTS[name][1]) for name in self._out_features}

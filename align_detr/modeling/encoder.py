@@ -1,0 +1,62 @@
+"""The transformer encoder over image tokens."""
+
+import copy
+
+from torch import Tensor, nn
+
+from align_detr.layers.attention import FeedForward, MultiHeadAttention
+from align_detr.structures import Memory
+
+
+class EncoderLayer(nn.Module):
+    """Self-attention and feed-forward block, each followed by its norm (DETR, supplement A.3)."""
+
+    def __init__(self, *, embed_dim: int = 256, num_heads: int = 8, ffn_dim: int = 2048, dropout: float = 0.1) -> None:
+        super().__init__()
+        self.self_attn = MultiHeadAttention(embed_dim=embed_dim, num_heads=num_heads, dropout=dropout)
+        self.self_attn_norm = nn.LayerNorm(embed_dim)
+        self.ffn = FeedForward(embed_dim=embed_dim, ffn_dim=ffn_dim, dropout=dropout)
+        self.ffn_norm = nn.LayerNorm(embed_dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, memory: Memory) -> Tensor:
+        """x (B, S, C), positions and padding from `memory` -> (B, S, C)."""
+        x = self.self_attn_norm(x + self.dropout(self._attend(x, memory)))
+        return self.ffn_norm(x + self.dropout(self.ffn(x)))
+
+    def _attend(self, x: Tensor, memory: Memory) -> Tensor:
+        placed = x + memory.position
+        return self.self_attn(placed, placed, x, padding=memory.padding)
+
+
+class PreNormEncoderLayer(EncoderLayer):
+    """The same with each norm before its block and an un-normed residual (DETR's `--pre_norm`); the encoder then ends with a norm."""
+
+    def forward(self, x: Tensor, memory: Memory) -> Tensor:
+        """x (B, S, C), positions and padding from `memory` -> (B, S, C)."""
+        x = x + self.dropout(self._attend(self.self_attn_norm(x), memory))
+        return x + self.dropout(self.ffn(self.ffn_norm(x)))
+
+
+class Encoder(nn.Module):
+    """`num_layers` copies of `layer`, each with its own weights, and `norm` at the end where there is one."""
+
+    def __init__(self, *, layer: nn.Module, num_layers: int, norm: nn.Module | None = None) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(copy.deepcopy(layer) for _ in range(num_layers))
+        self.norm = norm
+        initialize_matrices(self)
+
+    def forward(self, memory: Memory) -> Memory:
+        """The memory with its tokens (B, S, C) encoded."""
+        x = memory.tokens
+        for layer in self.layers:
+            x = layer(x, memory)
+        return memory.with_tokens(x if self.norm is None else self.norm(x))
+
+
+def initialize_matrices(module: nn.Module) -> None:
+    """Draws every matrix anew from Xavier's uniform distribution, as DETR does for its transformer; copies of a layer thus differ."""
+    for parameter in module.parameters():
+        if parameter.dim() > 1:
+            nn.init.xavier_uniform_(parameter)
