@@ -58,7 +58,12 @@ def build_small_resnet(
     out_features: Sequence[str] = ("res5",),
     norm: str = "BN",
 ) -> ResNet:
-    """A ResNet of basic blocks, 1.3 M parameters by default, that trains from scratch on a CPU: outputs res2 to res5 at strides 4 to 32."""
+    """A ResNet of basic blocks, 1.3 M parameters by default, that trains from scratch on a CPU: outputs res2 to res5 at strides 4 to 32.
+
+    Raises ValueError where two stages have equally many channels: detectron2's block would add its strided output to an input of another size.
+    """
+    if len(set(channels)) < len(channels):
+        raise ValueError(f"stages with equal channels {list(channels)}: give each stage its own number")
     stages, in_channels = [], channels[0]
     for stage, (out_channels, num_blocks) in enumerate(zip(channels, blocks, strict=True), start=2):
         strides = [1 if stage == 2 else 2] + [1] * (num_blocks - 1)

@@ -1,0 +1,39 @@
+"""Boxes by arithmetic that a reader can redo."""
+
+import torch
+from torch.testing import assert_close
+
+from align_detr.layers.boxes import cxcywh_to_xyxy, generalized_box_iou, pairwise_giou, pairwise_iou, xyxy_to_cxcywh
+
+UNIT = torch.tensor([0.0, 0.0, 1.0, 1.0])
+SHIFTED = torch.tensor([0.5, 0.0, 1.5, 1.0])  # half of the unit square beyond it: intersection 1/2, union 3/2
+APART = torch.tensor([2.0, 0.0, 3.0, 1.0])  # hull 3, union 2
+POINT = torch.tensor([0.5, 0.5, 0.5, 0.5])
+
+
+def test_conversions() -> None:
+    assert_close(xyxy_to_cxcywh(SHIFTED), torch.tensor([1.0, 0.5, 1.0, 1.0]))
+    assert_close(cxcywh_to_xyxy(torch.tensor([1.0, 0.5, 1.0, 1.0])), SHIFTED)
+
+
+def test_iou_and_giou() -> None:
+    others = torch.stack([UNIT, SHIFTED, APART])
+    assert_close(pairwise_iou(UNIT[None], others), torch.tensor([[1.0, 1 / 3, 0.0]]))
+    assert_close(pairwise_giou(UNIT[None], others), torch.tensor([[1.0, 1 / 3, -1 / 3]]))
+
+
+def test_epsilon_is_added_to_union_and_hull() -> None:
+    assert_close(pairwise_giou(UNIT[None], APART[None], eps=1.0), torch.tensor([[0.0 - (3 - 2) / (3 + 1)]]))
+
+
+def test_degenerate_boxes_are_finite_with_finite_gradients() -> None:
+    a = torch.stack([POINT, POINT, UNIT]).requires_grad_()
+    b = torch.stack([POINT, UNIT, POINT])
+    giou = generalized_box_iou(a, b)
+    assert_close(giou, torch.zeros(3))  # a point in the unit square: intersection 0, hull = union = 1
+    giou.sum().backward()
+    assert torch.isfinite(a.grad).all()
+
+
+def test_no_boxes() -> None:
+    assert pairwise_giou(torch.zeros(0, 4), UNIT[None]).shape == (0, 1)

@@ -1,0 +1,121 @@
+"""Names, normalisation and limits of the set criterion."""
+
+import math
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+from parts import random_set, softmax_criterion
+from torch.testing import assert_close
+
+from align_detr.modeling.criterion import SetCriterion
+from align_detr.structures import Predictions, Targets
+
+
+@pytest.fixture
+def criterion() -> SetCriterion:
+    torch.manual_seed(0)
+    return softmax_criterion()
+
+
+def test_losses_by_hand(criterion: SetCriterion) -> None:
+    """One target of class 0, two queries, one class: uniform logits, so each query costs log 2, weighted 1 and 0.1."""
+    preds = Predictions(
+        logits=torch.zeros(1, 1, 2, 2),
+        boxes=torch.tensor([[[[0.5, 0.5, 0.4, 0.4], [0.1, 0.1, 0.1, 0.1]]]]),
+        softmax=True,
+    )
+    targets = Targets(labels=torch.tensor([[0]]), boxes=torch.tensor([[[0.5, 0.5, 0.2, 0.4]]]), counts=[1])
+    losses = criterion({"main": preds}, targets)
+    assert_close(losses["loss_class"], torch.tensor(math.log(2)))
+    assert_close(losses["loss_bbox"], torch.tensor(5 * 0.2))
+    assert_close(losses["loss_giou"], torch.tensor(2 * 0.5))
+
+
+def test_names_do_not_depend_on_the_data(criterion: SetCriterion) -> None:
+    expected = {f"loss_{loss}{row}" for loss in ("class", "bbox", "giou") for row in ("", "_0", "_1")}
+    for counts in ([3, 1], [0, 2], [0, 0], [9, 9]):
+        preds, targets = random_set(rows=3, counts=counts, queries=5)
+        assert set(criterion({"main": preds}, targets)) == expected
+
+
+def test_names_of_other_sets(criterion: SetCriterion) -> None:
+    main, targets = random_set(rows=2, counts=[1], queries=3)
+    proposals, _ = random_set(rows=1, counts=[1], queries=4)
+    names = set(criterion({"main": main, "enc": proposals, "o2m": main}, targets))
+    assert {"loss_class", "loss_class_0", "loss_class_enc", "loss_giou_o2m", "loss_giou_o2m_0"} <= names
+    assert len(names) == 3 * 5
+
+
+def test_set_weights(criterion: SetCriterion) -> None:
+    preds, targets = random_set(rows=1, counts=[2], queries=3)
+    plain = criterion({"o2m": preds}, targets)
+    criterion.set_weights = {"o2m": 0.5}
+    for name, value in criterion({"o2m": preds}, targets).items():
+        assert_close(value, plain[name] * 0.5)
+
+
+def test_groups_of_a_layer_are_averaged(criterion: SetCriterion) -> None:
+    """Two layers of two groups: each layer's loss is the mean of what its groups would give alone."""
+    preds, targets = random_set(rows=4, counts=[2, 1], queries=3)
+    preds.groups = 2
+    losses = criterion({"main": preds}, targets)
+    preds.groups = 1
+    alone = criterion({"main": preds}, targets)
+    assert_close(losses["loss_bbox_0"], (alone["loss_bbox_0"] + alone["loss_bbox_1"]) / 2)
+    assert_close(losses["loss_bbox"], (alone["loss_bbox_2"] + alone["loss_bbox"]) / 2)
+
+
+@pytest.mark.parametrize("counts", [[0], [0, 0], [0, 3], [12, 0]])
+def test_empty_images_give_finite_losses_and_gradients(criterion: SetCriterion, counts: list[int]) -> None:
+    preds, targets = random_set(rows=2, counts=counts, queries=5)
+    total = sum(criterion({"main": preds}, targets).values())
+    total.backward()
+    for tensor in (total, preds.logits.grad, preds.boxes.grad):
+        assert tensor is not None and torch.isfinite(tensor).all()
+    assert preds.logits.grad.abs().sum() > 0
+
+
+def test_extreme_logits_and_boxes(criterion: SetCriterion) -> None:
+    preds, targets = random_set(rows=1, counts=[3], queries=4)
+    with torch.no_grad():
+        preds.logits[..., 0] = 1e4
+        preds.logits[..., 1] = -1e4
+        preds.boxes[:, :, :2] = torch.tensor([0.5, 0.5, 0.0, 0.0])
+        targets.boxes[:, 0] = torch.tensor([0.5, 0.5, 0.0, 0.0])
+    losses = criterion({"main": preds}, targets)
+    sum(losses.values()).backward()
+    for tensor in (*losses.values(), preds.logits.grad, preds.boxes.grad):
+        assert torch.isfinite(tensor).all()
+
+
+def test_float32_under_autocast(criterion: SetCriterion) -> None:
+    preds, targets = random_set(rows=2, counts=[2, 1], queries=5)
+    expected = criterion({"main": preds}, targets)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        for name, value in criterion({"main": preds}, targets).items():
+            assert value.dtype == torch.float32
+            assert_close(value, expected[name], rtol=0, atol=0)
+
+
+def _worker(rank: int, store: str, results: mp.SimpleQueue) -> None:
+    torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    torch.manual_seed(0)
+    preds, targets = random_set(rows=1, counts=[5] if rank else [0], queries=6)
+    losses = softmax_criterion()({"main": preds}, targets)
+    sum(losses.values()).backward()
+    results.put((rank, sorted(losses), losses["loss_bbox"].item(), bool(torch.isfinite(preds.boxes.grad).all())))
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_share_one_normaliser(tmp_path) -> None:
+    """Rank 0 has no object and rank 1 five: both divide by 2.5 and report the same names."""
+    context = mp.get_context("spawn")
+    results = context.SimpleQueue()
+    mp.spawn(_worker, args=(str(tmp_path / "store"), results), nprocs=2)
+    (_, names0, empty, finite0), (_, names1, full, finite1) = sorted(results.get() for _ in range(2))
+    assert names0 == names1 and finite0 and finite1
+    torch.manual_seed(0)
+    preds, targets = random_set(rows=1, counts=[5], queries=6)
+    alone = softmax_criterion()({"main": preds}, targets)["loss_bbox"].item()
+    assert empty == 0 and full == pytest.approx(alone * 5 / 2.5, rel=1e-5)

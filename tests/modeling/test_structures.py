@@ -1,0 +1,38 @@
+"""Targets from detectron2's annotations."""
+
+import pytest
+import torch
+from detectron2.structures import Boxes, Instances
+from torch.testing import assert_close
+
+from align_detr.errors import DatasetError
+from align_detr.structures import Targets
+
+
+def annotated(boxes: list[list[float]], classes: list[int], size: tuple[int, int] = (50, 100)) -> Instances:
+    return Instances(size, gt_boxes=Boxes(torch.tensor(boxes).reshape(-1, 4)), gt_classes=torch.tensor(classes, dtype=torch.int64))
+
+
+def test_boxes_are_divided_by_their_own_image() -> None:
+    first = annotated([[10.0, 10.0, 30.0, 20.0]], [2])
+    second = annotated([[0.0, 0.0, 10.0, 20.0], [5.0, 5.0, 10.0, 10.0]], [0, 1], size=(20, 10))
+    targets = Targets.from_instances([first, second], num_classes=3, device="cpu")
+    assert targets.counts == [1, 2]
+    assert targets.labels.tolist()[1] == [0, 1] and targets.labels[0, 0] == 2
+    assert_close(targets.boxes[0, 0], torch.tensor([0.2, 0.3, 0.2, 0.2]))
+    assert_close(targets.boxes[1], torch.tensor([[0.5, 0.5, 1.0, 1.0], [0.75, 0.375, 0.5, 0.25]]))
+
+
+def test_no_objects_leave_one_padding_column() -> None:
+    targets = Targets.from_instances([annotated([], []), annotated([], [])], num_classes=3, device="cpu")
+    assert targets.labels.shape == (2, 1) and targets.boxes.shape == (2, 1, 4) and targets.counts == [0, 0]
+
+
+def test_a_class_that_the_model_does_not_have() -> None:
+    with pytest.raises(DatasetError, match=r"class 3, but the model has 3 classes \(0 to 2\): set model.head.num_classes"):
+        Targets.from_instances([annotated([[0.0, 0.0, 1.0, 1.0]], [3])], num_classes=3, device="cpu")
+
+
+def test_a_box_that_is_not_finite() -> None:
+    with pytest.raises(DatasetError, match="not finite"):
+        Targets.from_instances([annotated([[0.0, 0.0, float("nan"), 1.0]], [0])], num_classes=3, device="cpu")

@@ -1,0 +1,65 @@
+"""Small detectors and inputs that several tests share."""
+
+import torch
+from detectron2.structures import Boxes, Instances
+from torch import nn
+
+from align_detr.layers.positional import SinePositionEncoding
+from align_detr.modeling.backbone import build_small_resnet
+from align_detr.modeling.criterion import SetCriterion
+from align_detr.modeling.decoder import Decoder, DecoderLayer
+from align_detr.modeling.encoder import Encoder, EncoderLayer
+from align_detr.modeling.head import SoftmaxHead
+from align_detr.modeling.losses import GIoULoss, L1Loss, SoftmaxCrossEntropy
+from align_detr.modeling.matcher import GIoUCost, HungarianMatcher, L1Cost, SoftmaxCost
+from align_detr.modeling.meta_arch import DETR
+from align_detr.modeling.neck import SingleScaleNeck
+from align_detr.modeling.postprocess import SoftmaxPostprocess
+from align_detr.modeling.queries import LearnedQueries
+from align_detr.structures import Predictions, Targets
+
+
+def softmax_criterion() -> SetCriterion:
+    """DETR's criterion."""
+    return SetCriterion(
+        matcher=HungarianMatcher(costs=[SoftmaxCost(weight=1.0), L1Cost(weight=5.0), GIoUCost(weight=2.0)]),
+        losses=[SoftmaxCrossEntropy(), L1Loss(), GIoULoss()],
+    )
+
+
+def tiny_detr(num_queries: int = 6, num_classes: int = 3) -> DETR:
+    """A DETR of 16 channels with random weights."""
+    torch.manual_seed(0)
+    sizes = dict(embed_dim=16, num_heads=2, ffn_dim=32, dropout=0.0)
+    return DETR(
+        backbone=build_small_resnet(channels=(8, 12, 16, 24), blocks=(1, 1, 1, 1)),
+        neck=SingleScaleNeck(in_feature="res5", in_channels=24, embed_dim=16, position=SinePositionEncoding(num_features=8)),
+        encoder=Encoder(layer=EncoderLayer(**sizes), num_layers=1),
+        queries=LearnedQueries(num_queries=num_queries, embed_dim=16),
+        decoder=Decoder(layer=DecoderLayer(**sizes), num_layers=2, norm=nn.LayerNorm(16)),
+        head=SoftmaxHead(num_classes=num_classes, embed_dim=16),
+        criterion=softmax_criterion(),
+        postprocess=SoftmaxPostprocess(),
+    )
+
+
+def image_input(height: int, width: int, num_objects: int, num_classes: int = 3) -> dict:
+    """A noise image with random boxes, as the mapper would give it."""
+    corners = torch.rand(num_objects, 2, 2).sort(dim=1).values * torch.tensor([width, height])
+    instances = Instances((height, width), gt_boxes=Boxes(corners.flatten(1)), gt_classes=torch.randint(num_classes, (num_objects,)))
+    image = torch.randint(256, (3, height, width), dtype=torch.uint8)
+    return {"image": image, "height": height, "width": width, "instances": instances}
+
+
+def random_set(rows: int, counts: list[int], queries: int, num_classes: int = 3) -> tuple[Predictions, Targets]:
+    """Random softmax predictions with gradients, and random targets with `counts[b]` objects."""
+    images, longest = len(counts), max([1, *counts])
+    preds = Predictions(
+        logits=torch.randn(rows, images, queries, num_classes + 1, requires_grad=True),
+        boxes=(torch.rand(rows, images, queries, 4) * 0.5 + 0.2).requires_grad_(),
+        softmax=True,
+    )
+    targets = Targets(
+        labels=torch.randint(num_classes, (images, longest)), boxes=torch.rand(images, longest, 4) * 0.5 + 0.2, counts=counts
+    )
+    return preds, targets
