@@ -1,11 +1,11 @@
 """The bridge from detectron2's yacs configs: two keys name a LazyConfig file and overrides of it.
 
-    cfg = get_cfg()
-    add_align_detr_config(cfg)
-    cfg.MODEL.META_ARCHITECTURE = "DETR"
-    cfg.MODEL.ALIGN_DETR.CONFIG = "detr/detr_r50_500ep.py"
-    cfg.MODEL.ALIGN_DETR.OVERRIDES = ["model.head.num_classes=3"]
-    model = build_model(cfg)
+cfg = get_cfg()
+add_align_detr_config(cfg)
+cfg.MODEL.META_ARCHITECTURE = "DETR"
+cfg.MODEL.ALIGN_DETR.CONFIG = "detr/detr_r50_500ep.py"
+cfg.MODEL.ALIGN_DETR.OVERRIDES = ["model.head.num_classes=3"]
+model = build_model(cfg)
 """
 
 from typing import Any
@@ -14,7 +14,9 @@ from align_detr.errors import ConfigError
 
 
 def add_align_detr_config(cfg: Any) -> None:
-    """Adds the keys MODEL.ALIGN_DETR.CONFIG (a model-zoo name or a path) and MODEL.ALIGN_DETR.OVERRIDES (a list of "key=value") to a yacs config."""
+    """Adds the keys MODEL.ALIGN_DETR.CONFIG (a model-zoo name or a path) and MODEL.ALIGN_DETR.OVERRIDES (a list of
+    "key=value") to a yacs config.
+    """
     from detectron2.config import CfgNode
 
     cfg.MODEL.ALIGN_DETR = CfgNode()
@@ -25,7 +27,8 @@ def add_align_detr_config(cfg: Any) -> None:
 def model_from_yacs(cfg: Any, detector: type) -> dict[str, Any]:
     """The instantiated constructor arguments of `detector` from the two keys.
 
-    Raises `ConfigError` where the keys are missing, or where the file describes another detector than MODEL.META_ARCHITECTURE.
+    Raises `ConfigError` where the keys are missing, or where the file describes another detector than
+    MODEL.META_ARCHITECTURE.
     """
     from detectron2.config import LazyConfig, instantiate
     from detectron2.utils.registry import locate
@@ -34,7 +37,8 @@ def model_from_yacs(cfg: Any, detector: type) -> dict[str, Any]:
 
     if "ALIGN_DETR" not in cfg.MODEL or not cfg.MODEL.ALIGN_DETR.CONFIG:
         raise ConfigError(
-            "MODEL.ALIGN_DETR.CONFIG is not set: call align_detr.config.add_align_detr_config(cfg), then name a config such as 'detr/detr_r50_500ep.py'"
+            "MODEL.ALIGN_DETR.CONFIG is not set: call align_detr.config.add_align_detr_config(cfg), then name a config "
+            "such as 'detr/detr_r50_500ep.py'"
         )
     lazy = model_zoo.get_config(cfg.MODEL.ALIGN_DETR.CONFIG)
     lazy = LazyConfig.apply_overrides(lazy, list(cfg.MODEL.ALIGN_DETR.OVERRIDES))
@@ -42,6 +46,7 @@ def model_from_yacs(cfg: Any, detector: type) -> dict[str, Any]:
     target = locate(target) if isinstance(target, str) else target
     if target is not detector:
         raise ConfigError(
-            f"{cfg.MODEL.ALIGN_DETR.CONFIG} describes a {target.__name__}, but MODEL.META_ARCHITECTURE is {detector.__name__}: change one of the two"
+            f"{cfg.MODEL.ALIGN_DETR.CONFIG} describes a {target.__name__}, but MODEL.META_ARCHITECTURE is "
+            f"{detector.__name__}: change one of the two"
         )
     return {key: instantiate(value) for key, value in lazy.model.items() if key != "_target_"}

@@ -1,4 +1,4 @@
-"""Errors that a user can act on: one sentence that names the file, key, image or annotation at fault, and the remedy."""
+"""Errors that a user can act on: one sentence with the file, key, image or annotation at fault, and the remedy."""
 
 
 class AlignDetrError(Exception):

@@ -1,8 +1,9 @@
 """The four values that travel through every set-prediction detector here.
 
-Shape letters, used in every docstring of the library: **B** images, **Q** queries, **K** classes, **T** padded targets (at least 1),
-**R** rows = decoder layers x query groups, **M** matches, **C** channels, **S** tokens of all levels, **L** levels, **H** heads.
-Boxes are normalised cxcywh in [0, 1] inside the model and absolute xyxy in detectron2's `Instances`.
+Shape letters, used in every docstring of the library: **B** images, **Q** queries, **K** classes, **T** padded targets
+(at least 1), **R** rows = decoder layers x query groups, **M** matches, **C** channels, **S** tokens of all levels,
+**L** levels, **H** heads. Boxes are normalised cxcywh in [0, 1] inside the model and absolute xyxy in detectron2's
+`Instances`.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from align_detr.layers.boxes import xyxy_to_cxcywh
 class Targets:
     """The ground truth of a batch, padded to the largest number of objects of an image (at least 1).
 
-    labels (B, T) int64 and boxes (B, T, 4) float32 normalised cxcywh; entries at and beyond `counts[b]` are padding. `counts` are Python integers,
-    so that nothing has to ask the device how many objects there are. `instances` are the originals, for heads that need more than boxes.
+    labels (B, T) int64 and boxes (B, T, 4) float32 normalised cxcywh; entries at and beyond `counts[b]` are padding.
+    `counts` are Python integers, so that nothing has to ask the device how many objects there are. `instances` are the
+    originals, for heads that need more than boxes.
     """
 
     labels: Tensor
@@ -36,8 +38,9 @@ class Targets:
     def from_instances(cls, instances: Sequence[Instances], *, num_classes: int, device: torch.device | str) -> Targets:
         """Pads and normalises detectron2 annotations, and moves them to `device` in one copy a tensor.
 
-        `instances[b]` has `gt_boxes` (absolute xyxy in an image of `image_size`) and `gt_classes`. Raises `DatasetError` for a class outside
-        [0, num_classes) or a box that is not finite, as long as the annotations are on the host (on a device the check would synchronise).
+        `instances[b]` has `gt_boxes` (absolute xyxy in an image of `image_size`) and `gt_classes`. Raises
+        `DatasetError` for a class outside [0, num_classes) or a box that is not finite, as long as the annotations are
+        on the host (on a device the check would synchronise).
         """
         counts = [len(x) for x in instances]
         longest = max([1, *counts])
@@ -63,16 +66,20 @@ def _check_annotations(instances: Instances, index: int, num_classes: int) -> No
     low, high = int(classes.min()), int(classes.max())
     if low < 0 or high >= num_classes:
         raise DatasetError(
-            f"image {index} of the batch has an object of class {low if low < 0 else high}, but the model has {num_classes} classes "
-            "(0 to {}): set model.head.num_classes to the data set's number of classes".format(num_classes - 1)
+            f"image {index} of the batch has an object of class {low if low < 0 else high}, but the model has "
+            f"{num_classes} classes (0 to {num_classes - 1}): set model.head.num_classes to the data set's number"
         )
     if not bool(torch.isfinite(boxes).all()):
-        raise DatasetError(f"image {index} of the batch has a box with a coordinate that is not finite: correct its annotation")
+        raise DatasetError(
+            f"image {index} of the batch has a box with a coordinate that is not finite: correct its annotation"
+        )
 
 
 @dataclass
 class Match:
-    """Which query of which row answers which target: four (M,) int64 tensors, and `weight` (M,) float32 or None for equal weights."""
+    """Which query of which row answers which target: four (M,) int64 tensors, and `weight` (M,) float32 or None for
+    equal weights.
+    """
 
     row: Tensor
     image: Tensor
@@ -96,10 +103,11 @@ class Match:
 class Predictions:
     """One named prediction set, all its rows stacked; the last rows belong to the last decoder layer.
 
-    logits (R, B, Q, K), or (R, B, Q, K + 1) with "no object" last where `softmax`; boxes (R, B, Q, 4) normalised cxcywh; `iou` (R, B, Q) logits of an
-    IoU branch; `groups` query groups that share a layer (R = layers x groups); `valid` (B, Q) False where a query is padding; `allowed` (B, Q, T)
-    False where a query may not be matched to a target; `match` is given where it is known beforehand; `class_agnostic` sets know one class,
-    "object"; `scale` multiplies the number of targets that normalises the losses.
+    logits (R, B, Q, K), or (R, B, Q, K + 1) with "no object" last where `softmax`; boxes (R, B, Q, 4) normalised
+    cxcywh; `iou` (R, B, Q) logits of an IoU branch; `groups` query groups that share a layer (R = layers x groups);
+    `valid` (B, Q) False where a query is padding; `allowed` (B, Q, T) False where a query may not be matched to a
+    target; `match` is given where it is known beforehand; `class_agnostic` sets know one class, "object"; `scale`
+    multiplies the number of targets that normalises the losses.
     """
 
     logits: Tensor
@@ -123,8 +131,9 @@ class Predictions:
 class Memory:
     """Image features as a sequence of tokens, with what the attention layers need to know of their places.
 
-    tokens, position (B, S, C), all levels after one another, row by row; `padding` (B, S) True where a token lies outside its image, or None where
-    no token does; `shapes[l]` = (height, width) of level l; `valid_sizes[l][b]` = (height, width) of the part of level l that image b covers.
+    tokens, position (B, S, C), all levels after one another, row by row; `padding` (B, S) True where a token lies
+    outside its image, or None where no token does; `shapes[l]` = (height, width) of level l; `valid_sizes[l][b]` =
+    (height, width) of the part of level l that image b covers.
     """
 
     tokens: Tensor
@@ -140,7 +149,9 @@ class Memory:
 
 @dataclass
 class QueryPart:
-    """Queries that are predicted, matched and named together: content and position (B, Q, C), and the name of their prediction set."""
+    """Queries that are predicted, matched and named together: content and position (B, Q, C), and the name of their
+    prediction set.
+    """
 
     name: str
     content: Tensor

@@ -5,10 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-
-PROJECT = Path(__file__).resolve().parent.parent
-GOLDEN = Path(os.environ.get("ALIGN_DETR_GOLDEN", PROJECT.parent / "shared" / "golden"))
-DATA = Path(os.environ.get("ALIGN_DETR_DATA", PROJECT.parent / "shared" / "data"))
+from paths import DATA, GOLDEN
 
 torch.set_num_threads(min(2, os.cpu_count() or 1))
 

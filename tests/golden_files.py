@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import GOLDEN
+from paths import GOLDEN
 from torch import Tensor
 
 from align_detr.structures import Targets
@@ -31,7 +31,9 @@ class Fixture:
 
     def indices(self, prefix: str) -> list[list[tuple[int, int]]]:
         """Recorded matches of each image as (query, target) pairs."""
-        pairs = list(zip(self.output[f"{prefix}src_idx"].tolist(), self.output[f"{prefix}tgt_idx"].tolist(), strict=True))
+        pairs = list(
+            zip(self.output[f"{prefix}src_idx"].tolist(), self.output[f"{prefix}tgt_idx"].tolist(), strict=True)
+        )
         sizes, matches = self.output[f"{prefix}num_matched"].tolist(), []
         for n in sizes:
             matches.append(pairs[:n])
@@ -65,5 +67,7 @@ def fixtures(*patterns: str) -> pytest.MarkDecorator:
     paths = sorted({p for pattern in patterns for p in GOLDEN.glob(f"{pattern}.npz")})
     if not paths:
         reason = f"no fixture {' or '.join(patterns)} in {GOLDEN} (set ALIGN_DETR_GOLDEN)"
-        return pytest.mark.parametrize("fixture", [pytest.param(None, marks=pytest.mark.skip(reason=reason), id="-".join(patterns))])
+        return pytest.mark.parametrize(
+            "fixture", [pytest.param(None, marks=pytest.mark.skip(reason=reason), id="-".join(patterns))]
+        )
     return pytest.mark.parametrize("fixture", [pytest.param(p, id=p.name) for p in paths], indirect=True)

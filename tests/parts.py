@@ -33,7 +33,9 @@ def tiny_detr(num_queries: int = 6, num_classes: int = 3) -> DETR:
     sizes = dict(embed_dim=16, num_heads=2, ffn_dim=32, dropout=0.0)
     return DETR(
         backbone=build_small_resnet(channels=(8, 12, 16, 24), blocks=(1, 1, 1, 1)),
-        neck=SingleScaleNeck(in_feature="res5", in_channels=24, embed_dim=16, position=SinePositionEncoding(num_features=8)),
+        neck=SingleScaleNeck(
+            in_feature="res5", in_channels=24, embed_dim=16, position=SinePositionEncoding(num_features=8)
+        ),
         encoder=Encoder(layer=EncoderLayer(**sizes), num_layers=1),
         queries=LearnedQueries(num_queries=num_queries, embed_dim=16),
         decoder=Decoder(layer=DecoderLayer(**sizes), num_layers=2, norm=nn.LayerNorm(16)),
@@ -46,7 +48,9 @@ def tiny_detr(num_queries: int = 6, num_classes: int = 3) -> DETR:
 def image_input(height: int, width: int, num_objects: int, num_classes: int = 3) -> dict:
     """A noise image with random boxes, as the mapper would give it."""
     corners = torch.rand(num_objects, 2, 2).sort(dim=1).values * torch.tensor([width, height])
-    instances = Instances((height, width), gt_boxes=Boxes(corners.flatten(1)), gt_classes=torch.randint(num_classes, (num_objects,)))
+    instances = Instances(
+        (height, width), gt_boxes=Boxes(corners.flatten(1)), gt_classes=torch.randint(num_classes, (num_objects,))
+    )
     image = torch.randint(256, (3, height, width), dtype=torch.uint8)
     return {"image": image, "height": height, "width": width, "instances": instances}
 
@@ -60,6 +64,8 @@ def random_set(rows: int, counts: list[int], queries: int, num_classes: int = 3)
         softmax=True,
     )
     targets = Targets(
-        labels=torch.randint(num_classes, (images, longest)), boxes=torch.rand(images, longest, 4) * 0.5 + 0.2, counts=counts
+        labels=torch.randint(num_classes, (images, longest)),
+        boxes=torch.rand(images, longest, 4) * 0.5 + 0.2,
+        counts=counts,
     )
     return preds, targets

@@ -13,8 +13,8 @@
 | `transformer.{encoder,decoder}.norm`                 | `encoder.norm`, `decoder.norm`               |
 | `class_embed`, `bbox_embed`                          | `head.class_embed`, `head.bbox_embed`        |
 
-Classes: the official models have one row for each COCO id 0 to 90 and one for "no object"; for a model of 80 classes the rows of the 80 ids in use are
-picked in ascending order, which is detectron2's order of contiguous ids.
+Classes: the official models have one row for each COCO id 0 to 90 and one for "no object"; for a model of 80 classes
+the rows of the 80 ids in use are picked in ascending order, which is detectron2's order of contiguous ids.
 """
 
 from collections.abc import Mapping
@@ -46,11 +46,12 @@ def is_official_detr(state: Mapping[str, Tensor]) -> bool:
     return "transformer.decoder.layers.0.multihead_attn.in_proj_weight" in state
 
 
-def convert_official_detr(state: Mapping[str, Tensor], *, num_classes: int) -> dict[str, Tensor]:
+def convert_official_detr(state: Mapping[str, Tensor], *, num_classes: int | None) -> dict[str, Tensor]:
     """The official entries under this library's names, with the classifier's rows for `num_classes`.
 
-    A model of 80 classes gets COCO's 80 rows out of the official 92. Rows that do not fit a model of another number of classes stay as they are: the
-    checkpointer reports and leaves them out, as wanted for fine-tuning. Raises `ConfigError` for a key that is not DETR's.
+    A model of 80 classes gets COCO's 80 rows out of the official 92. Rows that do not fit a model of another number of
+    classes stay as they are: the checkpointer reports and leaves them out, as wanted for fine-tuning. Raises
+    `ConfigError` for a key that is not DETR's.
     """
     converted = rename(state, _RULES, "DETR")
     for key in ("head.class_embed.weight", "head.class_embed.bias"):
@@ -59,8 +60,10 @@ def convert_official_detr(state: Mapping[str, Tensor], *, num_classes: int) -> d
     return converted
 
 
-def select_class_rows(rows: Tensor, num_classes: int) -> Tensor:
-    """COCO's 80 rows and "no object" out of the official 92, where the model has 80 classes: (92, ...) -> (81, ...); other classifiers unchanged."""
+def select_class_rows(rows: Tensor, num_classes: int | None) -> Tensor:
+    """COCO's 80 rows and "no object" out of the official 92, where the model has 80 classes: (92, ...) -> (81, ...);
+    other classifiers unchanged.
+    """
     if (rows.shape[0], num_classes) != (92, 80):
         return rows
     return rows[torch.tensor([*coco_category_ids(), 91])]

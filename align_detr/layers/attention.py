@@ -8,8 +8,8 @@ from torch import Tensor, nn
 class MultiHeadAttention(nn.Module):
     """Scaled dot-product attention with `num_heads` heads (Vaswani et al. 2017, section 3.2.2).
 
-    The three input projections are one parameter, in the order query, key, value, as in `torch.nn.MultiheadAttention`: official DETR weights load
-    without splitting, and Xavier's bound is the one of the published recipe.
+    The three input projections are one parameter, in the order query, key, value, as in `torch.nn.MultiheadAttention`:
+    official DETR weights load without splitting, and Xavier's bound is the one of the published recipe.
     """
 
     def __init__(self, *, embed_dim: int, num_heads: int, dropout: float = 0.0) -> None:
@@ -24,10 +24,13 @@ class MultiHeadAttention(nn.Module):
         nn.init.xavier_uniform_(self.in_proj_weight)
         nn.init.zeros_(self.out_proj.bias)
 
-    def forward(self, query: Tensor, key: Tensor, value: Tensor, *, padding: Tensor | None = None, blocked: Tensor | None = None) -> Tensor:
+    def forward(
+        self, query: Tensor, key: Tensor, value: Tensor, *, padding: Tensor | None = None, blocked: Tensor | None = None
+    ) -> Tensor:
         """query (B, Q, C), key and value (B, S, C) -> (B, Q, C).
 
-        `padding` (B, S) is True for keys to ignore; `blocked` (Q, S) is True where a query may not look at a key. A query must keep at least one key.
+        `padding` (B, S) is True for keys to ignore; `blocked` (Q, S) is True where a query may not look at a key. A
+        query must keep at least one key.
         """
         q, k, v = self._project(query, key, value)
         attend = None

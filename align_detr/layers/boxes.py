@@ -24,8 +24,9 @@ def box_area(boxes: Tensor) -> Tensor:
 def box_iou(a: Tensor, b: Tensor, eps: float = 0.0) -> tuple[Tensor, Tensor]:
     """IoU and union of xyxy boxes that broadcast against each other: (..., 4), (..., 4) -> (...), (...).
 
-    `eps` is added to the union. It is not small beside a normalised box: 1e-6 (detrex) makes the IoU of a 4x4-pixel box of a 1333x800 image with
-    itself 0.94. With 0 (the original DETR) 0/0 is NaN there; here it is 0, with a zero gradient.
+    `eps` is added to the union. It is not small beside a normalised box: 1e-6 (detrex) makes the IoU of a 4x4-pixel box
+    of a 1333x800 image with itself 0.94. With 0 (the original DETR) 0/0 is NaN there; here it is 0, with a zero
+    gradient.
     """
     low, high = torch.maximum(a[..., :2], b[..., :2]), torch.minimum(a[..., 2:], b[..., 2:])
     inter = (high - low).clamp(min=0).prod(-1)
@@ -34,7 +35,8 @@ def box_iou(a: Tensor, b: Tensor, eps: float = 0.0) -> tuple[Tensor, Tensor]:
 
 
 def generalized_box_iou(a: Tensor, b: Tensor, eps: float = 0.0) -> Tensor:
-    """Generalised IoU (Rezatofighi et al. 2019, algorithm 1) of xyxy boxes that broadcast: (..., 4), (..., 4) -> (...) in [-1, 1].
+    """Generalised IoU (Rezatofighi et al. 2019, algorithm 1) of xyxy boxes that broadcast: (..., 4), (..., 4) -> (...)
+    in [-1, 1].
 
     `eps` is added to the union and to the hull, see `box_iou`. Two boxes that are one and the same point give 0.
     """

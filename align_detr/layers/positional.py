@@ -9,12 +9,15 @@ from torch import Tensor, nn
 class SinePositionEncoding(nn.Module):
     """Sines and cosines of each token's row and column (DETR, Carion et al. 2020, supplement A.4).
 
-    `num_features` per axis; all features of the row come first, then those of the column; even features are sines, odd ones cosines. Positions are
-    counted inside the image (padding does not count), so a token has the same encoding whatever it is batched with. `normalize` maps them to (0, 2 pi];
-    `offset` is added to the count before that (0 in DETR, -0.5 in the deformable family: pixel centres).
+    `num_features` per axis; all features of the row come first, then those of the column; even features are sines, odd
+    ones cosines. Positions are counted inside the image (padding does not count), so a token has the same encoding
+    whatever it is batched with. `normalize` maps them to (0, 2 pi]; `offset` is added to the count before that (0 in
+    DETR, -0.5 in the deformable family: pixel centres).
     """
 
-    def __init__(self, *, num_features: int = 128, temperature: float = 10000.0, normalize: bool = True, offset: float = 0.0) -> None:
+    def __init__(
+        self, *, num_features: int = 128, temperature: float = 10000.0, normalize: bool = True, offset: float = 0.0
+    ) -> None:
         super().__init__()
         self.num_features = num_features
         self.temperature = temperature
@@ -28,13 +31,18 @@ class SinePositionEncoding(nn.Module):
         if self.normalize:
             rows = (rows + self.offset) / (rows[:, -1:] + 1e-6) * 2 * math.pi
             columns = (columns + self.offset) / (columns[:, :, -1:] + 1e-6) * 2 * math.pi
-        exponent = torch.arange(self.num_features, device=padding.device, dtype=torch.float32).div(2, rounding_mode="floor")
+        exponent = torch.arange(self.num_features, device=padding.device, dtype=torch.float32).div(
+            2, rounding_mode="floor"
+        )
         period = self.temperature ** (2 * exponent / self.num_features)
-        return torch.cat([_interleave(rows[..., None] / period), _interleave(columns[..., None] / period)], dim=-1).permute(0, 3, 1, 2)
+        return torch.cat(
+            [_interleave(rows[..., None] / period), _interleave(columns[..., None] / period)], dim=-1
+        ).permute(0, 3, 1, 2)
 
 
 class LearnedPositionEncoding(nn.Module):
-    """One learned vector a column and one a row (DETR, table 3): the column's features come first, and padding plays no part.
+    """One learned vector a column and one a row (DETR, table 3): the column's features come first, and padding plays no
+    part.
 
     `size` is the number of rows and of columns that have a vector; a larger map raises ValueError.
     """
@@ -51,8 +59,8 @@ class LearnedPositionEncoding(nn.Module):
         batch, height, width = padding.shape
         if max(height, width) > self.row_embed.num_embeddings:
             raise ValueError(
-                f"a feature map of {height} x {width} is larger than the {self.row_embed.num_embeddings} learned positions a side: "
-                "use SinePositionEncoding, or raise `size`"
+                f"a feature map of {height} x {width} is larger than the {self.row_embed.num_embeddings} learned "
+                "positions a side: use SinePositionEncoding, or raise `size`"
             )
         columns = self.col_embed.weight[:width].expand(batch, height, -1, -1)
         rows = self.row_embed.weight[:height, None].expand(batch, -1, width, -1)

@@ -11,19 +11,22 @@ Size = tuple[int, int]
 
 
 def features_of_padded_batch(backbone: nn.Module, images: Sequence[Tensor]) -> tuple[dict[str, Tensor], Size]:
-    """Pads (3, h, w) images with zeros to the largest and runs the backbone once: its maps, and the padded (height, width).
+    """Pads (3, h, w) images with zeros to the largest and runs the backbone once: its maps, and the padded (height,
+    width).
 
-    The recipe of training. A convolution beyond the first sees the padding as something other than its own zeros, so what an image's borders become
-    depends a little on the batch.
+    The recipe of training. A convolution beyond the first sees the padding as something other than its own zeros, so
+    what an image's borders become depends a little on the batch.
     """
     padded = _round_up([x.shape[-2:] for x in images], backbone.size_divisibility or 1)
     return backbone(pad_and_stack(images, padded)), padded
 
 
 def features_of_each_size(backbone: nn.Module, images: Sequence[Tensor]) -> tuple[dict[str, Tensor], Size]:
-    """Runs the backbone once for every size among the (3, h, w) images and pads the maps: an image's features are the same in any batch.
+    """Runs the backbone once for every size among the (3, h, w) images and pads the maps: an image's features are the
+    same in any batch.
 
-    The recipe of evaluation. Returns maps and padded (height, width) such that `neck.valid_size` finds each image's own part of every map.
+    The recipe of evaluation. Returns maps and padded (height, width) such that `neck.valid_size` finds each image's own
+    part of every map.
     """
     members: dict[Size, list[int]] = {}
     for i, x in enumerate(images):
@@ -38,7 +41,9 @@ def features_of_each_size(backbone: nn.Module, images: Sequence[Tensor]) -> tupl
     strides = {name: backbone.output_shape()[name].stride for name in maps}
     padded = _round_up(list(members), math.lcm(*strides.values(), backbone.size_divisibility or 1))
     stacked = {
-        name: pad_and_stack([of_image[i] for i in range(len(images))], (padded[0] // strides[name], padded[1] // strides[name]))
+        name: pad_and_stack(
+            [of_image[i] for i in range(len(images))], (padded[0] // strides[name], padded[1] // strides[name])
+        )
         for name, of_image in maps.items()
     }
     return stacked, padded

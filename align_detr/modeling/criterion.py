@@ -13,12 +13,15 @@ from align_detr.structures import Predictions, Targets
 class SetCriterion(nn.Module):
     """Matches every set and applies every loss to it, in float32 whatever autocast says.
 
-    The last row of set `main` is reported as `loss_<name>`, row i before it as `loss_<name>_<i>`; other sets add their name: `loss_<name>_dn_<i>`,
-    `loss_<name>_enc`. The names depend on the sets and losses alone, never on the data: detectron2 reads rank 0's names from every rank.
-    `set_weights[set]` multiplies all losses of a set (1 where it is not named).
+    The last row of set `main` is reported as `loss_<name>`, row i before it as `loss_<name>_<i>`; other sets add their
+    name: `loss_<name>_dn_<i>`, `loss_<name>_enc`. The names depend on the sets and losses alone, never on the data:
+    detectron2 reads rank 0's names from every rank. `set_weights[set]` multiplies all losses of a set (1 where it is
+    not named).
     """
 
-    def __init__(self, *, matcher: nn.Module, losses: Sequence[SetLoss], set_weights: Mapping[str, float] | None = None) -> None:
+    def __init__(
+        self, *, matcher: nn.Module, losses: Sequence[SetLoss], set_weights: Mapping[str, float] | None = None
+    ) -> None:
         super().__init__()
         self.matcher = matcher
         self.losses = nn.ModuleList(losses)
@@ -51,4 +54,6 @@ def mean_over_ranks(count: int, device: torch.device) -> Tensor:
 def _named_rows(loss: str, set_name: str, values: Tensor, num_layers: int) -> dict[str, Tensor]:
     base = loss if set_name == "main" else f"{loss}_{set_name}"
     first = num_layers - values.shape[0]
-    return {base if i == num_layers - 1 else f"{base}_{i}": value for i, value in enumerate(values.unbind(), start=first)}
+    return {
+        base if i == num_layers - 1 else f"{base}_{i}": value for i, value in enumerate(values.unbind(), start=first)
+    }

@@ -12,7 +12,9 @@ from align_detr.structures import Memory, Predictions, QueryPart
 
 
 class DecoderLayer(nn.Module):
-    """Self-attention, cross-attention to the image and feed-forward block, each followed by its norm (DETR, supplement A.3)."""
+    """Self-attention, cross-attention to the image and feed-forward block, each followed by its norm (DETR, supplement
+    A.3).
+    """
 
     def __init__(self, *, embed_dim: int = 256, num_heads: int = 8, ffn_dim: int = 2048, dropout: float = 0.1) -> None:
         super().__init__()
@@ -49,7 +51,9 @@ class PreNormDecoderLayer(DecoderLayer):
 
 
 class Decoder(nn.Module):
-    """`num_layers` copies of `layer`, each with its own weights; every layer's output passes the one `norm` and the head."""
+    """`num_layers` copies of `layer`, each with its own weights; every layer's output passes the one `norm` and the
+    head.
+    """
 
     def __init__(self, *, layer: nn.Module, num_layers: int, norm: nn.Module) -> None:
         super().__init__()
@@ -58,7 +62,9 @@ class Decoder(nn.Module):
         initialize_matrices(self)
 
     def forward(self, queries: Sequence[QueryPart], memory: Memory, head: nn.Module) -> dict[str, Predictions]:
-        """The parts of the queries, decoded together -> a prediction set for each, under the part's name, one row a layer."""
+        """The parts of the queries, decoded together -> a prediction set for each, under the part's name, one row a
+        layer.
+        """
         hidden = self.decode(queries, memory)
         predictions, start = {}, 0
         for part in queries:

@@ -30,7 +30,9 @@ class EncoderLayer(nn.Module):
 
 
 class PreNormEncoderLayer(EncoderLayer):
-    """The same with each norm before its block and an un-normed residual (DETR's `--pre_norm`); the encoder then ends with a norm."""
+    """The same with each norm before its block and an un-normed residual (DETR's `--pre_norm`); the encoder then ends
+    with a norm.
+    """
 
     def forward(self, x: Tensor, memory: Memory) -> Tensor:
         """x (B, S, C), positions and padding from `memory` -> (B, S, C)."""
@@ -56,7 +58,9 @@ class Encoder(nn.Module):
 
 
 def initialize_matrices(module: nn.Module) -> None:
-    """Draws every matrix anew from Xavier's uniform distribution, as DETR does for its transformer; copies of a layer thus differ."""
+    """Draws every matrix anew from Xavier's uniform distribution, as DETR does for its transformer; copies of a layer
+    thus differ.
+    """
     for parameter in module.parameters():
         if parameter.dim() > 1:
             nn.init.xavier_uniform_(parameter)

@@ -7,7 +7,9 @@ from align_detr.structures import Predictions
 
 
 class SoftmaxHead(nn.Module):
-    """One linear classifier over K classes and "no object", and one three-layer perceptron for boxes, shared by all layers (DETR, section 3.2)."""
+    """One linear classifier over K classes and "no object", and one three-layer perceptron for boxes, shared by all
+    layers (DETR, section 3.2).
+    """
 
     def __init__(self, *, num_classes: int = 80, embed_dim: int = 256) -> None:
         super().__init__()
@@ -17,4 +19,6 @@ class SoftmaxHead(nn.Module):
 
     def forward(self, hidden: Tensor) -> Predictions:
         """hidden (R, B, Q, C) -> logits (R, B, Q, K + 1) and boxes (R, B, Q, 4) normalised cxcywh, float32."""
-        return Predictions(logits=self.class_embed(hidden).float(), boxes=self.bbox_embed(hidden).float().sigmoid(), softmax=True)
+        return Predictions(
+            logits=self.class_embed(hidden).float(), boxes=self.bbox_embed(hidden).float().sigmoid(), softmax=True
+        )

@@ -1,4 +1,6 @@
-"""Matching of predictions to targets: costs for all rows and images at once, one copy to the host, assignment there, one copy back."""
+"""Matching of predictions to targets: costs for all rows and images at once, one copy to the host, assignment there,
+one copy back.
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,7 +14,9 @@ from align_detr.structures import Match, Predictions, Targets
 
 
 class Cost(nn.Module):
-    """One term of the matching cost: (preds, targets) -> (R, B, Q, T), small where a query suits a target; `weight` multiplies it."""
+    """One term of the matching cost: (preds, targets) -> (R, B, Q, T), small where a query suits a target; `weight`
+    multiplies it.
+    """
 
     def __init__(self, *, weight: float) -> None:
         super().__init__()
@@ -31,7 +35,8 @@ class SoftmaxCost(Cost):
 
 
 class FocalCost(Cost):
-    """Focal loss of the target's class as a positive, less that as a negative (Deformable-DETR, section A.3), on probabilities p = sigmoid(logit):
+    """Focal loss of the target's class as a positive, less that as a negative (Deformable-DETR, section A.3), on
+    probabilities p = sigmoid(logit):
 
     alpha (1 - p)^gamma (-log(p + 1e-8)) - (1 - alpha) p^gamma (-log(1 - p + 1e-8)).
     """
@@ -72,9 +77,10 @@ class GIoUCost(Cost):
 class HungarianMatcher(nn.Module):
     """The cheapest assignment of targets to queries in every row and image (DETR, equation 1).
 
-    `costs` are summed with their weights. `copies[set]` repeats each target: a number for all rows, or one a row (Align-DETR, section 3.4); it is
-    bounded image by image to max(1, min(k, Q // (2 n))) for n targets, so that at most half of the queries are taken by copies, the order of the
-    images plays no part, and no image goes without matches. More targets than queries leave the costliest targets unmatched.
+    `costs` are summed with their weights. `copies[set]` repeats each target: a number for all rows, or one a row
+    (Align-DETR, section 3.4); it is bounded image by image to max(1, min(k, Q // (2 n))) for n targets, so that at most
+    half of the queries are taken by copies, the order of the images plays no part, and no image goes without matches.
+    More targets than queries leave the costliest targets unmatched.
     """
 
     def __init__(self, *, costs: Sequence[Cost], copies: Mapping[str, int | Sequence[int]] | None = None) -> None:
@@ -84,7 +90,9 @@ class HungarianMatcher(nn.Module):
 
     @torch.no_grad()
     def forward(self, sets: Mapping[str, Predictions], targets: Targets) -> dict[str, Match]:
-        """A match for every set; sets that know theirs keep it. Raises ValueError where a cost is not finite, naming set, layer, image and query."""
+        """A match for every set; sets that know theirs keep it. Raises ValueError where a cost is not finite, naming
+        set, layer, image and query.
+        """
         unsolved = {name: preds for name, preds in sets.items() if preds.match is None}
         costs = {name: self.cost(preds, targets) for name, preds in unsolved.items()}
         host = _copy_to_host(list(costs.values()))
@@ -94,7 +102,9 @@ class HungarianMatcher(nn.Module):
         return {name: solved[name] if preds.match is None else preds.match for name, preds in sets.items()}
 
     def cost(self, preds: Predictions, targets: Targets) -> Tensor:
-        """Weighted sum of all costs, (R, B, Q, T) float32 whatever autocast says; pairs that may not be matched cost 1e6 more."""
+        """Weighted sum of all costs, (R, B, Q, T) float32 whatever autocast says; pairs that may not be matched cost
+        1e6 more.
+        """
         with torch.autocast(preds.boxes.device.type, enabled=False):
             preds = preds.float()
             total = sum(cost.weight * cost(preds, targets) for cost in self.costs)
@@ -110,7 +120,10 @@ class HungarianMatcher(nn.Module):
         num_rows, _, num_queries, _ = cost.shape
         copies = [copies] * num_rows if isinstance(copies, int) else copies
         if len(copies) != num_rows:
-            raise ValueError(f"matcher.copies of set '{name}' names {len(copies)} rows, but the model predicts {num_rows}: give one number for each")
+            raise ValueError(
+                f"matcher.copies of set '{name}' names {len(copies)} rows, but the model predicts {num_rows}: "
+                "give one number for each"
+            )
         pairs = [np.empty((4, 0), np.int64)]
         for row in range(num_rows):
             for image, n in enumerate(counts):
@@ -119,7 +132,9 @@ class HungarianMatcher(nn.Module):
                     _check_finite(block, name, row, image)
                     k = max(1, min(copies[row], num_queries // (2 * n)))
                     query, target = linear_sum_assignment(np.tile(block, k) if k > 1 else block)
-                    kept = block[query, target % n] < 5e5  # a pair that may not be matched is left out, even where nothing else was free
+                    kept = (
+                        block[query, target % n] < 5e5
+                    )  # a pair that may not be matched is left out, even where nothing else was free
                     query, target = query[kept], target[kept] % n
                     pairs.append(np.stack([np.full_like(query, row), np.full_like(query, image), query, target]))
         return np.concatenate(pairs, axis=1)
@@ -135,8 +150,9 @@ def _check_finite(block: np.ndarray, name: str, row: int, image: int) -> None:
     if not np.isfinite(block).all():
         query = int((~np.isfinite(block)).any(axis=1).argmax())
         raise ValueError(
-            f"a matching cost is not finite: set '{name}', layer {row}, image {image} of the batch, query {query} is the first; the model predicts NaN or "
-            "infinity there: lower the learning rate, or look for the first layer whose output is not finite"
+            f"a matching cost is not finite: set '{name}', layer {row}, image {image} of the batch, query {query} is "
+            "the first; the model predicts NaN or infinity there: lower the learning rate, or look for the first layer "
+            "whose output is not finite"
         )
 
 

@@ -18,7 +18,8 @@ def padding_mask(valid: Sequence[tuple[int, int]], shape: tuple[int, int], devic
 def valid_size(image: tuple[int, int], padded: tuple[int, int], shape: tuple[int, int]) -> tuple[int, int]:
     """Rows and columns of a map of `shape` that a nearest-neighbour view of the padded image places inside the image.
 
-    Row i looks at image row floor(i * padded_height / rows), so the count is the ceiling of rows * height / padded_height, at least 1.
+    Row i looks at image row floor(i * padded_height / rows), so the count is the ceiling of rows * height /
+    padded_height, at least 1.
     """
     return tuple(max(1, -(-n * cells // total)) for n, total, cells in zip(image, padded, shape, strict=True))
 
@@ -32,8 +33,12 @@ class SingleScaleNeck(nn.Module):
         self.projection = nn.Conv2d(in_channels, embed_dim, kernel_size=1)
         self.position = position
 
-    def forward(self, features: Mapping[str, Tensor], image_sizes: Sequence[tuple[int, int]], padded_size: tuple[int, int]) -> Memory:
-        """features[in_feature] (B, in_channels, h, w) of a batch padded to `padded_size`; sizes are (height, width) in pixels."""
+    def forward(
+        self, features: Mapping[str, Tensor], image_sizes: Sequence[tuple[int, int]], padded_size: tuple[int, int]
+    ) -> Memory:
+        """features[in_feature] (B, in_channels, h, w) of a batch padded to `padded_size`; sizes are (height, width) in
+        pixels.
+        """
         x = self.projection(features[self.in_feature])
         shape = (x.shape[-2], x.shape[-1])
         valid = [valid_size(size, padded_size, shape) for size in image_sizes]
@@ -42,7 +47,9 @@ class SingleScaleNeck(nn.Module):
         return Memory(
             tokens=x.flatten(2).transpose(1, 2),
             position=position.flatten(2).transpose(1, 2),
-            padding=None if all(v == shape for v in valid) else mask.flatten(1),  # without padding attention takes its fast path
+            padding=None
+            if all(v == shape for v in valid)
+            else mask.flatten(1),  # without padding attention takes its fast path
             shapes=[shape],
             valid_sizes=[valid],
         )

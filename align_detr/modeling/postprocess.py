@@ -14,20 +14,26 @@ class SoftmaxPostprocess(nn.Module):
     """Each query gives its most probable class other than "no object" (DETR): Q detections an image."""
 
     def forward(self, predictions: Predictions, image_sizes: Sequence[tuple[int, int]]) -> list[Instances]:
-        """The last row of `predictions` in images of (height, width): `pred_boxes` absolute xyxy, not clipped, `scores`, `pred_classes`."""
+        """The last row of `predictions` in images of (height, width): `pred_boxes` absolute xyxy, not clipped,
+        `scores`, `pred_classes`.
+        """
         scores, classes = predictions.logits[-1].float().softmax(-1)[..., :-1].max(-1)
         return _instances(predictions.boxes[-1].float(), scores, classes, image_sizes)
 
 
 class TopKPostprocess(nn.Module):
-    """The `num_detections` highest sigmoid scores over queries and classes together (Deformable-DETR and its relatives)."""
+    """The `num_detections` highest sigmoid scores over queries and classes together (Deformable-DETR and its
+    relatives).
+    """
 
     def __init__(self, *, num_detections: int = 300) -> None:
         super().__init__()
         self.num_detections = num_detections
 
     def forward(self, predictions: Predictions, image_sizes: Sequence[tuple[int, int]]) -> list[Instances]:
-        """The last row of `predictions` in images of (height, width): `pred_boxes` absolute xyxy, not clipped, `scores` descending, `pred_classes`."""
+        """The last row of `predictions` in images of (height, width): `pred_boxes` absolute xyxy, not clipped, `scores`
+        descending, `pred_classes`.
+        """
         probability = predictions.logits[-1].float().sigmoid()
         num_classes = probability.shape[-1]
         flat = probability.flatten(1)
@@ -37,7 +43,9 @@ class TopKPostprocess(nn.Module):
         return _instances(boxes, scores, index % num_classes, image_sizes)
 
 
-def _instances(boxes: Tensor, scores: Tensor, classes: Tensor, image_sizes: Sequence[tuple[int, int]]) -> list[Instances]:
+def _instances(
+    boxes: Tensor, scores: Tensor, classes: Tensor, image_sizes: Sequence[tuple[int, int]]
+) -> list[Instances]:
     results = []
     for b, (height, width) in enumerate(image_sizes):
         corners = cxcywh_to_xyxy(boxes[b]) * boxes.new_tensor([width, height, width, height])

@@ -16,7 +16,10 @@ def softmax_criterion(fixture: Fixture, eps: float) -> SetCriterion:
     return SetCriterion(
         matcher=HungarianMatcher(costs=[SoftmaxCost(weight=1.0), L1Cost(weight=5.0), GIoUCost(weight=2.0, eps=eps)]),
         losses=[
-            SoftmaxCrossEntropy(weight=weights.get("loss_ce", weights.get("loss_class")), background_weight=fixture.meta.get("eos_coef", 0.1)),
+            SoftmaxCrossEntropy(
+                weight=weights.get("loss_ce", weights.get("loss_class")),
+                background_weight=fixture.meta.get("eos_coef", 0.1),
+            ),
             L1Loss(weight=weights["loss_bbox"]),
             GIoULoss(weight=weights["loss_giou"], eps=eps),
         ],
@@ -39,7 +42,9 @@ def run(fixture: Fixture, criterion: SetCriterion) -> tuple[Predictions, Targets
 def check(fixture: Fixture, criterion: SetCriterion, preds: Predictions, losses: dict[str, torch.Tensor]) -> None:
     """Every recorded loss, their total and the gradients at 2e-5 relative to the largest entry."""
     weights = {f"loss_{loss.name}": loss.weight for loss in criterion.losses}
-    expected = {key.replace("loss_ce", "loss_class"): value for key, value in fixture.loss.items() if key.startswith("loss_")}
+    expected = {
+        key.replace("loss_ce", "loss_class"): value for key, value in fixture.loss.items() if key.startswith("loss_")
+    }
     assert set(losses) == set(expected)
     for key, value in losses.items():
         weight = weights["_".join(key.split("_")[:2])]

@@ -68,7 +68,9 @@ def test_gradients(fixture: Fixture) -> None:
     sizes = [tuple(size) for size in given["image_sizes_hw"].tolist()]
     memory = model.encoder(model.neck({"res5": features}, sizes, tuple(given["padded_size_hw"].tolist())))
     preds = model.decoder(model.queries(memory), memory, model.head)["main"]
-    ((preds.logits * given["cotangent_pred_logits"]).sum() + (preds.boxes * given["cotangent_pred_boxes"]).sum()).backward()
+    (
+        (preds.logits * given["cotangent_pred_logits"]).sum() + (preds.boxes * given["cotangent_pred_boxes"]).sum()
+    ).backward()
     expected = fixture.grad["feat_res5"]
     assert_close(features.grad, expected, atol=1e-3 * expected.abs().max().item(), rtol=0)
 
@@ -76,7 +78,12 @@ def test_gradients(fixture: Fixture) -> None:
     shapes = {name: fixture.weights[name] for name in names}
     num_classes = fixture.meta["config"]["num_classes"]
     ours = dict(model.named_parameters())
-    norms = torch.stack([ours[next(iter(convert_official_detr({name: value}, num_classes=num_classes)))].grad.norm() for name, value in shapes.items()])
+    norms = torch.stack(
+        [
+            ours[next(iter(convert_official_detr({name: value}, num_classes=num_classes)))].grad.norm()
+            for name, value in shapes.items()
+        ]
+    )
     expected = fixture.grad["param_norms"]
     assert len(ours) == len(names), "every parameter has a recorded norm"
     assert_close(norms, expected, atol=1e-3 * expected.max().item(), rtol=1e-3)

@@ -4,8 +4,8 @@ import json
 
 import pytest
 import torch
-from conftest import GOLDEN
 from detectron2.config import instantiate
+from paths import GOLDEN
 from torch import nn
 
 from align_detr import model_zoo
@@ -32,7 +32,9 @@ def test_counts_and_keys(path) -> None:
     state = {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
     converted = convert_official_detr(state, num_classes=model.num_classes)
     assert len(converted) == manifest["num_keys"]
-    assert {key: tuple(value.shape) for key, value in converted.items()} == {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    assert {key: tuple(value.shape) for key, value in converted.items()} == {
+        key: tuple(value.shape) for key, value in model.state_dict().items()
+    }
 
 
 @pytest.mark.parametrize("config", ["detr/detr_r101_500ep.py", "detr/detr_r101_dc5_500ep.py"])

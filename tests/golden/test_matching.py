@@ -33,7 +33,9 @@ def check(fixture: Fixture, matcher: HungarianMatcher, preds: Predictions, prefi
 
 @fixtures("match_detr_*")
 def test_softmax_matching(fixture: Fixture) -> None:
-    preds = Predictions(logits=fixture.input["pred_logits"][None], boxes=fixture.input["pred_boxes"][None], softmax=True)
+    preds = Predictions(
+        logits=fixture.input["pred_logits"][None], boxes=fixture.input["pred_boxes"][None], softmax=True
+    )
     variants = sorted({key.split("/")[0] for key in fixture.output})
     assert variants
     for variant in variants:

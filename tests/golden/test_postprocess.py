@@ -10,7 +10,9 @@ from align_detr.structures import Predictions
 
 @fixtures("postprocess_detr")
 def test_softmax_postprocess(fixture: Fixture) -> None:
-    preds = Predictions(logits=fixture.input["pred_logits"][None], boxes=fixture.input["pred_boxes"][None], softmax=True)
+    preds = Predictions(
+        logits=fixture.input["pred_logits"][None], boxes=fixture.input["pred_boxes"][None], softmax=True
+    )
     results = SoftmaxPostprocess()(preds, [tuple(size) for size in fixture.input["target_sizes_hw"].tolist()])
     assert_close(torch.stack([r.scores for r in results]), fixture.output["scores"], atol=1e-5, rtol=0)
     assert torch.equal(torch.stack([r.pred_classes for r in results]), fixture.output["labels"])

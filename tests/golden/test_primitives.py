@@ -28,7 +28,10 @@ def test_box_operations(fixture: Fixture) -> None:
 @fixtures("box_ops")
 def test_box_operations_without_epsilon_replace_only_nan(fixture: Fixture) -> None:
     a, b = cxcywh_to_xyxy(fixture.input["a"]), cxcywh_to_xyxy(fixture.input["b"])
-    for ours, theirs in [(pairwise_iou(a, b), fixture.output["detr_iou"]), (pairwise_giou(a, b), fixture.output["detr_giou"])]:
+    for ours, theirs in [
+        (pairwise_iou(a, b), fixture.output["detr_iou"]),
+        (pairwise_giou(a, b), fixture.output["detr_giou"]),
+    ]:
         assert torch.isfinite(ours).all()
         defined = ~theirs.isnan()
         assert not defined.all(), "the fixture holds 0/0"
@@ -54,7 +57,9 @@ def test_position_encodings(fixture: Fixture) -> None:
     for name, options in fixture.meta["variants"].items():
         ours = SinePositionEncoding(num_features=features, **options)(mask)
         expected = fixture.output[name]
-        if options.get("offset", 0) < 0:  # a fully padded row is about -3e6 inside the sine there: compare inside the image
+        if (
+            options.get("offset", 0) < 0
+        ):  # a fully padded row is about -3e6 inside the sine there: compare inside the image
             inside = ~mask[:, None].expand_as(expected)
             ours, expected = ours[inside], expected[inside]
         assert_close(ours, expected, atol=1e-5, rtol=0)

@@ -16,7 +16,12 @@ def randomize_norms(module: nn.Module) -> None:
     torch.manual_seed(0)
     for m in module.modules():
         if isinstance(m, nn.BatchNorm2d):
-            for tensor, low, high in [(m.weight, 0.5, 1.0), (m.bias, -0.2, 0.2), (m.running_mean, -0.2, 0.2), (m.running_var, 0.5, 1.5)]:
+            for tensor, low, high in [
+                (m.weight, 0.5, 1.0),
+                (m.bias, -0.2, 0.2),
+                (m.running_mean, -0.2, 0.2),
+                (m.running_var, 0.5, 1.5),
+            ]:
                 nn.init.uniform_(tensor, low, high)
 
 
@@ -66,7 +71,11 @@ def test_mobilenet_equals_torchvision() -> None:
 
 def test_small_resnet_strides() -> None:
     outputs = build_small_resnet(out_features=["res3", "res4", "res5"])(torch.randn(1, 3, 128, 128))
-    assert {name: tuple(x.shape) for name, x in outputs.items()} == {"res3": (1, 64, 16, 16), "res4": (1, 128, 8, 8), "res5": (1, 192, 4, 4)}
+    assert {name: tuple(x.shape) for name, x in outputs.items()} == {
+        "res3": (1, 64, 16, 16),
+        "res4": (1, 128, 8, 8),
+        "res5": (1, 192, 4, 4),
+    }
 
 
 def test_what_cannot_be_built() -> None:

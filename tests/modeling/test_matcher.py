@@ -22,7 +22,9 @@ def triples(match: Match, row: int, image: int) -> set[tuple[int, int]]:
 
 
 def test_cost_by_hand() -> None:
-    preds = Predictions(logits=torch.tensor([[[[0.0, 0.0]]]]), boxes=torch.tensor([[[[0.5, 0.5, 0.4, 0.4]]]]), softmax=True)
+    preds = Predictions(
+        logits=torch.tensor([[[[0.0, 0.0]]]]), boxes=torch.tensor([[[[0.5, 0.5, 0.4, 0.4]]]]), softmax=True
+    )
     targets = Targets(labels=torch.tensor([[0]]), boxes=torch.tensor([[[0.5, 0.5, 0.2, 0.4]]]), counts=[1])
     matcher = HungarianMatcher(costs=[SoftmaxCost(weight=1.0), L1Cost(weight=5.0), GIoUCost(weight=2.0)])
     # probability 1/2; L1 0.2; the target is half of the prediction: IoU 1/2, hull = union
@@ -35,7 +37,10 @@ def test_equals_exhaustive_search(matcher: HungarianMatcher) -> None:
     cost = matcher.cost(preds, targets)
     for row in range(2):
         for image, n in enumerate(targets.counts):
-            best = min(permutations(range(5), n), key=lambda queries: sum(cost[row, image, q, t].item() for t, q in enumerate(queries)))
+            best = min(
+                permutations(range(5), n),
+                key=lambda queries: sum(cost[row, image, q, t].item() for t, q in enumerate(queries)),
+            )
             assert triples(match, row, image) == {(q, t) for t, q in enumerate(best)}
 
 
@@ -45,7 +50,9 @@ def test_order_of_images_plays_no_part(matcher: HungarianMatcher) -> None:
     matcher.copies = {"main": [3, 1]}
     match = matcher({"main": preds}, targets)["main"]
     mixed = Targets(labels=targets.labels[order], boxes=targets.boxes[order], counts=[targets.counts[i] for i in order])
-    swapped = matcher({"main": Predictions(logits=preds.logits[:, order], boxes=preds.boxes[:, order], softmax=True)}, mixed)["main"]
+    swapped = matcher(
+        {"main": Predictions(logits=preds.logits[:, order], boxes=preds.boxes[:, order], softmax=True)}, mixed
+    )["main"]
     for row in range(2):
         for new, old in enumerate(order):
             assert triples(swapped, row, new) == triples(match, row, old)

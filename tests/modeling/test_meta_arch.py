@@ -44,7 +44,11 @@ def test_detections_are_in_the_output_size() -> None:
     assert_close(doubled.pred_boxes.tensor, 2 * plain.pred_boxes.tensor)
 
 
-@pytest.mark.parametrize("counts", [[2, 0, 1], [0, 0], [0], [9, 1]], ids=["one empty", "all empty", "single empty", "more objects than queries"])
+@pytest.mark.parametrize(
+    "counts",
+    [[2, 0, 1], [0, 0], [0], [9, 1]],
+    ids=["one empty", "all empty", "single empty", "more objects than queries"],
+)
 def test_every_parameter_gets_a_gradient(counts: list[int]) -> None:
     model = tiny_detr(num_queries=6).train()
     losses = model(inputs(counts))
@@ -81,7 +85,11 @@ def yacs(config: str, architecture: str = "DETR"):
     cfg.MODEL.DEVICE = "cpu"
     cfg.MODEL.META_ARCHITECTURE = architecture
     cfg.MODEL.ALIGN_DETR.CONFIG = config
-    cfg.MODEL.ALIGN_DETR.OVERRIDES = ["model.head.num_classes=3", "model.queries.num_queries=7", "model.backbone.norm=BN"]
+    cfg.MODEL.ALIGN_DETR.OVERRIDES = [
+        "model.head.num_classes=3",
+        "model.queries.num_queries=7",
+        "model.backbone.norm=BN",
+    ]
     return cfg
 
 

@@ -10,7 +10,9 @@ from align_detr.structures import Targets
 
 
 def annotated(boxes: list[list[float]], classes: list[int], size: tuple[int, int] = (50, 100)) -> Instances:
-    return Instances(size, gt_boxes=Boxes(torch.tensor(boxes).reshape(-1, 4)), gt_classes=torch.tensor(classes, dtype=torch.int64))
+    return Instances(
+        size, gt_boxes=Boxes(torch.tensor(boxes).reshape(-1, 4)), gt_classes=torch.tensor(classes, dtype=torch.int64)
+    )
 
 
 def test_boxes_are_divided_by_their_own_image() -> None:
@@ -29,7 +31,9 @@ def test_no_objects_leave_one_padding_column() -> None:
 
 
 def test_a_class_that_the_model_does_not_have() -> None:
-    with pytest.raises(DatasetError, match=r"class 3, but the model has 3 classes \(0 to 2\): set model.head.num_classes"):
+    with pytest.raises(
+        DatasetError, match=r"class 3, but the model has 3 classes \(0 to 2\): set model.head.num_classes"
+    ):
         Targets.from_instances([annotated([[0.0, 0.0, 1.0, 1.0]], [3])], num_classes=3, device="cpu")
 
 

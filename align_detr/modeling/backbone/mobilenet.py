@@ -12,9 +12,11 @@ _OUTPUTS = {"res2": (3, 4, 24), "res3": (6, 8, 32), "res4": (13, 16, 96), "res5"
 
 
 class MobileNetV2(Backbone):
-    """torchvision's MobileNetV2 (Sandler et al. 2018) with frozen batch norm; parameter names are torchvision's `features.*`.
+    """torchvision's MobileNetV2 (Sandler et al. 2018) with frozen batch norm; parameter names are torchvision's
+    `features.*`.
 
-    Outputs res2 to res5 have strides 4 to 32 and 24, 32, 96 and 320 channels. The layers beyond the last output that is asked for are left out.
+    Outputs res2 to res5 have strides 4 to 32 and 24, 32, 96 and 320 channels. The layers beyond the last output that is
+    asked for are left out.
     """
 
     def __init__(self, *, out_features: Sequence[str] = ("res5",)) -> None:

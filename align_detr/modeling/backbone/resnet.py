@@ -11,12 +11,19 @@ _BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23,
 
 
 def build_resnet(
-    *, depth: int = 50, out_features: Sequence[str] = ("res5",), norm: str = "FrozenBN", freeze_at: int = 2, res5_dilation: int = 1
+    *,
+    depth: int = 50,
+    out_features: Sequence[str] = ("res5",),
+    norm: str = "FrozenBN",
+    freeze_at: int = 2,
+    res5_dilation: int = 1,
 ) -> ResNet:
-    """A ResNet of `depth` layers with the outputs `out_features` (res2 to res5 at strides 4 to 32); the first `freeze_at` stages do not train.
+    """A ResNet of `depth` layers with the outputs `out_features` (res2 to res5 at strides 4 to 32); the first
+    `freeze_at` stages do not train.
 
-    `res5_dilation=2` is the papers' "DC5": res5 keeps stride 16. As in torchvision, and unlike detectron2's RES5_DILATION, its first block is not yet
-    dilated: official DC5 weights expect that. Raises ValueError for a depth that is not 18, 34, 50, 101 or 152.
+    `res5_dilation=2` is the papers' "DC5": res5 keeps stride 16. As in torchvision, and unlike detectron2's
+    RES5_DILATION, its first block is not yet dilated: official DC5 weights expect that. Raises ValueError for a depth
+    that is not 18, 34, 50, 101 or 152.
     """
     if depth not in _BLOCKS:
         raise ValueError(f"no ResNet of depth {depth}: choose one of {sorted(_BLOCKS)}")
@@ -32,19 +39,27 @@ def build_resnet(
         elif dilated:
             raise ValueError(f"ResNet-{depth} has no dilated form: its blocks have no dilation")
         block = BottleneckBlock if deep else BasicBlock
-        stages.append(ResNet.make_stage(block, num_blocks, in_channels=in_channels, out_channels=out_channels, **options))
+        stages.append(
+            ResNet.make_stage(block, num_blocks, in_channels=in_channels, out_channels=out_channels, **options)
+        )
         in_channels, out_channels = out_channels, out_channels * 2
     stem = BasicStem(in_channels=3, out_channels=64, norm=norm)
     return ResNet(stem, stages, out_features=list(out_features), freeze_at=freeze_at)
 
 
 class SmallStem(CNNBlockBase):
-    """Two 3x3 convolutions of stride 2, for images of a hundred pixels or so: (B, 3, h, w) -> (B, out_channels, h / 4, w / 4)."""
+    """Two 3x3 convolutions of stride 2, for images of a hundred pixels or so: (B, 3, h, w) -> (B, out_channels, h / 4,
+    w / 4).
+    """
 
     def __init__(self, *, hidden_channels: int = 16, out_channels: int = 32, norm: str = "BN") -> None:
         super().__init__(3, out_channels, 4)
-        self.conv1 = Conv2d(3, hidden_channels, 3, stride=2, padding=1, bias=False, norm=get_norm(norm, hidden_channels))
-        self.conv2 = Conv2d(hidden_channels, out_channels, 3, stride=2, padding=1, bias=False, norm=get_norm(norm, out_channels))
+        self.conv1 = Conv2d(
+            3, hidden_channels, 3, stride=2, padding=1, bias=False, norm=get_norm(norm, hidden_channels)
+        )
+        self.conv2 = Conv2d(
+            hidden_channels, out_channels, 3, stride=2, padding=1, bias=False, norm=get_norm(norm, out_channels)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 3, h, w) -> (B, out_channels, h / 4, w / 4)."""
@@ -58,9 +73,11 @@ def build_small_resnet(
     out_features: Sequence[str] = ("res5",),
     norm: str = "BN",
 ) -> ResNet:
-    """A ResNet of basic blocks, 1.3 M parameters by default, that trains from scratch on a CPU: outputs res2 to res5 at strides 4 to 32.
+    """A ResNet of basic blocks, 1.3 M parameters by default, that trains from scratch on a CPU: outputs res2 to res5 at
+    strides 4 to 32.
 
-    Raises ValueError where two stages have equally many channels: detectron2's block would add its strided output to an input of another size.
+    Raises ValueError where two stages have equally many channels: detectron2's block would add its strided output to an
+    input of another size.
     """
     if len(set(channels)) < len(channels):
         raise ValueError(f"stages with equal channels {list(channels)}: give each stage its own number")
@@ -68,7 +85,14 @@ def build_small_resnet(
     for stage, (out_channels, num_blocks) in enumerate(zip(channels, blocks, strict=True), start=2):
         strides = [1 if stage == 2 else 2] + [1] * (num_blocks - 1)
         stages.append(
-            ResNet.make_stage(BasicBlock, num_blocks, in_channels=in_channels, out_channels=out_channels, stride_per_block=strides, norm=norm)
+            ResNet.make_stage(
+                BasicBlock,
+                num_blocks,
+                in_channels=in_channels,
+                out_channels=out_channels,
+                stride_per_block=strides,
+                norm=norm,
+            )
         )
         in_channels = out_channels
     return ResNet(SmallStem(out_channels=channels[0], norm=norm), stages, out_features=list(out_features))

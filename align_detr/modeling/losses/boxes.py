@@ -8,7 +8,9 @@ from align_detr.structures import Match, Predictions, Targets
 
 
 class L1Loss(SetLoss):
-    """Absolute differences of the four normalised cxcywh numbers, summed over matches, divided by the number of targets (DETR, equation 9)."""
+    """Absolute differences of the four normalised cxcywh numbers, summed over matches, divided by the number of targets
+    (DETR, equation 9).
+    """
 
     def __init__(self, *, name: str = "bbox", weight: float = 5.0) -> None:
         super().__init__(name=name, weight=weight)
@@ -20,7 +22,9 @@ class L1Loss(SetLoss):
 
 
 class GIoULoss(SetLoss):
-    """1 - generalised IoU, summed over matches, divided by the number of targets (DETR, equation 10); `eps` as in `layers.boxes.box_iou`."""
+    """1 - generalised IoU, summed over matches, divided by the number of targets (DETR, equation 10); `eps` as in
+    `layers.boxes.box_iou`.
+    """
 
     def __init__(self, *, name: str = "giou", weight: float = 2.0, eps: float = 0.0) -> None:
         super().__init__(name=name, weight=weight)
@@ -28,5 +32,7 @@ class GIoULoss(SetLoss):
 
     def forward(self, preds: Predictions, targets: Targets, match: Match, num_boxes: Tensor) -> Tensor:
         """(R,)."""
-        giou = generalized_box_iou(cxcywh_to_xyxy(match.at(preds.boxes)), cxcywh_to_xyxy(match.of(targets.boxes)), self.eps)
+        giou = generalized_box_iou(
+            cxcywh_to_xyxy(match.at(preds.boxes)), cxcywh_to_xyxy(match.of(targets.boxes)), self.eps
+        )
         return sum_by_row(1 - giou, match, preds.boxes.shape[0]) / num_boxes

@@ -8,9 +8,11 @@ from align_detr.structures import Match, Predictions, Targets
 
 
 class SoftmaxCrossEntropy(SetLoss):
-    """Cross-entropy over K classes and "no object", whose terms weigh `background_weight` (DETR, section 3.2 and equation 2).
+    """Cross-entropy over K classes and "no object", whose terms weigh `background_weight` (DETR, section 3.2 and
+    equation 2).
 
-    As in the official code, and unlike the box losses, the value is the mean over all queries by these weights: it does not depend on the number of targets.
+    As in the official code, and unlike the box losses, the value is the mean over all queries by these weights: it does
+    not depend on the number of targets.
     """
 
     def __init__(self, *, name: str = "class", weight: float = 1.0, background_weight: float = 0.1) -> None:

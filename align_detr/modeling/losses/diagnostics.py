@@ -8,14 +8,18 @@ from align_detr.structures import Match, Predictions, Targets
 
 @torch.no_grad()
 def cardinality_error(preds: Predictions, targets: Targets) -> Tensor:
-    """Mean over images of |queries whose likeliest class is not "no object" - targets|, a row: (R,) (DETR's official code)."""
+    """Mean over images of |queries whose likeliest class is not "no object" - targets|, a row: (R,) (DETR's official
+    code).
+    """
     predicted = (preds.logits.argmax(-1) != preds.logits.shape[-1] - 1).sum(-1).float()
     return (predicted - predicted.new_tensor(targets.counts)).abs().mean(-1)
 
 
 @torch.no_grad()
 def class_error(preds: Predictions, targets: Targets, match: Match) -> Tensor:
-    """Percentage of matched queries of the last row whose likeliest class is wrong, 0-d; 100 where nothing is matched (DETR's official code)."""
+    """Percentage of matched queries of the last row whose likeliest class is wrong, 0-d; 100 where nothing is matched
+    (DETR's official code).
+    """
     last = match.row == preds.logits.shape[0] - 1
     correct = (match.at(preds.logits).argmax(-1) == match.of(targets.labels)) & last
     return 100 - 100 * correct.sum() / last.sum().clamp(min=1)

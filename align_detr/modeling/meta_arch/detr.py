@@ -1,4 +1,6 @@
-"""DETR, and the one reading path of every set-prediction detector: backbone, neck, encoder, queries, decoder, criterion or detections."""
+"""DETR, and the one reading path of every set-prediction detector: backbone, neck, encoder, queries, decoder, criterion
+or detections.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,10 +19,11 @@ from align_detr.structures import Memory, Targets
 
 @META_ARCH_REGISTRY.register()
 class DETR(nn.Module):
-    """End-to-end object detection with transformers (Carion et al. 2020): a set of queries, matched one-to-one to the objects.
+    """End-to-end object detection with transformers (Carion et al. 2020): a set of queries, matched one-to-one to the
+    objects.
 
-    `pixel_mean` and `pixel_std` are in the channel order and range of the images (RGB, 0 to 255). In training, `forward` returns weighted losses by
-    name; otherwise detections.
+    `pixel_mean` and `pixel_std` are in the channel order and range of the images (RGB, 0 to 255). In training,
+    `forward` returns weighted losses by name; otherwise detections.
     """
 
     @configurable
@@ -66,12 +69,16 @@ class DETR(nn.Module):
         return self.head.num_classes
 
     def forward(self, batched_inputs: Sequence[Mapping[str, Any]]) -> dict[str, Tensor] | list[dict[str, Instances]]:
-        """detectron2's inputs: `image` (3, h, w) RGB, `height` and `width` of the output, and in training `instances` with `gt_boxes`, `gt_classes`."""
+        """detectron2's inputs: `image` (3, h, w) RGB, `height` and `width` of the output, and in training `instances`
+        with `gt_boxes`, `gt_classes`.
+        """
         images = [self.normalize(x["image"]) for x in batched_inputs]
         image_sizes = [(x.shape[-2], x.shape[-1]) for x in images]
         memory = self.encoder(self.extract_features(images))
         if self.training:
-            targets = Targets.from_instances([x["instances"] for x in batched_inputs], num_classes=self.num_classes, device=self.device)
+            targets = Targets.from_instances(
+                [x["instances"] for x in batched_inputs], num_classes=self.num_classes, device=self.device
+            )
             predictions = self.decoder(self.queries(memory, targets), memory, self.head)
             return self.criterion(predictions, targets)
         predictions = self.decoder(self.queries(memory), memory, self.head)
@@ -86,7 +93,9 @@ class DETR(nn.Module):
         return (image.to(self.device, non_blocking=True).float() - self.pixel_mean) / self.pixel_std
 
     def extract_features(self, images: Sequence[Tensor]) -> Memory:
-        """Tokens, before the encoder, of normalised (3, h, w) images of any sizes; in evaluation they do not depend on the rest of the batch."""
+        """Tokens, before the encoder, of normalised (3, h, w) images of any sizes; in evaluation they do not depend on
+        the rest of the batch.
+        """
         extract = features_of_padded_batch if self.training else features_of_each_size
         features, padded_size = extract(self.backbone, images)
         return self.neck(features, [(x.shape[-2], x.shape[-1]) for x in images], padded_size)

@@ -37,7 +37,11 @@ model = L(DETR)(
     head=L(SoftmaxHead)(num_classes=80, embed_dim=256),
     criterion=L(SetCriterion)(
         matcher=L(HungarianMatcher)(costs=[L(SoftmaxCost)(weight=1.0), L(L1Cost)(weight=5.0), L(GIoUCost)(weight=2.0)]),
-        losses=[L(SoftmaxCrossEntropy)(weight=1.0, background_weight=0.1), L(L1Loss)(weight=5.0), L(GIoULoss)(weight=2.0)],
+        losses=[
+            L(SoftmaxCrossEntropy)(weight=1.0, background_weight=0.1),
+            L(L1Loss)(weight=5.0),
+            L(GIoULoss)(weight=2.0),
+        ],
     ),
     postprocess=L(SoftmaxPostprocess)(),
     pixel_mean=[123.675, 116.28, 103.53],

@@ -1,0 +1,63 @@
+# Each target does its own set-up: `make demo` or `make test` on a fresh clone is enough.
+
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.setup-done
+SETUP_INPUTS := Makefile requirements.txt setup.py pyproject.toml align_detr/projects/table.py \
+	$(wildcard align_detr/cli/detectron2_*.py) align_detr/cli/install_detectron2.py align_detr/cli/package_index.py
+
+# $(call fail,step,remedy): one sentence that names the step and the remedy
+fail = { echo "make: set-up failed at \"$(1)\": $(2)" >&2; exit 1; }
+
+.PHONY: help setup demo test lint bench wheel clean
+
+help:
+	@echo "make setup   create $(VENV) with the pinned requirements, detectron2 and this package (later calls: seconds)"
+	@echo "make demo    train and evaluate a small detector on the CPU, draw what it finds"
+	@echo "make test    run the tests"
+	@echo "make lint    run ruff"
+	@echo "make bench   run the benchmarks"
+	@echo "make wheel   build this package's and detectron2's wheels into dist/"
+	@echo "make clean   remove $(VENV) and what was built"
+	@echo "PYTHON=...   the interpreter to start from: 3.10, 3.11 or 3.12 (now: $(PYTHON))"
+
+setup: $(STAMP)
+
+$(STAMP): $(SETUP_INPUTS)
+	@command -v $(PYTHON) >/dev/null || $(call fail,python,there is no $(PYTHON): install Python 3.10 to 3.12 or name it with PYTHON=...)
+	@$(PYTHON) -c "import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))" || \
+		$(call fail,python,$(PYTHON) is `$(PYTHON) --version 2>&1` and 3.10 to 3.12 is needed: name another with PYTHON=...)
+	@$(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV) || \
+		$(call fail,virtual environment,$(PYTHON) could not create $(VENV): install its venv module (python3-venv on Debian and Ubuntu))
+	@echo "installing requirements.txt (about 6 GB; a minute on a fast network)"
+	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt || \
+		$(call fail,requirements,check the network$(comma) pip's index settings and the disk (6 GB)$(comma) then run make setup again)
+	@$(PY) -m align_detr.cli.install_detectron2 || \
+		$(call fail,detectron2,see the sentence above$(comma) then run make setup again)
+	@$(PY) -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e . || \
+		$(call fail,this package,see pip's message above$(comma) then run make setup again)
+	@touch $@
+	@echo "set-up done: $(VENV)"
+
+comma := ,
+
+demo: setup
+	@$(PY) -m align_detr.cli.main demo
+
+test: setup
+	@$(PY) -m pytest -q tests
+
+lint: setup
+	@$(PY) -m ruff check .
+
+bench: setup
+	@$(PY) benchmarks/flops.py
+
+wheel: setup
+	@$(PY) -m pip wheel --quiet --no-build-isolation --no-deps --wheel-dir dist .
+	@$(PY) -m align_detr.cli.install_detectron2 --wheel-dir dist
+	@ls dist
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,1 @@
+"""Loading and saving of weights, and conversion of official releases."""

@@ -1,0 +1,40 @@
+"""Which published weights a state dict holds, and their names here. One row a release; each release has a module of its
+own.
+"""
+
+from collections.abc import Callable, Mapping
+
+from torch import Tensor
+
+from align_detr.checkpoint.detr import convert_official_detr, is_official_detr
+from align_detr.checkpoint.key_map import rename, torchvision_resnet_rules
+
+State = Mapping[str, Tensor]
+
+
+def is_torchvision_resnet(state: State) -> bool:
+    """Whether the keys are those of torchvision's ResNet."""
+    return "layer1.0.conv1.weight" in state and "bn1.running_mean" in state
+
+
+def is_torchvision_mobilenet_v2(state: State) -> bool:
+    """Whether the keys are those of torchvision's MobileNetV2, with or without its classifier."""
+    return "features.0.0.weight" in state and "features.17.conv.0.0.weight" in state
+
+
+def convert(state: State, *, num_classes: int | None) -> State:
+    """The weights under this library's names where a published release is recognised by its keys, else unchanged.
+
+    `num_classes` picks the classifier's rows (see `align_detr.checkpoint.detr`); None keeps them all.
+    """
+    for is_release, converted in _RELEASES:
+        if is_release(state):
+            return converted(state, num_classes)
+    return state
+
+
+_RELEASES: list[tuple[Callable[[State], bool], Callable[[State, int | None], State]]] = [
+    (is_official_detr, lambda state, num_classes: convert_official_detr(state, num_classes=num_classes)),
+    (is_torchvision_resnet, lambda state, _: rename(state, torchvision_resnet_rules(""), "torchvision ResNet")),
+    (is_torchvision_mobilenet_v2, lambda state, _: {f"backbone.{key}": value for key, value in state.items()}),
+]

@@ -1,0 +1,1 @@
+"""The `align-detr` command: one file per subcommand."""

@@ -1,0 +1,52 @@
+"""`align-detr <subcommand>`: hands over to the subcommand's own file, which is imported only then."""
+
+import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+from importlib import import_module
+
+from align_detr import __version__
+from align_detr.errors import AlignDetrError
+
+# subcommand -> (module with `main(argv)`, what the help says)
+COMMANDS = {
+    "train": ("align_detr.cli.train", "train, resume or evaluate a detector from a config"),
+    "demo": ("align_detr.cli.demo", "train and evaluate a small detector on the built-in data, on the CPU"),
+    "install-detectron2": ("align_detr.cli.install_detectron2", "install detectron2 where there is none"),
+}
+
+
+def usage() -> str:
+    """The help text: one line for each subcommand."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items()]
+    return "usage: align-detr <subcommand> ...   (align-detr <subcommand> --help says more)\n\n" + "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand with the rest of `argv` (default: the process's) and return the exit status.
+
+    A problem that the user can act on is printed as one sentence, without a traceback: status 1. Wrong usage: status 2.
+    """
+    arguments = sys.argv[1:] if argv is None else [*argv]
+    if not arguments or arguments[0] in {"-h", "--help"}:
+        print(usage())
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        print(f"align-detr {__version__}")
+        return 0
+    name, *rest = arguments
+    if name not in COMMANDS:
+        nearest = get_close_matches(name, COMMANDS, n=1, cutoff=0.5)
+        hint = f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(COMMANDS)}."
+        print(f"align-detr: no subcommand {name}: {hint}", file=sys.stderr)
+        return 2
+    try:
+        return import_module(COMMANDS[name][0]).main(rest) or 0
+    except AlignDetrError as problem:
+        print(f"align-detr {name}: {problem}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,134 @@
+"""Training and evaluation from the command line: `python train_net.py`, `align-detr train`, also under torchrun."""
+
+import argparse
+import importlib.util
+import sys
+from collections.abc import Sequence
+
+from align_detr.errors import AlignDetrError, ConfigError, EnvironmentProblem
+
+EXIT_USER_ERROR = 2
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the training command; it needs neither torch nor detectron2."""
+    parser = argparse.ArgumentParser(
+        prog="train_net.py",
+        description="Train and evaluate a detector.",
+        epilog="Examples: train_net.py --config-file detr/detr_r50_500ep.py --num-gpus 8 train.output_dir=runs/detr; "
+        "train_net.py --config-file my/config.py --eval-only train.init_checkpoint=model.pth; "
+        "torchrun --nproc-per-node 8 train_net.py --config-file ...",
+    )
+    parser.add_argument("--config-file", required=True, metavar="FILE", help="path, or name in the model zoo")
+    parser.add_argument(
+        "--eval-only",
+        action="store_true",
+        help="evaluate the train.init_checkpoint given here, else the last checkpoint of train.output_dir",
+    )
+    parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint of train.output_dir")
+    parser.add_argument("--num-gpus", type=int, default=1, help="processes on this machine, one a GPU (or on the CPU)")
+    parser.add_argument("--num-machines", type=int, default=1)
+    parser.add_argument("--machine-rank", type=int, default=0, help="number of this machine, from 0")
+    parser.add_argument("--dist-url", default="auto", help="tcp://HOST:PORT of machine 0; needed for several machines")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="values of the config, e.g. train.epochs=12")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return 0, or 2 after printing one sentence for an error that the user can mend."""
+    args = build_parser().parse_intermixed_args(argv)
+    try:
+        _require_detectron2()
+        _start(args)
+    except AlignDetrError as error:
+        return _report(str(error))
+    except Exception as error:
+        # The processes we start hand their error over as text; torch says so by two classes, whose import needs torch.
+        if type(error).__name__ != "ProcessRaisedException":
+            raise
+        sentence = _sentence_of_process(str(error))
+        if sentence is None:
+            raise
+        return _report(sentence)
+    return 0
+
+
+def run(args: argparse.Namespace) -> None:
+    """Train or evaluate in this process, which is alone or has joined the others."""
+    from align_detr.engine.run import evaluate_only, set_up, train
+    from align_detr.engine.run_config import load_config
+
+    cfg = load_config(args.config_file, args.overrides)
+    set_up(cfg)
+    if args.eval_only:
+        given_here = any(text.lstrip("+").startswith("train.init_checkpoint=") for text in args.overrides)
+        evaluate_only(cfg, checkpoint=cfg.train.init_checkpoint if given_here else "")
+    else:
+        train(cfg, resume=args.resume)
+
+
+def _start(args: argparse.Namespace) -> None:
+    """Run in as many processes as asked for, or as torchrun has started."""
+    from align_detr.engine import distributed
+    from align_detr.engine.run_config import check_batch, load_config
+
+    if args.num_gpus < 1 or args.num_machines < 1:
+        raise ConfigError("--num-gpus and --num-machines must be at least 1 (on the CPU, too: it counts processes).")
+    if args.eval_only and args.resume:
+        raise ConfigError("--eval-only and --resume exclude each other: leave one of them out.")
+    place = distributed.torchrun_place()
+    world_size = args.num_gpus * args.num_machines
+    if place is None and world_size == 1:
+        run(args)
+        return
+    cfg = load_config(args.config_file, args.overrides)  # a wrong config is told of once, before processes start
+    if place is not None:
+        if world_size > 1:
+            raise ConfigError("torchrun has started the processes: leave out --num-gpus and --num-machines.")
+        distributed.join(place, cfg.train.device)
+        try:
+            run(args)
+        finally:
+            distributed.leave()
+        return
+    if not args.eval_only:
+        check_batch(cfg, world_size)
+    distributed.spawn(
+        run,
+        (args,),
+        device=cfg.train.device,
+        local_size=args.num_gpus,
+        num_machines=args.num_machines,
+        machine_rank=args.machine_rank,
+        dist_url=args.dist_url,
+    )
+
+
+def _require_detectron2() -> None:
+    missing = [name for name in ("torch", "detectron2") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise EnvironmentProblem(f"{' and '.join(missing)} cannot be imported by {sys.executable}: run `make setup`.")
+
+
+def _sentence_of_process(text: str) -> str | None:
+    """Return the sentence of an AlignDetrError in the traceback of another process, or None for any other error."""
+    last_line = text.strip().splitlines()[-1]
+    kind, _, sentence = last_line.partition(": ")
+    return sentence if sentence and _is_user_error(kind) else None
+
+
+def _is_user_error(qualified_name: str) -> bool:
+    module, _, name = qualified_name.rpartition(".")
+    if not module.startswith("align_detr."):
+        return False
+    kind = getattr(importlib.import_module(module), name, None)
+    return isinstance(kind, type) and issubclass(kind, AlignDetrError)
+
+
+def _report(sentence: str) -> int:
+    print(f"error: {sentence}", file=sys.stderr, flush=True)
+    return EXIT_USER_ERROR
+
+
+if __name__ == "__main__":
+    sys.exit(main())

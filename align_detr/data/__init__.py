@@ -1,0 +1,20 @@
+"""Data sets, mapper and loaders. Importing this package registers the built-in data sets (no file is read)."""
+
+from align_detr.data.build import build_test_loader, build_train_loader
+from align_detr.data.builtin import data_folder, register_builtin_datasets
+from align_detr.data.checks import check_dataset, check_num_classes, count_images, load_dataset
+from align_detr.data.mapper import DetrMapper
+
+register_builtin_datasets()
+
+__all__ = [
+    "DetrMapper",
+    "build_test_loader",
+    "build_train_loader",
+    "check_dataset",
+    "check_num_classes",
+    "count_images",
+    "data_folder",
+    "load_dataset",
+    "register_builtin_datasets",
+]

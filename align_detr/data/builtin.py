@@ -1,0 +1,32 @@
+"""Data sets that are known by name without registration by the user: digits in photos, and small real ones."""
+
+import os
+from pathlib import Path
+
+from detectron2.data import DatasetCatalog
+from detectron2.data.datasets import register_coco_instances
+
+from align_detr.data.digits import register_builtin_digits
+
+_SPLITS = {"coco_mini": ("train", "val"), "bccd": ("train", "val", "test"), "raccoon": ("train", "val")}
+
+
+def data_folder() -> Path:
+    """Folder of the small real data sets: ALIGN_DETR_DATA, by default ../shared/data beside the project's root."""
+    default = Path(__file__).resolve().parents[2].parent / "shared" / "data"
+    return Path(os.environ.get("ALIGN_DETR_DATA") or default).expanduser().resolve()
+
+
+def register_builtin_datasets() -> None:
+    """Registers digits_{train,val}, coco_mini_{train,val}, bccd_{train,val,test} and raccoon_{train,val}.
+
+    Reads no file. Names that are registered already stay as they are: detectron2 v0.5 refuses a second registration.
+    """
+    register_builtin_digits()
+    folder = data_folder()
+    for dataset, splits in _SPLITS.items():
+        for split in splits:
+            name = f"{dataset}_{split}"
+            if name not in DatasetCatalog.list():
+                annotations = folder / dataset / f"instances_{split}.json"
+                register_coco_instances(name, {}, str(annotations), str(folder / dataset / "images"))

@@ -1,0 +1,190 @@
+"""Loading of registered data sets, with every fault named in one sentence."""
+
+import difflib
+import json
+import logging
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.structures import BoxMode
+
+from align_detr.data.builtin import data_folder
+from align_detr.errors import DatasetError
+
+logger = logging.getLogger(__name__)
+_counts: dict[str, int] = {}  # images of the data sets that were loaded, so that counting reads no file twice
+
+
+def as_names(names: str | Iterable[str]) -> list[str]:
+    """A list of data set names from one name or several (a LazyConfig gives a ListConfig)."""
+    return [names] if isinstance(names, str) else [str(name) for name in names]
+
+
+def load_dataset(names: str | Iterable[str]) -> list[dict[str, Any]]:
+    """Records of one or several registered data sets, in detectron2's format, after `check_dataset`.
+
+    Raises DatasetError for a name that is not registered, a missing file or folder, annotations that cannot be used,
+    and data sets whose classes differ.
+    """
+    names = as_names(names)
+    if not names:
+        raise DatasetError("No data set is named: set dataloader.train.dataset and dataloader.test.dataset.")
+    records: list[dict[str, Any]] = []
+    for name in names:
+        loaded = _load_one(name)
+        check_dataset(name, loaded)
+        _counts[name] = len(loaded)
+        records += loaded
+    classes = {name: MetadataCatalog.get(name).get("thing_classes") for name in names}
+    for name in names[1:]:
+        if classes[name] != classes[names[0]]:
+            raise DatasetError(
+                f"The data sets '{names[0]}' and '{name}' have different classes and cannot be used together: give "
+                "both the same categories."
+            )
+    return records
+
+
+def count_images(names: str | Iterable[str]) -> int:
+    """Number of images of one or several data sets; reads files only for a data set that was not loaded before."""
+    names = as_names(names)
+    unknown = [name for name in names if name not in _counts]
+    if unknown:
+        load_dataset(unknown)
+    return sum(_counts[name] for name in names)
+
+
+def check_dataset(name: str, records: Sequence[dict[str, Any]]) -> None:
+    """Checks a loaded data set's annotations, and logs what training leaves out.
+
+    Raises DatasetError for a data set without images, a missing image folder, an annotation without a box or with a
+    box that is not finite, and a category outside of the data set's classes.
+    """
+    metadata = MetadataCatalog.get(name)
+    json_file, image_root = metadata.get("json_file"), metadata.get("image_root")
+    if not len(records):
+        raise DatasetError(f"The data set '{name}' has no images: check the \"images\" of {json_file or 'its source'}.")
+    if image_root and not os.path.isdir(image_root):
+        raise DatasetError(
+            f"The image folder {image_root} of the data set '{name}' does not exist: {_folder_remedy(image_root)}."
+        )
+    annotations = [(record, a) for record in records for a in record.get("annotations", ())]
+    for record, annotation in annotations:
+        if len(annotation.get("bbox", ())) != 4:
+            raise DatasetError(
+                f"An annotation of image {record.get('image_id')} ({record['file_name']}) in the data set '{name}' has "
+                "no box of four numbers: complete or remove it."
+            )
+    classes = metadata.get("thing_classes")
+    _check_categories(name, annotations, None if classes is None else len(classes))
+    _report(name, records, annotations)
+
+
+def check_num_classes(model_num_classes: int, dataset_name: str) -> None:
+    """Raises DatasetError unless the model has as many classes as the data set, whose files are read if need be."""
+    if MetadataCatalog.get(dataset_name).get("thing_classes") is None:
+        load_dataset(dataset_name)
+    classes = MetadataCatalog.get(dataset_name).get("thing_classes")
+    if classes is not None and model_num_classes != len(classes):
+        raise DatasetError(
+            f"The model has {model_num_classes} classes, but the data set '{dataset_name}' has {len(classes)}: set "
+            f"model.head.num_classes={len(classes)}."
+        )
+
+
+def _check_categories(name: str, annotations: Sequence[tuple[dict, dict]], num_classes: int | None) -> None:
+    for record, annotation in annotations:
+        category = annotation["category_id"]
+        if category < 0 or (num_classes is not None and category >= num_classes):
+            raise DatasetError(
+                f"An annotation of image {record.get('image_id')} ({record['file_name']}) in the data set '{name}' has "
+                f"class {category}, but the data set has {num_classes} classes, counted from 0: correct the annotation."
+            )
+
+
+def _report(name: str, records: Sequence[dict], annotations: Sequence[tuple[dict, dict]]) -> None:
+    """One log line: images, boxes, and how many of them training leaves out."""
+    crowd = sum(bool(a.get("iscrowd", 0)) for _, a in annotations)
+    boxed = [(r, a) for r, a in annotations if not a.get("iscrowd", 0)]
+    boxes = np.array([a["bbox"] for _, a in boxed], dtype=np.float64).reshape(-1, 4)
+    broken = np.flatnonzero(~np.isfinite(boxes).all(axis=1))
+    if len(broken):
+        record, annotation = boxed[broken[0]]
+        raise DatasetError(
+            f"An annotation of image {record.get('image_id')} ({record['file_name']}) in the data set '{name}' has the "
+            f"box {annotation['bbox']}, which is not finite: correct or remove it."
+        )
+    is_xyxy = np.array([a["bbox_mode"] == BoxMode.XYXY_ABS for _, a in boxed], dtype=bool)
+    sides = boxes[:, 2:] - boxes[:, :2] * is_xyxy[:, None]
+    degenerate = int((sides <= 0).any(axis=1).sum())
+    used = {id(r) for r, _ in boxed}
+    logger.info(
+        "Data set %s: %d images (%d without objects), %d boxes; training leaves out %d crowd regions and %d boxes "
+        "without width or height.",
+        name,
+        len(records),
+        sum(id(r) not in used for r in records),
+        len(boxed),
+        crowd,
+        degenerate,
+    )
+
+
+def _load_one(name: str) -> list[dict[str, Any]]:
+    registered = DatasetCatalog.list()
+    if name not in registered:
+        near = difflib.get_close_matches(name, registered, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"known ones: {', '.join(sorted(registered))}."
+        raise DatasetError(
+            f"The data set '{name}' is not registered; {hint} Register your own with "
+            "detectron2.data.datasets.register_coco_instances."
+        )
+    try:
+        return DatasetCatalog.get(name)
+    except DatasetError:
+        raise
+    except Exception as error:  # diagnosed only now: a good file is read once
+        raise _diagnose(name, error) from error
+
+
+def _diagnose(name: str, error: Exception) -> DatasetError:
+    """Finds what made loading fail."""
+    json_file = MetadataCatalog.get(name).get("json_file")
+    if json_file is None or isinstance(error, MemoryError):
+        return DatasetError(f"The data set '{name}' cannot be loaded: {type(error).__name__}: {error}")
+    if not os.path.isfile(json_file):
+        return DatasetError(
+            f"The annotation file {json_file} of the data set '{name}' does not exist: {_folder_remedy(json_file)}."
+        )
+    try:
+        coco = json.loads(Path(json_file).read_text(encoding="utf-8"))
+        known = {category["id"] for category in coco["categories"]}
+        images = {image["id"]: image["file_name"] for image in coco["images"]}
+        for annotation in coco.get("annotations", ()):
+            if annotation["category_id"] not in known:
+                image = images.get(annotation["image_id"], "not in the file")
+                return DatasetError(
+                    f"In {json_file}, annotation {annotation['id']} of image {annotation['image_id']} ({image}) has "
+                    f"category_id {annotation['category_id']}, which is not among the file's categories: correct it or "
+                    "add the category."
+                )
+    except (ValueError, KeyError, TypeError) as fault:
+        return DatasetError(
+            f"The annotation file {json_file} of the data set '{name}' is not in COCO's format "
+            f"({type(fault).__name__}: {fault}): correct the file."
+        )
+    return DatasetError(
+        f"The annotation file {json_file} of the data set '{name}' cannot be used ({type(error).__name__}: {error}): "
+        "correct the file."
+    )
+
+
+def _folder_remedy(path: str) -> str:
+    """Which variable says where a data set's files lie."""
+    if Path(path).resolve().is_relative_to(data_folder()):
+        return "set ALIGN_DETR_DATA to the folder of the small data sets"
+    return "set DETECTRON2_DATASETS to the folder of the data sets, or register the data set with its right paths"

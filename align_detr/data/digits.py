@@ -1,0 +1,134 @@
+"""The built-in data set "digits in photos": made at first use, kept as PNG files and COCO annotations in a cache."""
+
+import json
+import logging
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import load_coco_json
+from iopath.common.file_io import file_lock
+from PIL import Image
+
+from align_detr.data.digits_scene import IMAGE_SIZE, SPLITS, load_sources, render_scene
+from align_detr.errors import DatasetError
+
+VERSION = 2
+"""Part of the folder's name: raise it with every change to the scenes, so that no old files are taken for new ones."""
+CLASSES = [str(digit) for digit in range(10)]
+_IMAGES = {"train": 8000, "val": 400}
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class DigitsSpec:
+    """What one split of the data set depends on: split "train" or "val", number of images, seed of the scenes."""
+
+    split: str
+    num_images: int
+    seed: int = 0
+
+    def folder(self, cache: Path) -> Path:
+        """Where the split lies (or will lie) under the cache folder."""
+        return cache / f"digits-v{VERSION}-{self.split}-{self.num_images}-{IMAGE_SIZE}px-seed{self.seed}"
+
+
+def cache_folder() -> Path:
+    """Folder for what is made at first use: ALIGN_DETR_CACHE, by default ~/.cache/align_detr."""
+    return Path(os.environ.get("ALIGN_DETR_CACHE") or Path.home() / ".cache" / "align_detr").expanduser().resolve()
+
+
+def ensure_digits(spec: DigitsSpec, cache: Path) -> Path:
+    """Makes the split unless it is there already, and returns its folder (instances.json and images/).
+
+    Processes that ask at once wait for the one that makes it; the folder appears whole or not at all. Raises
+    DatasetError where the cache folder cannot be written.
+    """
+    folder = spec.folder(cache)
+    if (folder / "instances.json").is_file():
+        return folder
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with file_lock(str(folder)):
+            if not (folder / "instances.json").is_file():
+                _make(spec, folder)
+    except OSError as error:
+        raise DatasetError(
+            f"The digits data set cannot be written to {folder} ({error}): set ALIGN_DETR_CACHE to a folder that can "
+            "be written, and remove an incomplete folder of that name."
+        ) from error
+    return folder
+
+
+def _make(spec: DigitsSpec, folder: Path) -> None:
+    """Writes the split beside its final place and renames it."""
+    logger.info("Making %d images of digits in photos (%s) in %s", spec.num_images, spec.split, folder)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        (temporary / "images").mkdir()
+        coco = _write_images(spec, temporary / "images")
+        (temporary / "instances.json").write_text(json.dumps(coco), encoding="utf-8")
+        temporary.chmod(0o755)  # mkdtemp's folders are closed to other users
+        os.rename(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write_images(spec: DigitsSpec, folder: Path) -> dict:
+    """Draws every scene, saves it as PNG and returns the annotations in COCO's format."""
+    sources = load_sources(spec.split)
+    images, annotations = [], []
+    for index in range(spec.num_images):
+        # A generator for each image: an image depends on its number and never on how many there are.
+        rng = np.random.default_rng([spec.seed, SPLITS.index(spec.split), index])
+        pixels, digits = render_scene(rng, sources)
+        name = f"{spec.split}_{index:06d}.png"
+        Image.fromarray(pixels).save(folder / name, compress_level=1)
+        images.append({"id": index + 1, "file_name": name, "width": IMAGE_SIZE, "height": IMAGE_SIZE})
+        for digit in digits:
+            x0, y0, x1, y1 = digit.box
+            annotation = {"id": len(annotations) + 1, "image_id": index + 1, "category_id": digit.label + 1}
+            annotation |= {"bbox": [x0, y0, x1 - x0, y1 - y0], "area": (x1 - x0) * (y1 - y0), "iscrowd": 0}
+            annotations.append(annotation | {"source_digit": digit.source})
+    return {
+        "info": {"description": "digits in photos, made from scikit-learn's digits and sample photos"},
+        "licenses": [],
+        "categories": [{"id": label + 1, "name": name} for label, name in enumerate(CLASSES)],
+        "images": images,
+        "annotations": annotations,
+    }
+
+
+def register_digits(name: str, spec: DigitsSpec, cache: Path) -> None:
+    """Registers a split in detectron2's catalogs under `name`.
+
+    Its files are made when its annotations are first asked for. Registering a name again changes nothing.
+    """
+    if name in DatasetCatalog.list():
+        return
+    folder = spec.folder(cache)
+    json_file, image_root = str(folder / "instances.json"), str(folder / "images")
+
+    def load() -> list[dict]:
+        ensure_digits(spec, cache)
+        return load_coco_json(json_file, image_root, name)
+
+    DatasetCatalog.register(name, load)
+    MetadataCatalog.get(name).set(
+        json_file=json_file,
+        image_root=image_root,
+        evaluator_type="coco",
+        thing_classes=CLASSES,
+        thing_dataset_id_to_contiguous_id={label + 1: label for label in range(len(CLASSES))},
+    )
+
+
+def register_builtin_digits() -> None:
+    """Registers digits_train (8,000 images) and digits_val (400 images) in the cache folder of the environment."""
+    for split, num_images in _IMAGES.items():
+        register_digits(f"digits_{split}", DigitsSpec(split=split, num_images=num_images), cache_folder())

@@ -1,0 +1,175 @@
+"""Processes of one run: started by torchrun, or by ourselves, on CUDA (nccl) or on the CPU (gloo)."""
+
+import os
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from detectron2.utils import comm
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from align_detr.errors import ConfigError, EnvironmentProblem
+
+TIMEOUT = timedelta(minutes=30)
+
+
+@dataclass(frozen=True)
+class ProcessPlace:
+    """Where one process stands: its rank among all `world_size`, and among the `local_size` of its machine."""
+
+    rank: int = 0
+    local_rank: int = 0
+    world_size: int = 1
+    local_size: int = 1
+
+
+def torchrun_place(environment: Mapping[str, str] = os.environ) -> ProcessPlace | None:
+    """Return this process's place if torchrun started it, else None."""
+    if not {"RANK", "LOCAL_RANK", "WORLD_SIZE"} <= environment.keys():
+        return None
+    world_size = int(environment["WORLD_SIZE"])
+    return ProcessPlace(
+        rank=int(environment["RANK"]),
+        local_rank=int(environment["LOCAL_RANK"]),
+        world_size=world_size,
+        local_size=int(environment.get("LOCAL_WORLD_SIZE", world_size)),
+    )
+
+
+def check_device(device: str, local_size: int = 1) -> None:
+    """Raise EnvironmentProblem if this machine has not the devices that `local_size` processes need."""
+    if torch.device(device).type != "cuda":
+        return
+    if not torch.cuda.is_available():
+        raise EnvironmentProblem(f"train.device={device}, but PyTorch finds no CUDA device here: set train.device=cpu.")
+    if local_size > torch.cuda.device_count():
+        raise EnvironmentProblem(
+            f"{local_size} processes were asked for and this machine has {torch.cuda.device_count()} GPUs: "
+            "lower --num-gpus (or --nproc-per-node)."
+        )
+
+
+def join(place: ProcessPlace, device: str, init_method: str = "env://") -> None:
+    """Make this process a member of the run: process group, detectron2's group of the machine, and its GPU."""
+    check_device(device, place.local_size)
+    on_cuda = torch.device(device).type == "cuda"
+    if on_cuda:
+        torch.cuda.set_device(place.local_rank)
+    dist.init_process_group(
+        backend="nccl" if on_cuda else "gloo",
+        init_method=init_method,
+        world_size=place.world_size,
+        rank=place.rank,
+        timeout=TIMEOUT,
+    )
+    _make_local_group(place)
+    comm.synchronize()
+
+
+def leave() -> None:
+    """Leave the run's process group, if there is one."""
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def _make_local_group(place: ProcessPlace) -> None:
+    """Tell detectron2 which processes share this machine (a function in its main branch, a variable in v0.5)."""
+    if hasattr(comm, "create_local_process_group"):
+        comm.create_local_process_group(place.local_size)
+        return
+    for first in range(0, place.world_size, place.local_size):
+        ranks = list(range(first, first + place.local_size))
+        group = dist.new_group(ranks)  # every process must make every group
+        if place.rank in ranks:
+            comm._LOCAL_PROCESS_GROUP = group
+
+
+def spawn(
+    function: Callable[..., None],
+    args: tuple[Any, ...],
+    *,
+    device: str,
+    local_size: int,
+    num_machines: int = 1,
+    machine_rank: int = 0,
+    dist_url: str = "auto",
+) -> None:
+    """Run `function(*args)` in `local_size` new processes of this machine, joined with those of the other machines.
+
+    Raises ConfigError for several machines without an address, EnvironmentProblem for missing GPUs, and torch's
+    ProcessRaisedException or ProcessExitedException when a process fails (the others are then ended).
+    """
+    if not 0 <= machine_rank < num_machines:
+        raise ConfigError(
+            f"--machine-rank {machine_rank} must be at least 0 and less than --num-machines {num_machines}."
+        )
+    if dist_url == "auto":
+        if num_machines > 1:
+            raise ConfigError("--num-machines above 1 needs --dist-url tcp://HOST:PORT, the address of machine 0.")
+        dist_url = f"tcp://127.0.0.1:{_free_port()}"
+    check_device(device, local_size)
+    mp.spawn(
+        _worker, nprocs=local_size, args=(function, args, device, local_size, num_machines, machine_rank, dist_url)
+    )
+
+
+def _worker(
+    local_rank: int,
+    function: Callable[..., None],
+    args: tuple[Any, ...],
+    device: str,
+    local_size: int,
+    num_machines: int,
+    machine_rank: int,
+    dist_url: str,
+) -> None:
+    place = ProcessPlace(
+        rank=machine_rank * local_size + local_rank,
+        local_rank=local_rank,
+        world_size=num_machines * local_size,
+        local_size=local_size,
+    )
+    if torch.device(device).type == "cpu":
+        # Each process would otherwise start as many threads as the machine has cores.
+        torch.set_num_threads(max(1, torch.get_num_threads() // local_size))
+    join(place, device, dist_url)
+    try:
+        function(*args)
+    finally:
+        leave()
+
+
+def _free_port() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as connection:
+        connection.bind(("127.0.0.1", 0))
+        return int(connection.getsockname()[1])
+
+
+def wrap_ddp(
+    model: nn.Module,
+    *,
+    device: str,
+    fp16_compression: bool = False,
+    broadcast_buffers: bool = False,
+    find_unused_parameters: bool = False,
+) -> nn.Module:
+    """Return `model` in DistributedDataParallel if there are several processes, else the model itself."""
+    if comm.get_world_size() == 1:
+        return model
+    wrapped = DistributedDataParallel(
+        model,
+        device_ids=[comm.get_local_rank()] if torch.device(device).type == "cuda" else None,
+        broadcast_buffers=broadcast_buffers,
+        find_unused_parameters=find_unused_parameters,
+    )
+    if fp16_compression:
+        from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import fp16_compress_hook
+
+        wrapped.register_comm_hook(state=None, hook=fp16_compress_hook)
+    return wrapped

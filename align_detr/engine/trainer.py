@@ -1,0 +1,134 @@
+"""The training step."""
+
+import math
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from detectron2.engine import SimpleTrainer
+from detectron2.utils import comm
+from detectron2.utils.events import EventStorage
+from torch import Tensor, nn
+
+from align_detr.engine.precision import Precision
+from align_detr.errors import AlignDetrError, ConfigError
+
+
+class TrainingDiverged(AlignDetrError, FloatingPointError):
+    """A loss or the gradient is not a finite number any more."""
+
+
+class Trainer(SimpleTrainer):
+    """detectron2's loop with a step of our own: precision, clipping of the whole gradient, one copy of all metrics.
+
+    The gradient is clipped after unscaling, by one norm over all optimised parameters. All losses and the gradient norm
+    come to the host in one copy a step. `clip_max_norm=0` leaves the gradient as it is (and logs no norm).
+    """
+
+    def __init__(
+        self,
+        *,
+        model: nn.Module,
+        data_loader: Iterable[list[dict[str, Any]]],
+        optimizer: torch.optim.Optimizer,
+        precision: Precision,
+        clip_max_norm: float = 0.1,
+        clip_norm_type: float = 2.0,
+    ) -> None:
+        super().__init__(model, data_loader, optimizer)
+        self.precision = precision
+        self.clip_max_norm = float(clip_max_norm)
+        self.clip_norm_type = float(clip_norm_type)
+
+    def train(self, start_iter: int, max_iter: int) -> None:
+        """Run iterations [start_iter, max_iter) with all hooks.
+
+        As detectron2's loop, without its logged traceback: errors leave through the caller, who prints a sentence for
+        those that a user can act on. After success, and only then, `iter >= max_iter` holds in `after_train`.
+        """
+        self.iter = self.start_iter = start_iter
+        self.max_iter = max_iter
+        with EventStorage(start_iter) as self.storage:
+            try:
+                self.before_train()
+                for self.iter in range(start_iter, max_iter):
+                    self.before_step()
+                    self.run_step()
+                    self.after_step()
+                self.iter = max_iter
+            finally:
+                self.after_train()
+
+    def run_step(self) -> None:
+        """One forward, backward and optimizer step; raises TrainingDiverged before a step that is not finite."""
+        start = time.perf_counter()
+        batch = next(self._data_loader_iter)
+        data_time = time.perf_counter() - start
+
+        self.optimizer.zero_grad(set_to_none=True)
+        with self.precision.autocast():
+            losses = self.model(batch)
+        values = torch.stack([loss.float() for loss in losses.values()])
+        scaler = self.precision.scaler
+        scaler.scale(values.sum()).backward()
+        scaler.unscale_(self.optimizer)
+        grad_norm = self._clip_gradient()
+
+        self._log_step(list(losses), values.detach(), grad_norm, data_time)
+        scaler.step(self.optimizer)
+        scaler.update()
+
+    def _clip_gradient(self) -> Tensor | None:
+        """Scale the whole gradient to a norm of at most `clip_max_norm`; return the norm before, on the device."""
+        if self.clip_max_norm <= 0:
+            return None
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        # foreach=None is foreach on CUDA; on the CPU it would be slower (16 against 11 ms for 43 M parameters).
+        return nn.utils.clip_grad_norm_(parameters, self.clip_max_norm, self.clip_norm_type, foreach=None)
+
+    def _log_step(self, names: list[str], values: Tensor, grad_norm: Tensor | None, data_time: float) -> None:
+        """Copy losses and gradient norm to the host at once, check that they are finite, hand them to the storage."""
+        if grad_norm is not None:
+            values = torch.cat([values, grad_norm.detach().float().reshape(1)])
+        host = values.cpu()
+        self._check_finite(names, host[: len(names)].tolist())
+        if grad_norm is not None:
+            norm = float(host[-1])
+            # With loss scaling an infinite gradient is ordinary: that step is skipped and the scale halved.
+            if not math.isfinite(norm) and not self.precision.scaler.is_enabled():
+                raise TrainingDiverged(
+                    f"The gradient norm is {norm} at iteration {self.iter} although all losses are finite: "
+                    "lower optimizer.lr, or train in float32 (train.amp.enabled=False)."
+                )
+            self.storage.put_scalar("grad_norm", norm)
+        try:
+            self._write_metrics(dict(zip(names, host[: len(names)].unbind(), strict=True)), data_time)
+        except KeyError as error:
+            raise RuntimeError(
+                f"Process 0 has the loss {error} and another process has not: loss names must not depend on the data."
+            ) from error
+
+    def _check_finite(self, names: list[str], values: list[float]) -> None:
+        bad = [f"{name}={value}" for name, value in zip(names, values, strict=True) if not math.isfinite(value)]
+        if bad:
+            process = f" on process {comm.get_rank()}" if comm.get_world_size() > 1 else ""
+            raise TrainingDiverged(
+                f"Training diverged at iteration {self.iter}{process}: {', '.join(bad)} "
+                f"({len(names) - len(bad)} other losses are finite); lower optimizer.lr or check the annotations."
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return iteration, hook states, optimizer and loss scale: plain Python and tensors only."""
+        return {**super().state_dict(), "grad_scaler": self.precision.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned; raises ConfigError if the optimizer's groups have changed since."""
+        try:
+            super().load_state_dict(state)
+        except ValueError as error:
+            raise ConfigError(
+                f"The saved optimizer state does not fit this model or its parameter groups ({error}): "
+                "start from the checkpoint's weights with train.init_checkpoint instead of --resume."
+            ) from error
+        self.precision.load_state_dict(state.get("grad_scaler", {}))

@@ -1,0 +1,112 @@
+"""Where the numbers of a training run go: the terminal, metrics.json and tensorboard."""
+
+import datetime
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.evaluation.testing import flatten_results_dict
+from detectron2.utils.events import EventStorage, EventWriter, JSONWriter, TensorboardXWriter, get_event_storage
+
+logger = logging.getLogger(__name__)
+
+METRICS_FILE = "metrics.json"
+
+
+class ProgressPrinter(EventWriter):
+    """One line: iteration, epoch, loss and its main terms, all rates, seconds of data and step, time left, memory.
+
+    Only the losses of the last decoder layer are printed ("loss_class", "loss_bbox", "loss_giou"); all go to
+    metrics.json. Losses are medians over `window` iterations, times their averages.
+    """
+
+    MAIN_TERMS = ("loss_class", "loss_bbox", "loss_giou")
+
+    def __init__(self, *, max_iter: int, iterations_per_epoch: int, device: str, window: int = 20) -> None:
+        self.max_iter = max_iter
+        self.iterations_per_epoch = iterations_per_epoch
+        self.on_cuda = torch.device(device).type == "cuda"
+        self.window = window
+
+    def write(self) -> None:
+        """Print the line of the present iteration; nothing once training is over."""
+        storage = get_event_storage()
+        if storage.iter < self.max_iter:
+            logger.info(self.line(storage))
+
+    def line(self, storage: EventStorage) -> str:
+        """Return the progress line for what `storage` holds."""
+        done = storage.iter + 1
+        parts = [
+            f"iter {done}/{self.max_iter}",
+            f"epoch {done / self.iterations_per_epoch:.2f}",
+            self._losses(storage),
+            self._rates(storage),
+            *self._times(storage, done),
+        ]
+        if self.on_cuda:
+            parts.append(f"mem {torch.cuda.max_memory_allocated() / 2**20:.0f} MiB")
+        return "  ".join(part for part in parts if part)
+
+    def _losses(self, storage: EventStorage) -> str:
+        histories = storage.histories()
+        if "total_loss" not in histories:
+            return ""
+        terms = [
+            f"{name.removeprefix('loss_')} {histories[name].median(self.window):.4g}"
+            for name in self.MAIN_TERMS
+            if name in histories
+        ]
+        total = f"loss {histories['total_loss'].median(self.window):.4g}"
+        return f"{total} ({' '.join(terms)})" if terms else total
+
+    def _rates(self, storage: EventStorage) -> str:
+        rates = {k[3:]: v.latest() for k, v in storage.histories().items() if k.startswith("lr_")}
+        return "lr " + " ".join(f"{name} {rate:.3g}" for name, rate in rates.items()) if rates else ""
+
+    def _times(self, storage: EventStorage, done: int) -> list[str]:
+        histories = storage.histories()
+        parts = []
+        if "data_time" in histories:
+            parts.append(f"data {histories['data_time'].avg(self.window):.3f} s")
+        if "time" in histories:  # measured from the fourth iteration on
+            parts.append(f"step {histories['time'].avg(self.window):.3f} s")
+            seconds = histories["time"].median(1000) * (self.max_iter - done)
+            parts.append(f"left {datetime.timedelta(seconds=int(seconds))}")
+        return parts
+
+
+def build_writers(*, output_dir: str, max_iter: int, iterations_per_epoch: int, device: str) -> list[EventWriter]:
+    """Return the terminal, JSON and tensorboard writers of a run; without tensorboard installed it says so once."""
+    writers: list[EventWriter] = [
+        ProgressPrinter(max_iter=max_iter, iterations_per_epoch=iterations_per_epoch, device=device),
+        JSONWriter(str(Path(output_dir) / METRICS_FILE)),
+    ]
+    try:
+        writers.append(_tensorboard(output_dir))
+    except ImportError as error:
+        logger.warning(
+            "No tensorboard log: %s. `pip install tensorboard` adds it; metrics.json has all numbers.", error
+        )
+    return writers
+
+
+def append_results(output_dir: str, iteration: int, results: Mapping[str, Any]) -> Path:
+    """Append evaluation results as one line of metrics.json, in the form of the training's lines; return the file."""
+    path = Path(output_dir) / METRICS_FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    row = {key: float(value) for key, value in flatten_results_dict(results).items()}
+    with path.open("a", encoding="utf-8") as handle:
+        handle.write(json.dumps({**row, "iteration": iteration}, sort_keys=True) + "\n")
+    return path
+
+
+def _tensorboard(output_dir: str) -> EventWriter:
+    writer = TensorboardXWriter(output_dir)
+    # Newer detectron2 opens the event file at the first write only: fail here, once, and not in the first iteration.
+    import torch.utils.tensorboard  # noqa: F401
+
+    return writer

@@ -1,0 +1,27 @@
+"""Evaluation of a model on a config's test data."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from detectron2.config import instantiate
+from detectron2.evaluation import inference_on_dataset, print_csv_format
+from detectron2.utils import comm
+from omegaconf import DictConfig
+from torch import nn
+
+from align_detr.errors import ConfigError
+
+
+def evaluate(cfg: DictConfig, model: nn.Module) -> Mapping[str, Any]:
+    """Run `model` in evaluation mode, in float32, over `dataloader.test` and return the evaluator's metrics.
+
+    Returns {task: {metric: value}}, e.g. {"bbox": {"AP": ...}}, on the main process and {} on others. All processes
+    must call it: they share the images. The model's training mode is restored. Raises ConfigError without an evaluator.
+    """
+    for name in ("test", "evaluator"):
+        if cfg.dataloader.get(name, None) is None:
+            raise ConfigError(f"The config has no dataloader.{name}, which evaluation needs.")
+    results = inference_on_dataset(model, instantiate(cfg.dataloader.test), instantiate(cfg.dataloader.evaluator))
+    if comm.is_main_process():
+        print_csv_format(results)
+    return results

@@ -1,0 +1,94 @@
+"""Pictures of a run: detections beside the ground truth, and the course of loss and AP."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+_TRUTH, _FOUND = "#2ca02c", "#d62728"
+
+
+def draw_detections(
+    model: nn.Module,
+    records: Sequence[Mapping[str, Any]],
+    names: Sequence[str],
+    path: Path,
+    *,
+    threshold: float = 0.3,
+    columns: int = 6,
+) -> None:
+    """Writes a PNG grid: each image with its objects in green and the detections that score at least `threshold` in
+    red.
+
+    records: mapped inputs with `image` (3, h, w) uint8 RGB, and `truth`: a list of (absolute xyxy box, class index) in
+    the image's pixels.
+    """
+    figure, axes = _grid(len(records), columns)
+    model.eval()
+    with torch.no_grad():
+        outputs = [model([record])[0]["instances"].to("cpu") for record in records]
+    for axis, record, found in zip(axes, records, outputs, strict=False):
+        axis.imshow(np.ascontiguousarray(record["image"].permute(1, 2, 0).numpy()))
+        for box, label in record["truth"]:
+            _draw_box(axis, box, names[label], _TRUTH, below=True)
+        found = found[found.scores >= threshold]
+        for box, label, score in zip(
+            found.pred_boxes.tensor.tolist(), found.pred_classes.tolist(), found.scores.tolist(), strict=True
+        ):
+            _draw_box(axis, box, f"{names[label]} {score:.2f}", _FOUND, below=False)
+    figure.suptitle(f"green: ground truth, red: detections with a score of at least {threshold}", fontsize=11)
+    figure.savefig(path, dpi=110, bbox_inches="tight")
+
+
+def draw_curves(metrics_file: Path, path: Path) -> None:
+    """Writes a PNG of the total training loss, and of AP and AP50, against iterations, from a run's metrics.json."""
+    from matplotlib.figure import Figure
+
+    rows = [json.loads(line) for line in metrics_file.read_text().splitlines()]
+    figure = Figure(figsize=(10, 4))
+    loss_axis, ap_axis = figure.subplots(1, 2)
+    _plot(loss_axis, rows, "total_loss", "training loss")
+    for key, label in [("bbox/AP", "AP"), ("bbox/AP50", "AP50")]:
+        _plot(ap_axis, rows, key, label, marker="o")
+    for axis, title in [(loss_axis, "training loss"), (ap_axis, "held-out AP (0 to 100)")]:
+        axis.set(title=title, xlabel="iteration")
+        axis.grid(alpha=0.3)
+        axis.legend()
+    figure.savefig(path, dpi=110, bbox_inches="tight")
+
+
+def _plot(axis: Any, rows: Sequence[Mapping[str, float]], key: str, label: str, **style: Any) -> None:
+    points = [(row["iteration"], row[key]) for row in rows if key in row]
+    if points:
+        axis.plot(*zip(*points, strict=True), label=label, **style)
+
+
+def _grid(count: int, columns: int) -> tuple[Any, Sequence[Any]]:
+    from matplotlib.figure import Figure
+
+    rows = -(-count // columns)
+    figure = Figure(figsize=(2.6 * columns, 2.6 * rows + 0.4))
+    axes = np.atleast_1d(figure.subplots(rows, columns)).ravel()
+    for axis in axes:
+        axis.axis("off")
+    return figure, axes
+
+
+def _draw_box(axis: Any, box: Sequence[float], text: str, color: str, *, below: bool) -> None:
+    from matplotlib.patches import Rectangle
+
+    x0, y0, x1, y1 = box
+    axis.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=color, linewidth=1.2))
+    axis.text(
+        x0,
+        y1 if below else y0,
+        text,
+        color="white",
+        fontsize=6,
+        va="top" if below else "bottom",
+        bbox=dict(facecolor=color, lw=0, pad=0.5),
+    )

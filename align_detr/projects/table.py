@@ -1,0 +1,5 @@
+"""The one table of the projects. It imports nothing, so that setup.py reads it before anything is installed."""
+
+# Package name -> folder under projects/: "tsp": "TSP" means that `align_detr.projects.tsp` is projects/TSP/tsp and that
+# the configs named "TSP/..." are those of projects/TSP/configs.
+PROJECTS: dict[str, str] = {}

@@ -1,0 +1,94 @@
+"""Parameters and multiply-adds of every full-size detector beside the published numbers: python benchmarks/flops.py
+[config ...]
+
+The papers average over the first 100 images of COCO val2017, resized to 800/1333. Here: the original sizes of the 48
+val2017 images of coco_mini where that folder is present, else 640x480. Counted as in the papers: convolutions, linear
+layers and matrix products, one a multiply-add, batch of one image.
+"""
+
+import json
+import sys
+from collections import Counter
+from typing import Any
+
+import torch
+from detectron2.config import instantiate
+from fvcore.nn import FlopCountAnalysis
+from torch import Tensor, nn
+
+from align_detr import model_zoo
+from align_detr.data import data_folder
+
+# Config, its overrides, published parameters (millions) and multiply-adds (10^9); the official models have 91 classes.
+PUBLISHED = {
+    "detr/detr_r50_500ep.py": (41, 86),
+    "detr/detr_r50_dc5_500ep.py": (41, 187),
+    "detr/detr_r101_500ep.py": (60, 152),
+    "detr/detr_r101_dc5_500ep.py": (60, 253),
+}
+
+
+class Network(nn.Module):
+    """The part of a detector that is computed for an image: features to predictions, without the conversion to boxes in
+    pixels.
+    """
+
+    def __init__(self, detector: nn.Module) -> None:
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """image (3, h, w) -> logits and boxes of the last row."""
+        memory = self.detector.encoder(self.detector.extract_features([self.detector.normalize(image)]))
+        predictions = self.detector.decoder(self.detector.queries(memory), memory, self.detector.head)["main"]
+        return predictions.logits[-1], predictions.boxes[-1]
+
+
+def attention_flops(inputs: list[Any], outputs: list[Any]) -> Counter:
+    """Both matrix products of scaled dot-product attention."""
+    query, key = (value.type().sizes() for value in inputs[:2])
+    batch, heads, length, width = query
+    return Counter({"attention": 2 * batch * heads * length * key[2] * width})
+
+
+def count_flops(network: nn.Module, size: tuple[int, int]) -> float:
+    """Multiply-adds for an image of (height, width), in 10^9."""
+    image = torch.zeros(3, *size)
+    analysis = FlopCountAnalysis(network, image).set_op_handle("aten::scaled_dot_product_attention", attention_flops)
+    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
+    return analysis.total() / 1e9
+
+
+def resized(height: int, width: int, short: int = 800, longest: int = 1333) -> tuple[int, int]:
+    """The size that evaluation resizes an image to."""
+    scale = min(short / min(height, width), longest / max(height, width))
+    return int(height * scale + 0.5), int(width * scale + 0.5)
+
+
+def image_sizes() -> Counter:
+    """How often each evaluation size occurs."""
+    file = data_folder() / "coco_mini" / "instances_val.json"
+    if not file.is_file():
+        return Counter([resized(480, 640)])
+    images = json.loads(file.read_text())["images"]
+    return Counter(resized(x["original_height"], x["original_width"]) for x in images)
+
+
+def main(configs: list[str]) -> None:
+    """Prints a table."""
+    sizes = image_sizes()
+    print(f"{sum(sizes.values())} image(s) of {len(sizes)} size(s)")
+    print("| config | parameters (M) | published | multiply-adds (G) | published |\n|---|---|---|---|---|")
+    for config in configs:
+        cfg = model_zoo.get_config(config)
+        cfg.model.head.num_classes = 91
+        detector = instantiate(cfg.model).eval()
+        parameters = sum(p.numel() for p in detector.parameters()) / 1e6
+        network = Network(detector)
+        flops = sum(count_flops(network, size) * n for size, n in sizes.items()) / sum(sizes.values())
+        published = PUBLISHED.get(config, ("-", "-"))
+        print(f"| {config} | {parameters:.1f} | {published[0]} | {flops:.0f} | {published[1]} |", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:] or list(PUBLISHED))

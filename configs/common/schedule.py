@@ -1,0 +1,30 @@
+"""Learning rate schedules, stated in epochs; they act on the fraction of training done, whatever its data."""
+
+from detectron2.config import LazyCall as L
+from detectron2.solver import WarmupParamScheduler
+from fvcore.common.param_scheduler import CosineParamScheduler, MultiStepParamScheduler
+
+
+def multi_step(epochs, drops, gamma=0.1):
+    """The rate times `gamma` after each epoch of `drops` (ascending), `epochs` in all, no warm-up."""
+    values = [gamma**i for i in range(len(drops) + 1)]
+    return L(MultiStepParamScheduler)(values=values, milestones=list(drops), num_updates=epochs)
+
+
+def cosine_with_warmup(epochs, warmup_epochs, final=0.0):
+    """Linear from 0.001 of the rate over `warmup_epochs`, then half a cosine that ends at `final` of the rate."""
+    return L(WarmupParamScheduler)(
+        scheduler=L(CosineParamScheduler)(start_value=1.0, end_value=final),
+        warmup_factor=0.001,
+        warmup_length=warmup_epochs / epochs,
+        warmup_method="linear",
+    )
+
+
+step_500ep = multi_step(500, [400])
+step_300ep = multi_step(300, [200])
+step_150ep = multi_step(150, [100])
+step_50ep = multi_step(50, [40])
+step_36ep = multi_step(36, [30])
+step_24ep = multi_step(24, [20])
+step_12ep = multi_step(12, [11])

@@ -1,0 +1,20 @@
+"""Training options. Numbers that are None follow from the data set's size when training starts."""
+
+import torch
+
+train = dict(
+    output_dir="./output",
+    init_checkpoint="",  # a file or URL; empty: as the model is built
+    epochs=50,
+    max_iter=None,  # None: epochs x (training images // images a batch)
+    eval_period=None,  # in iterations; None: once an epoch; 0: only at the end
+    log_period=20,
+    checkpointer=dict(period=None, max_to_keep=3),  # None: once an epoch
+    amp=dict(enabled=False, dtype="bfloat16"),  # or float16, on CUDA only
+    clip_grad=dict(max_norm=0.1, norm_type=2.0),  # norm of the whole model; max_norm=0: off
+    ema=dict(enabled=False, decay=0.9998),
+    ddp=dict(broadcast_buffers=False, find_unused_parameters=False, fp16_compression=False),
+    device="cuda" if torch.cuda.is_available() else "cpu",
+    seed=42,
+    cudnn_benchmark=False,
+)

@@ -1,0 +1,8 @@
+"""The same small DETR on blood cells under a microscope (3 classes)."""
+
+from ..common.data.bccd import dataloader
+from .coco_mini import lr_multiplier, model, optimizer, train
+
+dataloader.train.total_batch_size = 4
+model.head.num_classes = 3
+train.output_dir = "./output/quickstart_bccd"

@@ -1,0 +1,54 @@
+"""The data configs load, twice over, and give loaders at the sizes they state."""
+
+from pathlib import Path
+
+import pytest
+from detectron2.config import LazyConfig, instantiate
+from detectron2.data import MetadataCatalog
+from detectron2.evaluation import COCOEvaluator
+
+from align_detr.data.checks import as_names
+
+FOLDER = Path(__file__).resolve().parents[2] / "configs" / "common" / "data"
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py")), ids=lambda path: path.stem)
+def test_config_names_registered_data_and_its_evaluator(path: Path) -> None:
+    for _ in range(2):
+        dataloader = LazyConfig.load(str(path)).dataloader
+    for node in (dataloader.train, dataloader.test):
+        for name in as_names(node.dataset):
+            assert MetadataCatalog.get(name).evaluator_type == "coco"
+        assert node.mapper.image_format == "RGB"
+    assert dataloader.evaluator.dataset_name == dataloader.test.dataset
+    assert dataloader.evaluator._target_ is COCOEvaluator
+    assert instantiate(dataloader.train.mapper).is_train and not instantiate(dataloader.test.mapper).is_train
+
+
+def test_digits_are_neither_flipped_nor_resized() -> None:
+    dataloader = LazyConfig.load(str(FOLDER / "digits.py")).dataloader
+    for node in (dataloader.train, dataloader.test):
+        mapper = instantiate(node.mapper)
+        assert mapper.augmentations.augs == [] and mapper.augmentations_with_crop is None
+
+
+def test_a_variant_leaves_its_parent_as_it_is() -> None:
+    LazyConfig.load(str(FOLDER / "coco_mini.py"))
+    parent = LazyConfig.load(str(FOLDER / "coco_detr.py")).dataloader
+    assert parent.train.dataset == "coco_2017_train" and parent.train.total_batch_size == 64
+    assert list(parent.train.mapper.augmentations[1].short_edge_length) == list(range(480, 801, 32))
+
+
+@pytest.mark.parametrize("name", ["coco_mini", "bccd", "raccoon"])
+def test_real_loaders(name: str, data_root: Path) -> None:
+    dataloader = LazyConfig.load(str(FOLDER / f"{name}.py")).dataloader
+    if Path(MetadataCatalog.get(dataloader.test.dataset).json_file).parents[1] != data_root.resolve():
+        pytest.skip("registered with another folder")
+    dataloader.train.update(num_workers=0, seed=0)
+    dataloader.test.update(num_workers=0, batch_size=4)
+    batch = next(iter(instantiate(dataloader.train)))
+    assert len(batch) == dataloader.train.total_batch_size
+    assert all(max(entry["image"].shape) <= 480 and "instances" in entry for entry in batch)
+    batch = next(iter(instantiate(dataloader.test)))
+    assert len(batch) == 4 and all(max(entry["image"].shape) <= 480 for entry in batch)
+    instantiate(dataloader.evaluator)

@@ -1,0 +1,152 @@
+"""Checkpoint files: formats, refusals, reports."""
+
+import argparse
+import os
+import pickle
+from collections import OrderedDict
+from pathlib import Path
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import torch
+from detectron2.layers import FrozenBatchNorm2d
+from torch import nn
+
+from align_detr.checkpoint.checkpointer import Checkpointer
+from align_detr.checkpoint.restricted import read_pickle
+from align_detr.errors import ConfigError, EnvironmentProblem
+
+
+class RunsCode:
+    """What a malicious file does: unpickling calls a function of the sender's choice."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.target),)
+
+
+def arrays():
+    return {"weight": np.arange(6, dtype=np.float32).reshape(2, 3), "bias": np.array([7, 8], np.float32)}
+
+
+def assert_loaded(model):
+    assert model.weight.tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert model.bias.tolist() == [7, 8]
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_model_zoo_pickle(tmp_path, protocol):
+    content = {"model": arrays(), "__author__": "somebody", "epoch": np.float64(3)}
+    (tmp_path / "zoo.pkl").write_bytes(pickle.dumps(content, protocol=protocol))
+    model = nn.Linear(3, 2)
+    extra = Checkpointer(model).load(str(tmp_path / "zoo.pkl"))
+    assert_loaded(model)
+    assert extra["__author__"] == "somebody"
+
+
+def test_pickle_that_runs_code_is_refused_and_not_run(tmp_path):
+    (tmp_path / "bad.pkl").write_bytes(pickle.dumps({"model": arrays(), "x": RunsCode(tmp_path / "made")}))
+    with pytest.raises(ConfigError, match=r"bad\.pkl holds a posix\.mkdir|bad\.pkl holds a nt\.mkdir"):
+        Checkpointer(nn.Linear(3, 2)).load(str(tmp_path / "bad.pkl"))
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize("value", [argparse.Namespace(a=1), Path("x"), torch.zeros(2)])
+def test_other_classes_are_refused_by_name(tmp_path, value):
+    (tmp_path / "other.pkl").write_bytes(pickle.dumps([value]))
+    with pytest.raises(ConfigError, match="which is not a weight"):
+        read_pickle(str(tmp_path / "other.pkl"))
+
+
+def test_ordered_dicts_strings_and_scalars_are_read(tmp_path):
+    content = OrderedDict(a=[np.int64(3), "text", b"bytes", None, 1.5], b=np.zeros((0, 2), np.float16))
+    (tmp_path / "plain.pkl").write_bytes(pickle.dumps(content))
+    read = read_pickle(str(tmp_path / "plain.pkl"))
+    assert read["a"] == content["a"] and read["b"].shape == (0, 2)
+
+
+def test_npz(tmp_path):
+    np.savez(tmp_path / "weights.npz", **arrays())
+    model = nn.Linear(3, 2)
+    Checkpointer(model).load(str(tmp_path / "weights.npz"))
+    assert_loaded(model)
+
+
+def test_npz_with_objects_is_refused(tmp_path):
+    np.savez(tmp_path / "objects.npz", weight=np.array([RunsCode(tmp_path / "made")], dtype=object))
+    with pytest.raises(ConfigError, match="objects.npz"):
+        Checkpointer(nn.Linear(3, 2)).load(str(tmp_path / "objects.npz"))
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_official_file_with_namespace_and_bare_state_dict(tmp_path, wrapped):
+    state = {key: torch.from_numpy(value) for key, value in arrays().items()}
+    torch.save({"model": state, "args": argparse.Namespace(lr=1e-4)} if wrapped else state, tmp_path / "detr.pth")
+    model = nn.Linear(3, 2)
+    Checkpointer(model).load(str(tmp_path / "detr.pth"))
+    assert_loaded(model)
+
+
+def test_torch_file_with_another_class_is_refused_by_name(tmp_path):
+    torch.save({"model": {}, "x": RunsCode(tmp_path / "made")}, tmp_path / "bad.pth")
+    with pytest.raises(ConfigError, match="mkdir, which is not a weight"):
+        Checkpointer(nn.Linear(3, 2)).load(str(tmp_path / "bad.pth"))
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize("name", ["damaged.pth", "damaged.npz", "damaged.pkl", "weights.onnx", "absent.pth"])
+def test_files_that_cannot_be_used_are_named_in_one_line(tmp_path, name):
+    if not name.startswith("absent"):
+        (tmp_path / name).write_bytes(b"not a checkpoint")
+    with pytest.raises(ConfigError, match=name) as error:
+        Checkpointer(nn.Linear(3, 2)).load(str(tmp_path / name))
+    assert "\n" not in str(error.value)
+
+
+def test_failing_download_is_one_sentence(monkeypatch):
+    checkpointer = Checkpointer(nn.Linear(3, 2))
+
+    def fail(url):
+        raise URLError("name not known")
+
+    monkeypatch.setattr(checkpointer.path_manager, "get_local_path", fail)
+    with pytest.raises(EnvironmentProblem, match="https://example.org/x.pkl cannot be downloaded.*name not known"):
+        checkpointer.load("https://example.org/x.pkl")
+
+
+def test_values_that_are_no_weights_are_told(tmp_path):
+    torch.save({"model": {"weight": "text"}}, tmp_path / "text.pth")
+    with pytest.raises(ConfigError, match="text.pth is not a dictionary of weights.*weight"):
+        Checkpointer(nn.Linear(3, 2)).load(str(tmp_path / "text.pth"))
+
+
+def test_nothing_fits(tmp_path):
+    torch.save({"model": {"encoder.weight": torch.zeros(2, 3)}}, tmp_path / "foreign.pth")
+    with pytest.raises(ConfigError, match="Nothing of the checkpoint fits.*'encoder.weight'"):
+        Checkpointer(nn.Linear(3, 2)).load(str(tmp_path / "foreign.pth"))
+    torch.save({"model": {"weight": torch.zeros(5, 3)}}, tmp_path / "shapes.pth")
+    with pytest.raises(ConfigError, match="Nothing of the checkpoint fits"):
+        Checkpointer(nn.Linear(3, 2)).load(str(tmp_path / "shapes.pth"))
+
+
+def test_nothing_fits_a_frozen_norm_that_fills_in_its_own_statistics(tmp_path):
+    torch.save({"model": {"features.weight": torch.zeros(2)}}, tmp_path / "foreign.pth")
+    with pytest.raises(ConfigError, match="Nothing of the checkpoint fits"):
+        Checkpointer(nn.Sequential(nn.Conv2d(3, 2, 1), FrozenBatchNorm2d(2))).load(str(tmp_path / "foreign.pth"))
+
+
+def test_partial_fit_is_loaded_and_reported(tmp_path, caplog):
+    torch.save({"weight": torch.ones(2, 3), "bias": torch.zeros(9), "other": torch.zeros(1)}, tmp_path / "partial.pth")
+    model = nn.Linear(3, 2)
+    with caplog.at_level("WARNING"):
+        Checkpointer(model).load(str(tmp_path / "partial.pth"))
+    assert model.weight.tolist() == [[1, 1, 1], [1, 1, 1]]
+    assert "'bias'" in caplog.text and "(9,)" in caplog.text and "other" in caplog.text
+
+
+def test_no_path_loads_nothing():
+    assert Checkpointer(nn.Linear(3, 2)).load("") == {}

@@ -1,0 +1,68 @@
+"""Several processes on the CPU: spawned by ourselves, and started by torchrun."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from align_detr.cli.train import _sentence_of_process
+from align_detr.engine.distributed import ProcessPlace, torchrun_place
+
+PROJECT = Path(__file__).resolve().parents[2]
+OPTIONS = ["train.epochs=2", "train.eval_period=0", "train.ema.enabled=True"]
+
+
+def weights(output):
+    return torch.load(output / "model_final.pth", weights_only=True)
+
+
+def assert_same_weights(a, b):
+    for key in a["model"]:
+        torch.testing.assert_close(a["model"][key], b["model"][key], rtol=0, atol=1e-5)
+        torch.testing.assert_close(a["ema"]["model"][key], b["ema"]["model"][key], rtol=0, atol=1e-5)
+
+
+def test_two_processes_equal_one_with_both_their_images(tiny_run, tmp_path):
+    """Spawned, and under torchrun: the batch of 4 is shared 2 and 2, the weights end equal, evaluation too."""
+    assert tiny_run.train(*OPTIONS) == 0
+    one = weights(tiny_run.output)
+
+    spawned = tmp_path / "spawned"
+    assert tiny_run.train("--num-gpus", "2", f"train.output_dir={spawned}", *OPTIONS) == 0
+    assert_same_weights(one, weights(spawned))
+
+    launched = tmp_path / "launched"
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*torchrun, str(PROJECT / "train_net.py"), "--config-file", str(tiny_run.config), *OPTIONS]
+    subprocess.run([*command, f"train.output_dir={launched}"], check=True, capture_output=True, timeout=120)
+    assert_same_weights(one, weights(launched))
+
+    for output in (spawned, launched):
+        rows = tiny_run.metrics(output)
+        assert [row["iteration"] for row in rows] == [row["iteration"] for row in tiny_run.metrics()]
+        assert rows[0]["total_loss"] == pytest.approx(tiny_run.metrics()[0]["total_loss"], rel=1e-5)
+        assert rows[-1]["bbox/AP"] == pytest.approx(tiny_run.metrics()[-1]["bbox/AP"], abs=1e-6)
+
+
+def test_an_error_in_a_process_is_one_sentence(tiny_run, capfd):
+    assert tiny_run.train("--num-gpus", "2", "train.init_checkpoint=absent.pth") == 2
+    errors = capfd.readouterr().err
+    lines = [line for line in errors.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1 and "absent.pth does not exist" in lines[0]
+    assert "Traceback" not in errors
+
+
+def test_torchrun_is_recognised_by_its_variables():
+    assert torchrun_place({}) is None
+    assert torchrun_place({"RANK": "0", "WORLD_SIZE": "2"}) is None
+    given = {"RANK": "5", "LOCAL_RANK": "1", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4"}
+    assert torchrun_place(given) == ProcessPlace(rank=5, local_rank=1, world_size=8, local_size=4)
+
+
+def test_sentence_of_a_process():
+    text = "\n\n-- Process 1 terminated with the following error:\nTraceback (most recent call last):\n  File\n"
+    assert _sentence_of_process(text + "align_detr.errors.DatasetError: No: image.\n") == "No: image."
+    assert _sentence_of_process(text + "align_detr.engine.trainer.TrainingDiverged: At 3.") == "At 3."
+    assert _sentence_of_process(text + "ValueError: no") is None

@@ -1,0 +1,182 @@
+"""Whole runs of the training command on a tiny detector: train, evaluate, resume, refuse."""
+
+import math
+import shutil
+
+import pytest
+import torch
+from detectron2.config import LazyConfig
+
+from align_detr.cli.train import main
+from align_detr.engine.run_config import check_overrides, has_key, load_config, resolve_length
+from align_detr.errors import ConfigError
+
+
+def results(row):
+    return {key: value for key, value in row.items() if key.startswith("bbox/") and not math.isnan(value)}
+
+
+def test_train_evaluate_and_evaluate_again(tiny_run, capsys):
+    assert tiny_run.train("train.ema.enabled=True", "train.ema.decay=0.5") == 0
+    out = capsys.readouterr().out
+    assert "8 images" in out and "4 images" in out  # training and test data
+    assert "Batch: 4 images in all, 4 on each process (1)" in out
+    assert "3 epochs x 2 iterations = 6 iterations" in out
+    assert "base 0.01" in out and "backbone 0.001" in out
+    assert "iter 6/6  epoch 3.00  loss" in out
+
+    rows = tiny_run.metrics()
+    assert [row["iteration"] for row in rows] == [0, 1, 2, 3, 4, 5, 6]
+    assert {"total_loss", "loss_class", "loss_bbox", "lr_base", "lr_backbone", "grad_norm"} <= rows[0].keys()
+    assert "bbox/AP" in rows[1] and "bbox/AP" in rows[6] and "bbox/AP" not in rows[0]
+    assert rows[6]["bbox/AP"] > 0
+    saved = LazyConfig.load(str(tiny_run.output / "config.yaml")).train
+    assert (saved["max_iter"], saved["eval_period"], saved["checkpointer"]["period"]) == (6, 2, 2)
+    assert list(tiny_run.output.glob("events.out.tfevents*"))
+
+    # the newest checkpoint of the folder, a named one, and the saved config: the same numbers
+    checkpoint = f"train.init_checkpoint={tiny_run.output}/model_final.pth"
+    assert tiny_run.train("--eval-only", "train.ema.enabled=True") == 0
+    assert tiny_run.train("--eval-only", "train.ema.enabled=True", checkpoint) == 0
+    assert main(["--config-file", str(tiny_run.output / "config.yaml"), "--eval-only"]) == 0
+    *_, last, again, named, saved = tiny_run.metrics()
+    assert results(last) == results(again) == results(named) == results(saved)
+    assert again["iteration"] == named["iteration"] == 6
+
+
+def test_evaluation_uses_the_averaged_weights(tiny_run):
+    """The checkpoint's averaged weights are replaced by a box in the corner: AP falls to 0 only where they are used."""
+    assert tiny_run.train("train.ema.enabled=True", "train.max_iter=1") == 0
+    path = tiny_run.output / "model_final.pth"
+    state = torch.load(path, weights_only=True)
+    assert state["ema"]["num_updates"] == 1
+    state["ema"]["model"]["bbox_embed.bias"] = torch.tensor([-9.0, -9.0, -8.0, -8.0])
+    torch.save(state, path)
+    assert tiny_run.train("--eval-only", "train.ema.enabled=True") == 0
+    assert tiny_run.train("--eval-only") == 0
+    averaged, plain = tiny_run.metrics()[-2:]
+    assert averaged["bbox/AP"] == 0 < plain["bbox/AP"]
+
+
+def test_evaluation_prefers_the_trained_checkpoint_to_the_configs_initial_one(tiny_run, capsys):
+    """An initial checkpoint of the backbone only is what training starts from, and is never evaluated."""
+    assert tiny_run.train("train.max_iter=1", "train.eval_period=0") == 0
+    model = torch.load(tiny_run.output / "model_final.pth", weights_only=True)["model"]
+    backbone = tiny_run.output.parent / "backbone.pth"
+    torch.save({key: value for key, value in model.items() if key.startswith("backbone.")}, backbone)
+    with tiny_run.config.open("a") as config:
+        config.write(f"train.init_checkpoint = {str(backbone)!r}\n")
+    assert tiny_run.train("--eval-only") == 0
+    assert results(tiny_run.metrics()[-1]) == results(tiny_run.metrics()[-2])
+    capsys.readouterr()
+    assert tiny_run.train("--eval-only", f"train.init_checkpoint={backbone}") == 2
+    assert "backbone.pth lacks 6 of the model's parameters" in capsys.readouterr().err
+    assert tiny_run.train("--eval-only", f"train.output_dir={tiny_run.output}_empty") == 2
+
+
+def test_resumed_run_ends_as_the_uninterrupted_one(tiny_run, tmp_path):
+    """All images in every batch, so that the order of the data, which differs, does not matter."""
+    options = ["dataloader.train.total_batch_size=8", "train.epochs=6", "train.checkpointer.period=3"]
+    options += ["train.eval_period=0", "train.ema.enabled=True", "lr_multiplier.milestones=[8]"]
+    assert tiny_run.train(*options) == 0
+    resumed = tmp_path / "resumed"
+    resumed.mkdir()
+    shutil.copy(tiny_run.output / "model_0000002.pth", resumed)
+    (resumed / "last_checkpoint").write_text("model_0000002.pth")
+    assert tiny_run.train("--resume", f"train.output_dir={resumed}", *options) == 0
+
+    assert [row["iteration"] for row in tiny_run.metrics(resumed)] == [3, 4, 5, 6]
+    a, b = (torch.load(folder / "model_final.pth", weights_only=True) for folder in (tiny_run.output, resumed))
+    assert a["trainer"]["iteration"] == b["trainer"]["iteration"] == 5
+    assert a["ema"]["num_updates"] == b["ema"]["num_updates"] == 6
+    for key in a["model"]:
+        torch.testing.assert_close(a["model"][key], b["model"][key], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(a["ema"]["model"][key], b["ema"]["model"][key], rtol=1e-4, atol=1e-5)
+    moments = [run["trainer"]["optimizer"]["state"] for run in (a, b)]
+    for index in moments[0]:
+        assert moments[0][index]["step"] == moments[1][index]["step"] == 6
+    rates = [
+        {row["iteration"]: row["lr_base"] for row in tiny_run.metrics(folder) if "lr_base" in row}
+        for folder in (tiny_run.output, resumed)
+    ]
+    assert {i: rates[0][i] for i in (3, 4, 5)} == rates[1]
+    assert rates[0][3] == pytest.approx(1e-2) and rates[0][5] == pytest.approx(1e-3)  # drop after 8/12 of the run
+
+
+def test_resume_without_a_checkpoint_starts_anew_and_says_so(tiny_run, capsys):
+    assert tiny_run.train("--resume", "train.max_iter=1", "train.eval_period=0") == 0
+    assert "no checkpoint to resume" in capsys.readouterr().out
+    assert tiny_run.metrics()[0]["iteration"] == 0
+
+
+def test_bfloat16_run(tiny_run):
+    assert tiny_run.train("train.amp.enabled=True", "train.max_iter=2", "train.eval_period=0") == 0
+    plain = tiny_run.metrics()[0]["total_loss"]
+    assert tiny_run.train(f"train.output_dir={tiny_run.output}32", "train.max_iter=2", "train.eval_period=0") == 0
+    full = tiny_run.metrics(tiny_run.output.with_name("output32"))[0]["total_loss"]
+    assert plain != full and plain == pytest.approx(full, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train.ouput_dir=x"], "no key 'train.ouput_dir'; did you mean 'train.output_dir'?"),
+        (["train.amp.enabled=True", "train.amp.dtype=float16"], "float16 needs CUDA"),
+        (["model.num_classes=3"], "has 2"),
+        (["dataloader.train.dataset=tiny_trian"], "did you mean tiny_train"),
+        (["--eval-only"], "nothing to evaluate"),
+        (["train.init_checkpoint=absent.pth"], "absent.pth does not exist"),
+        (["--eval-only", "--resume"], "exclude each other"),
+        (["--num-gpus", "3"], "total_batch_size=4 cannot be shared equally by 3 processes"),
+        (["--num-machines", "2"], "needs --dist-url"),
+        (["train.epochs=0"], "must be positive"),
+    ],
+)
+def test_mistakes_are_one_sentence_without_a_traceback(tiny_run, capsys, arguments, message):
+    assert tiny_run.train(*arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: ") and message in captured.err
+    assert len(captured.err.strip().splitlines()) == 1
+    assert "Traceback" not in captured.out + captured.err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_cuda_where_there_is_none(tiny_run, capsys):
+    assert tiny_run.train("train.device=cuda") == 2
+    assert "set train.device=cpu" in capsys.readouterr().err
+
+
+def test_unknown_config_name(capsys):
+    assert main(["--config-file", "detr/detr_r50_50000ep.py"]) == 2
+    assert "There is no config named detr/detr_r50_50000ep.py" in capsys.readouterr().err
+
+
+def test_overrides_are_checked_against_the_config(tiny_run):
+    cfg = load_config(str(tiny_run.config), ["train.epochs=5", "+train.note=hello", "train.max_iter=null"])
+    assert cfg.train.epochs == 5 and cfg.train.note == "hello"
+    assert has_key(cfg, "train.max_iter") and has_key(cfg, "lr_multiplier.values.0")
+    assert not has_key(cfg, "train.epochs.x")
+    for bad in ("epochs=5", "train.clip.max_norm=1", "lr_multiplier.values.9=1", "~train.epochs", "train.epochs"):
+        with pytest.raises(ConfigError):
+            check_overrides(cfg, [bad])
+    with pytest.raises(ConfigError, match="did you mean 'train.epochs'"):
+        check_overrides(cfg, ["epochs=5"])
+    with pytest.raises(ConfigError, match="did you mean 'train.clip_grad.max_norm'"):
+        check_overrides(cfg, ["train.clip.max_norm=1"])
+
+
+def test_length_follows_from_epochs_images_and_batch(tiny_run):
+    cfg = load_config(str(tiny_run.config), ["dataloader.train.total_batch_size=3", "train.epochs=10"])
+    length = resolve_length(cfg, 1)
+    assert (length.images, length.iterations_per_epoch, length.max_iter) == (8, 2, 20)
+    cfg = load_config(str(tiny_run.config), ["dataloader.train.total_batch_size=16", "train.eval_period=0"])
+    length = resolve_length(cfg, 2)
+    assert (length.iterations_per_epoch, length.max_iter, cfg.train.eval_period) == (1, 3, 0)
+    cfg = load_config(str(tiny_run.config), ["train.max_iter=7"])
+    assert resolve_length(cfg, 1).epochs == 3.5
+
+
+def test_a_config_without_the_nodes_of_training(tmp_path):
+    (tmp_path / "half.py").write_text("train = dict(epochs=1)\n")
+    with pytest.raises(ConfigError, match="does not define model, optimizer"):
+        load_config(str(tmp_path / "half.py"))

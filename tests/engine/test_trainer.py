@@ -1,0 +1,159 @@
+"""The training step: clipping, precision, divergence; and the averaged weights."""
+
+import pytest
+import torch
+from detectron2.utils.events import EventStorage
+from torch import nn
+
+from align_detr.engine.ema import ModelEMA
+from align_detr.engine.precision import Precision
+from align_detr.engine.trainer import Trainer, TrainingDiverged
+from align_detr.errors import ConfigError, EnvironmentProblem
+
+
+class Regressor(nn.Module):
+    """loss_bbox = mean over the batch of <weight, x>, so that the gradient is the mean of x."""
+
+    def __init__(self, size=3):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.linear = nn.Linear(size, size, bias=False)
+        self.dtypes = []
+
+    def forward(self, batch):
+        x = torch.stack(batch)
+        hidden = self.linear(x)
+        self.dtypes.append(hidden.dtype)
+        return {"loss_bbox": (x @ self.weight).mean(), "loss_class": 0.0 * hidden.float().sum()}
+
+
+def make_trainer(batch, *, precision=None, clip_max_norm=0.1, lr=1.0):
+    model = Regressor()
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr)
+    trainer = Trainer(
+        model=model,
+        data_loader=[batch] * 4,
+        optimizer=optimizer,
+        precision=precision or Precision(),
+        clip_max_norm=clip_max_norm,
+    )
+    trainer.iter = trainer.start_iter = 0
+    return trainer
+
+
+def one_step(trainer):
+    with EventStorage() as trainer.storage:
+        trainer.run_step()
+    return trainer.storage
+
+
+BATCH = [torch.tensor([6.0, 0.0, 8.0]), torch.tensor([0.0, 0.0, 0.0])]  # mean (3, 0, 4), norm 5
+
+
+def test_gradient_is_clipped_as_a_whole():
+    trainer = make_trainer(BATCH)
+    storage = one_step(trainer)
+    expected = torch.ones(3) - torch.tensor([3.0, 0.0, 4.0]) / 5 * 0.1
+    torch.testing.assert_close(trainer.model.weight.detach(), expected, rtol=1e-5, atol=1e-6)
+    assert storage.history("grad_norm").latest() == pytest.approx(5.0)
+    assert storage.history("total_loss").latest() == pytest.approx(7.0)
+
+
+def test_max_norm_zero_leaves_the_gradient():
+    trainer = make_trainer(BATCH, clip_max_norm=0)
+    storage = one_step(trainer)
+    torch.testing.assert_close(trainer.model.weight.detach(), torch.tensor([-2.0, 1.0, -3.0]))
+    assert "grad_norm" not in storage.histories()
+
+
+def test_clipping_comes_after_unscaling():
+    """With the scaled gradient clipped instead, the step would be 1024 times smaller, and the norm 5120."""
+    trainer = make_trainer(BATCH)
+    trainer.precision.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    storage = one_step(trainer)
+    expected = torch.ones(3) - torch.tensor([3.0, 0.0, 4.0]) / 5 * 0.1
+    torch.testing.assert_close(trainer.model.weight.detach(), expected, rtol=1e-5, atol=1e-6)
+    assert storage.history("grad_norm").latest() == pytest.approx(5.0)
+
+
+def test_infinite_scaled_gradient_skips_the_step_and_halves_the_scale():
+    trainer = make_trainer([torch.full((3,), 1e36)])  # 1024 times that is beyond float32
+    trainer.model.weight.data.fill_(1e-36)
+    trainer.precision.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    before = trainer.model.weight.detach().clone()
+    one_step(trainer)
+    torch.testing.assert_close(trainer.model.weight.detach(), before, rtol=0, atol=0)
+    assert trainer.state_dict()["grad_scaler"]["scale"] == 512.0
+
+
+@pytest.mark.parametrize(("enabled", "dtype"), [(False, torch.float32), (True, torch.bfloat16)])
+def test_bfloat16_reaches_the_forward_pass(enabled, dtype):
+    trainer = make_trainer(BATCH, precision=Precision(enabled=enabled, dtype="bfloat16", device="cpu"))
+    one_step(trainer)
+    assert trainer.model.dtypes == [dtype]
+    assert trainer.model.weight.dtype is torch.float32
+
+
+def test_float16_on_the_cpu_is_refused_with_a_remedy():
+    with pytest.raises(EnvironmentProblem, match="bfloat16"):
+        Precision(enabled=True, dtype="float16", device="cpu")
+    Precision(enabled=False, dtype="float16", device="cpu")
+
+
+def test_unknown_precision():
+    with pytest.raises(ConfigError, match="float8"):
+        Precision(enabled=True, dtype="float8", device="cpu")
+
+
+def test_divergence_names_the_loss_and_the_iteration_and_spares_the_weights():
+    trainer = make_trainer([torch.full((3,), float("nan"))])
+    trainer.iter = 17
+    with pytest.raises(TrainingDiverged, match=r"iteration 17: loss_bbox=nan, loss_class=nan"):
+        one_step(trainer)
+    torch.testing.assert_close(trainer.model.weight.detach(), torch.ones(3))
+
+
+def test_infinite_gradient_of_finite_losses_is_found():
+    trainer = make_trainer([torch.zeros(3)])
+    trainer.model.weight.register_hook(lambda gradient: gradient + float("inf"))
+    with pytest.raises(TrainingDiverged, match="gradient norm is"):
+        one_step(trainer)
+
+
+def test_errors_leave_the_loop_and_success_is_told_by_the_iteration():
+    trainer = make_trainer(BATCH)
+    trainer.train(0, 3)
+    assert trainer.iter == 3
+    with pytest.raises(StopIteration):
+        trainer.train(0, 3)
+    assert trainer.iter == 1  # the fifth batch of four
+
+
+def test_ema_follows_the_slow_formula_and_copies_buffers():
+    model = nn.BatchNorm1d(2)
+    ema = ModelEMA(model, decay=0.3)
+    average = [1.0, 1.0]
+    for n, value in enumerate([2.0, -1.0, 5.0, 0.5], start=1):
+        with torch.no_grad():
+            model.weight.copy_(torch.tensor([value, 2 * value]))
+            model.running_mean.fill_(value)
+        ema.update()
+        decay = min(0.3, (1 + n) / (10 + n))  # 2/11, 3/12, 4/13 -> 0.3, 0.3
+        average = [decay * a + (1 - decay) * v for a, v in zip(average, (value, 2 * value), strict=True)]
+        torch.testing.assert_close(ema.module.weight, torch.tensor(average))
+        assert ema.module.running_mean.tolist() == [value, value]
+    assert not ema.module.training and not ema.module.weight.requires_grad
+
+    restored = ModelEMA(nn.BatchNorm1d(2), decay=0.3)
+    restored.load_state_dict(ema.state_dict())
+    assert restored.num_updates == 4
+    torch.testing.assert_close(restored.module.weight, ema.module.weight)
+    ema.reset()
+    assert ema.num_updates == 0 and ema.module.weight.tolist() == model.weight.tolist()
+
+
+def test_ema_of_another_model_is_refused():
+    with pytest.raises(ConfigError, match="do not fit"):
+        ModelEMA(nn.Linear(2, 2)).load_state_dict(ModelEMA(nn.Linear(3, 2)).state_dict())
+    with pytest.raises(ConfigError, match="decay"):
+        ModelEMA(nn.Linear(2, 2), decay=1.0)

@@ -1,0 +1,139 @@
+"""The wheel and the checkout offer the same modules, configs and projects; the command line hands over."""
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from align_detr.cli import main as cli
+from align_detr.errors import EnvironmentProblem
+
+PROJECT = Path(__file__).resolve().parents[2]
+NEEDED = ("align_detr", "configs", "projects", "setup.py", "pyproject.toml", "MANIFEST.in", "LICENSE")
+TOY = {
+    "align_detr/projects/table.py": 'PROJECTS = {"toy": "TOY"}\n',
+    "projects/TOY/toy/__init__.py": "from align_detr.projects.toy.heads.fast import NAME\n",
+    "projects/TOY/toy/heads/__init__.py": "",
+    "projects/TOY/toy/heads/fast.py": "NAME = 'toy'\n",
+    "projects/TOY/configs/toy_r50.py": "from ....configs.common.shared import value\n",
+    "configs/common/shared.py": "value = dict(a=1)\n",
+    "configs/toys/toy_r18.py": "from ..common.shared import value\n",
+}
+PROBE = """
+import align_detr.projects.toy as toy
+from align_detr import model_zoo
+print(toy.__file__)
+print(toy.NAME, model_zoo.config_path("TOY/toy_r50"), model_zoo.config_path("toys/toy_r18"), sep="\\n")
+assert {"TOY/toy_r50.py", "toys/toy_r18.py"} <= set(model_zoo.names()), model_zoo.names()
+assert model_zoo.get_config("TOY/toy_r50").value.a == model_zoo.get_config("toys/toy_r18").value.a == 1
+"""
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of this checkout with one toy project in it."""
+    root = tmp_path_factory.mktemp("checkout")
+    for name in NEEDED:
+        source = PROJECT / name
+        if source.is_dir():
+            shutil.copytree(source, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+        elif source.is_file():
+            shutil.copy(source, root / name)
+    for name, text in TOY.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
+def run_python(*arguments: str, path: Path | None = None, cwd: Path) -> str:
+    """Standard output of a fresh interpreter with `path` first on its search path."""
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(path or "")}
+    result = subprocess.run(
+        [sys.executable, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of the copy, built without an index."""
+    copy = tmp_path_factory.mktemp("build") / "checkout"
+    shutil.copytree(checkout, copy)
+    options = ["--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", "dist", "."]
+    run_python("-m", "pip", "wheel", *options, cwd=copy)
+    (built,) = (copy / "dist").glob("align_detr-*.whl")
+    return built
+
+
+def test_wheel_holds_every_module_and_config(checkout: Path, wheel: Path) -> None:
+    def files(folder: str, prefix: str) -> set[str]:
+        root = checkout / folder
+        return {f"{prefix}/{path.relative_to(root).as_posix()}" for path in root.rglob("*.py")}
+
+    expected = files("align_detr", "align_detr") | files("configs", "align_detr/configs")
+    expected |= files("projects/TOY/toy", "align_detr/projects/toy")
+    expected |= files("projects/TOY/configs", "align_detr/projects/TOY/configs")
+    archive = zipfile.ZipFile(wheel)
+    assert {name for name in archive.namelist() if ".dist-info/" not in name} == expected
+    (metadata,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+    requirements = [line for line in archive.read(metadata).decode().splitlines() if line.startswith("Requires-Dist")]
+    assert requirements and not any("detectron2" in line for line in requirements)
+    (commands,) = (name for name in archive.namelist() if name.endswith("entry_points.txt"))
+    assert "align-detr = align_detr.cli.main:main" in archive.read(commands).decode()
+
+
+def test_projects_and_configs_resolve_from_a_checkout(checkout: Path, tmp_path: Path) -> None:
+    assert run_python("-c", PROBE, path=checkout, cwd=tmp_path).splitlines() == [
+        str(checkout / "projects/TOY/toy/__init__.py"),
+        "toy",
+        str(checkout / "projects/TOY/configs/toy_r50.py"),
+        str(checkout / "configs/toys/toy_r18.py"),
+    ]
+
+
+def test_projects_and_configs_resolve_from_a_wheel(wheel: Path, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    zipfile.ZipFile(wheel).extractall(site)
+    assert run_python("-c", PROBE, path=site, cwd=tmp_path).splitlines() == [
+        str(site / "align_detr/projects/toy/__init__.py"),
+        "toy",
+        str(site / "align_detr/projects/TOY/configs/toy_r50.py"),
+        str(site / "align_detr/configs/toys/toy_r18.py"),
+    ]
+
+
+def test_a_project_in_the_table_without_a_package_stops_the_build(checkout: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "checkout"
+    shutil.copytree(checkout, copy)
+    (copy / "projects/TOY/toy/__init__.py").unlink()
+    result = subprocess.run([sys.executable, "setup.py", "--version"], cwd=copy, capture_output=True, text=True)
+    assert result.returncode == 1 and "table.py names TOY" in result.stderr
+
+
+def test_every_requirement_is_pinned_and_none_is_detectron2() -> None:
+    lines = (PROJECT / "requirements.txt").read_text().splitlines()
+    requirements = [line for line in lines if line and not line.startswith("#")]
+    assert requirements and all("==" in line for line in requirements)
+    assert not any(line.startswith("detectron2") for line in requirements)
+
+
+def test_command_line_suggests_and_prints_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["tran"]) == 2
+    assert "did you mean train?" in capsys.readouterr().err
+    assert cli.main([]) == 2 and cli.main(["--help"]) == 0
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in cli.COMMANDS)
+
+    def fails(argv: list[str]) -> int:
+        raise EnvironmentProblem(f"no network for {argv}")
+
+    monkeypatch.setattr("align_detr.cli.install_detectron2.main", fails)
+    assert cli.main(["install-detectron2", "--now"]) == 1
+    assert capsys.readouterr().err == "align-detr install-detectron2: no network for ['--now']\n"
