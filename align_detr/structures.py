@@ -78,7 +78,8 @@ def _check_annotations(instances: Instances, index: int, num_classes: int) -> No
 @dataclass
 class Match:
     """Which query of which row answers which target: four (M,) int64 tensors, and `weight` (M,) float32 or None for
-    equal weights.
+    equal weights. `skipped` are the images of the batch that take no part in this step (see `HungarianMatcher`); they
+    have no entries.
     """
 
     row: Tensor
@@ -86,6 +87,12 @@ class Match:
     query: Tensor
     target: Tensor
     weight: Tensor | None = None
+    skipped: tuple[int, ...] = ()
+
+    @classmethod
+    def empty(cls, device: torch.device | str) -> Match:
+        """No pair: what a denoising set without queries has."""
+        return cls(*torch.zeros(4, 0, dtype=torch.int64, device=device))
 
     def __len__(self) -> int:
         return self.row.shape[0]
@@ -125,6 +132,29 @@ class Predictions:
         """The same set with logits, boxes and IoU in float32, whatever autocast made of them."""
         iou = None if self.iou is None else self.iou.float()
         return dataclasses.replace(self, logits=self.logits.float(), boxes=self.boxes.float(), iou=iou)
+
+    def own_targets(self, targets: Targets) -> Targets:
+        """The targets as this set sees them: a class-agnostic set has label 0 everywhere, in a copy."""
+        if not self.class_agnostic:
+            return targets
+        return dataclasses.replace(targets, labels=torch.zeros_like(targets.labels))
+
+    def without_images(self, images: Sequence[int]) -> Predictions:
+        """The same set with the queries of `images` (places in the batch) hidden by `valid`.
+
+        Their values are replaced by constants, so that a NaN among them reaches neither a loss nor a gradient.
+        """
+        kept = torch.ones(self.logits.shape[1], dtype=torch.bool)
+        kept[list(images)] = False
+        kept = kept.to(self.logits.device, non_blocking=True)[:, None]
+        valid = kept.expand(self.logits.shape[1:3]) if self.valid is None else self.valid & kept
+        return dataclasses.replace(
+            self,
+            logits=torch.where(kept[..., None], self.logits, 0.0),
+            boxes=torch.where(kept[..., None], self.boxes, 0.5),
+            iou=None if self.iou is None else torch.where(kept, self.iou, 0.0),
+            valid=valid,
+        )
 
 
 @dataclass

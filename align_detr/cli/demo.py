@@ -53,7 +53,8 @@ def draw(cfg: "DictConfig", folder: Path) -> Path:
     figures = folder / "figures"
     figures.mkdir(parents=True, exist_ok=True)
     names = MetadataCatalog.get(cfg.dataloader.test.dataset).thing_classes
-    draw_detections(load_trained(cfg), held_out(cfg, count=18), names, figures / "predictions.png")
+    model, _ = load_trained(cfg)
+    draw_detections(model, held_out(cfg, count=18), names, figures / "predictions.png")
     draw_curves(folder / "metrics.json", figures / "curves.png")
     return figures
 
@@ -62,6 +63,7 @@ def held_out(cfg: "DictConfig", count: int) -> list[dict[str, Any]]:
     """The first `count` test images as the model takes them, with `truth`: (absolute xyxy box, class) pairs in the
     image's pixels.
     """
+    import numpy as np
     from detectron2.config import instantiate
     from detectron2.structures import BoxMode
 
@@ -72,17 +74,9 @@ def held_out(cfg: "DictConfig", count: int) -> list[dict[str, Any]]:
     for record in load_dataset(cfg.dataloader.test.dataset)[:count]:
         mapped = mapper(record)
         height, width = mapped["image"].shape[-2:]
-        scale = (width / record["width"], height / record["height"]) * 2
-        truth = [
-            (
-                [
-                    x * s
-                    for x, s in zip(BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS), scale, strict=True)
-                ],
-                a["category_id"],
-            )
-            for a in record["annotations"]
-        ]
+        scale = np.tile([width / record["width"], height / record["height"]], 2)
+        boxes = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) * scale for a in record["annotations"]]
+        truth = list(zip(boxes, (a["category_id"] for a in record["annotations"]), strict=True))
         records.append({**mapped, "height": height, "width": width, "truth": truth})
     return records
 

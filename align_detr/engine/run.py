@@ -99,16 +99,15 @@ def train(cfg: DictConfig, *, resume: bool = False) -> Mapping[str, Any]:
     return results
 
 
-def evaluate_only(cfg: DictConfig, *, checkpoint: str = "") -> Mapping[str, Any]:
-    """Evaluate `checkpoint`, else the newest of the output folder, else `train.init_checkpoint`; return the results.
+def load_trained(cfg: DictConfig, *, checkpoint: str = "") -> tuple[nn.Module, int]:
+    """Build the model with the weights of `checkpoint`, else the newest of the output folder, else of
+    `train.init_checkpoint`; return it with the number of iterations it was trained for (0: not known).
 
     That order because a config's init_checkpoint is often a backbone to start training from; a file that lacks
-    parameters of the model is refused.
-    With `train.ema.enabled` the averaged weights are evaluated where the checkpoint has them. One line of results is
-    appended to metrics.json. Raises ConfigError if there is no checkpoint, or an incomplete one.
+    parameters of the model is refused. With `train.ema.enabled` the weights are the averaged ones where the checkpoint
+    has them. Raises ConfigError if there is no checkpoint, or an incomplete one.
     """
     model = build_model(cfg)
-    _check_classes(model, dataset_names(cfg.dataloader.test))
     ema = ModelEMA(model, decay=cfg.train.ema.decay) if cfg.train.ema.enabled else None
     checkpointer = _checkpointer(cfg, model, ema)
     path = checkpoint or checkpointer.last_checkpoint() or cfg.train.init_checkpoint
@@ -125,11 +124,19 @@ def evaluate_only(cfg: DictConfig, *, checkpoint: str = "") -> Mapping[str, Any]
             "set train.init_checkpoint to a whole model."
         )
     if ema is not None and ema.num_updates == 0:
-        logger.warning("%s has no averaged weights: evaluating its plain ones although train.ema.enabled is set.", path)
-    logger.info("Evaluating the %sweights of %s.", "averaged " if ema is not None and ema.num_updates else "", path)
-    results = evaluate(cfg, ema.module if ema is not None and ema.num_updates else model)
+        logger.warning("%s has no averaged weights: taking its plain ones although train.ema.enabled is set.", path)
+    averaged = ema is not None and ema.num_updates > 0
+    logger.info("Loaded the %sweights of %s.", "averaged " if averaged else "", path)
+    iteration = state.get("trainer", {}).get("iteration", state.get("iteration", -1)) + 1
+    return ema.module if averaged else model, iteration
+
+
+def evaluate_only(cfg: DictConfig, *, checkpoint: str = "") -> Mapping[str, Any]:
+    """Evaluate what `load_trained` loads; return the results and append them to metrics.json as one line."""
+    model, iteration = load_trained(cfg, checkpoint=checkpoint)
+    _check_classes(model, dataset_names(cfg.dataloader.test))
+    results = evaluate(cfg, model)
     if comm.is_main_process():
-        iteration = state.get("trainer", {}).get("iteration", state.get("iteration", -1)) + 1
         logger.info("Results appended to %s.", append_results(cfg.train.output_dir, iteration, results))
     return results
 

@@ -71,7 +71,7 @@ def _grid(count: int, columns: int) -> tuple[Any, Sequence[Any]]:
     from matplotlib.figure import Figure
 
     rows = -(-count // columns)
-    figure = Figure(figsize=(2.6 * columns, 2.6 * rows + 0.4))
+    figure = Figure(figsize=(2.4 * columns, 2.4 * rows + 0.4), layout="constrained")
     axes = np.atleast_1d(figure.subplots(rows, columns)).ravel()
     for axis in axes:
         axis.axis("off")

@@ -6,8 +6,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from align_detr.errors import ConfigError
 from align_detr.modeling.losses.base import SetLoss
-from align_detr.structures import Predictions, Targets
+from align_detr.structures import Match, Predictions, Targets
 
 
 class SetCriterion(nn.Module):
@@ -15,31 +16,75 @@ class SetCriterion(nn.Module):
 
     The last row of set `main` is reported as `loss_<name>`, row i before it as `loss_<name>_<i>`; other sets add their
     name: `loss_<name>_dn_<i>`, `loss_<name>_enc`. The names depend on the sets and losses alone, never on the data:
-    detectron2 reads rank 0's names from every rank. `set_weights[set]` multiplies all losses of a set (1 where it is
-    not named).
+    detectron2 reads rank 0's names from every rank. A set that has nothing to say this time, such as denoising without
+    any target, is passed with Q = 0 queries and `Match.empty`; its losses are then 0.
+
+    `weighting` gives the pairs of every solved set their weights (see `PrimeSampleWeighting`); known matches keep
+    theirs. `set_weights[set]` multiplies all losses of a set (1 where it is not named).
     """
 
     def __init__(
-        self, *, matcher: nn.Module, losses: Sequence[SetLoss], set_weights: Mapping[str, float] | None = None
+        self,
+        *,
+        matcher: nn.Module,
+        losses: Sequence[SetLoss],
+        weighting: nn.Module | None = None,
+        set_weights: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
         self.matcher = matcher
         self.losses = nn.ModuleList(losses)
+        self.weighting = weighting
         self.set_weights = dict(set_weights or {})
+        names = [loss.name for loss in losses]
+        for name in names:
+            if names.count(name) > 1:
+                raise ConfigError(
+                    f"criterion.losses has two losses of the name '{name}': give one of them another name"
+                )
 
     def forward(self, sets: Mapping[str, Predictions], targets: Targets) -> dict[str, Tensor]:
         """Weighted 0-d losses by name; their sum is what is minimised."""
+        self._check_set_weights(sets)
         with torch.autocast(targets.boxes.device.type, enabled=False):
             sets = {name: preds.float() for name, preds in sets.items()}
             matches = self.matcher(sets, targets)
-            num_boxes = mean_over_ranks(sum(targets.counts), targets.boxes.device)
+            skipped = {image for match in matches.values() for image in match.skipped}
+            if skipped:
+                sets = {name: preds.without_images(sorted(skipped)) for name, preds in sets.items()}
+            count = sum(n for image, n in enumerate(targets.counts) if image not in skipped)
+            num_boxes = mean_over_ranks(count, targets.boxes.device)
             losses = {}
             for name, preds in sets.items():
-                for loss in self.losses:
-                    rows = loss(preds, targets, matches[name], num_boxes * preds.scale)
-                    rows = rows.unflatten(0, (-1, preds.groups)).mean(1) * loss.weight * self.set_weights.get(name, 1.0)
-                    losses.update(_named_rows(f"loss_{loss.name}", name, rows, preds.logits.shape[0] // preds.groups))
+                losses.update(self._set_losses(name, preds, preds.own_targets(targets), matches[name], num_boxes))
+            self._check_losses(losses)
             return losses
+
+    def _set_losses(
+        self, name: str, preds: Predictions, targets: Targets, match: Match, num_boxes: Tensor
+    ) -> dict[str, Tensor]:
+        if self.weighting is not None and preds.match is None:
+            match = self.weighting(preds, targets, match)
+        losses, num_layers = {}, preds.logits.shape[0] // preds.groups
+        for loss in self.losses:
+            rows = loss(preds, targets, match, num_boxes * preds.scale)
+            rows = rows.view(len(rows) // preds.groups, preds.groups).mean(1)
+            rows = rows * (loss.weight * self.set_weights.get(name, 1.0))
+            losses.update(_named_rows(f"loss_{loss.name}", name, rows, num_layers))
+        return losses
+
+    def _check_losses(self, found: Mapping[str, Tensor]) -> None:
+        for loss in self.losses:
+            if not any(name.startswith(f"loss_{loss.name}") for name in found):
+                raise ConfigError(
+                    f"no prediction set has what the loss '{loss.name}' needs: remove it from the criterion"
+                )
+
+    def _check_set_weights(self, sets: Mapping[str, Predictions]) -> None:
+        for name in self.set_weights:
+            if name not in sets:
+                known = ", ".join(sets)
+                raise ConfigError(f"criterion.set_weights names the set '{name}', but the model predicts {known}")
 
 
 def mean_over_ranks(count: int, device: torch.device) -> Tensor:

@@ -2,171 +2,238 @@
 one copy back.
 """
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
+from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
-from align_detr.layers.boxes import cxcywh_to_xyxy, pairwise_giou
+from align_detr.errors import ConfigError
+from align_detr.modeling.assignment import assign
+from align_detr.modeling.costs import Cost, FocalCost, GIoUCost, L1Cost, PositionModulatedCost, SoftmaxCost
 from align_detr.structures import Match, Predictions, Targets
 
+__all__ = [
+    "Cost",
+    "FocalCost",
+    "GIoUCost",
+    "HungarianMatcher",
+    "L1Cost",
+    "PositionModulatedCost",
+    "SoftmaxCost",
+]
 
-class Cost(nn.Module):
-    """One term of the matching cost: (preds, targets) -> (R, B, Q, T), small where a query suits a target; `weight`
-    multiplies it.
-    """
+FORBIDDEN = 1e6  # what a pair that may not be matched costs more; no sum of the costs here comes near half of it
+CACHED_PAIRS = 2**16  # pairs whose cost a CPU computes at a time, so that the intermediate values stay in its cache
 
-    def __init__(self, *, weight: float) -> None:
-        super().__init__()
-        self.weight = weight
-
-    def forward(self, preds: Predictions, targets: Targets) -> Tensor:
-        raise NotImplementedError
-
-
-class SoftmaxCost(Cost):
-    """Minus the softmax probability of the target's class (DETR, equation 1)."""
-
-    def forward(self, preds: Predictions, targets: Targets) -> Tensor:
-        """(R, B, Q, T) in [-1, 0]."""
-        return -_of_target_class(preds.logits.softmax(-1), targets)
-
-
-class FocalCost(Cost):
-    """Focal loss of the target's class as a positive, less that as a negative (Deformable-DETR, section A.3), on
-    probabilities p = sigmoid(logit):
-
-    alpha (1 - p)^gamma (-log(p + 1e-8)) - (1 - alpha) p^gamma (-log(1 - p + 1e-8)).
-    """
-
-    def __init__(self, *, weight: float, alpha: float = 0.25, gamma: float = 2.0) -> None:
-        super().__init__(weight=weight)
-        self.alpha = alpha
-        self.gamma = gamma
-
-    def forward(self, preds: Predictions, targets: Targets) -> Tensor:
-        """(R, B, Q, T)."""
-        p = preds.logits.sigmoid()
-        positive = self.alpha * (1 - p) ** self.gamma * -(p + 1e-8).log()
-        negative = (1 - self.alpha) * p**self.gamma * -(1 - p + 1e-8).log()
-        return _of_target_class(positive - negative, targets)
-
-
-class L1Cost(Cost):
-    """Sum of the absolute differences of the four normalised cxcywh numbers (DETR, equation 9)."""
-
-    def forward(self, preds: Predictions, targets: Targets) -> Tensor:
-        """(R, B, Q, T)."""
-        return (preds.boxes[..., :, None, :] - targets.boxes[:, None]).abs().sum(-1)
-
-
-class GIoUCost(Cost):
-    """Minus the generalised IoU (DETR, equation 10); `eps` as in `align_detr.layers.boxes.box_iou`."""
-
-    def __init__(self, *, weight: float, eps: float = 0.0) -> None:
-        super().__init__(weight=weight)
-        self.eps = eps
-
-    def forward(self, preds: Predictions, targets: Targets) -> Tensor:
-        """(R, B, Q, T) in [-1, 1]."""
-        return -pairwise_giou(cxcywh_to_xyxy(preds.boxes), cxcywh_to_xyxy(targets.boxes), self.eps)
+logger = logging.getLogger(__name__)
 
 
 class HungarianMatcher(nn.Module):
     """The cheapest assignment of targets to queries in every row and image (DETR, equation 1).
 
-    `costs` are summed with their weights. `copies[set]` repeats each target: a number for all rows, or one a row
-    (Align-DETR, section 3.4); it is bounded image by image to max(1, min(k, Q // (2 n))) for n targets, so that at most
-    half of the queries are taken by copies, the order of the images plays no part, and no image goes without matches.
-    More targets than queries leave the costliest targets unmatched.
+    `costs` are summed with their weights. `copies[set]` repeats each target: a number for all rows, or one a decoder
+    layer, which its query groups share (Align-DETR, section 3.4); it is bounded image by image to
+    max(1, min(k, Q // (2 n))) for n targets, so that at most half of the queries are taken by copies, the order of the
+    images plays no part, and no image goes without matches. More targets than queries leave the costliest unmatched.
+
+    `on_nonfinite`, for an image with a prediction, of any set, or a cost that is NaN or infinite: "raise" raises
+    ValueError with set, layer, image and query; "skip" leaves the image out of the step. It then has no pair in any
+    set, is named in `Match.skipped`, which the criterion obeys, and is counted as `skipped_images` in detectron2's
+    event storage and in a warning.
     """
 
-    def __init__(self, *, costs: Sequence[Cost], copies: Mapping[str, int | Sequence[int]] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        costs: Sequence[Cost],
+        copies: Mapping[str, int | Sequence[int]] | None = None,
+        on_nonfinite: str = "raise",
+    ) -> None:
         super().__init__()
+        if on_nonfinite not in ("raise", "skip"):
+            raise ConfigError(f'matcher.on_nonfinite is "{on_nonfinite}", but only "raise" and "skip" are known')
         self.costs = nn.ModuleList(costs)
         self.copies = {name: k if isinstance(k, int) else list(k) for name, k in (copies or {}).items()}
+        self.on_nonfinite = on_nonfinite
 
     @torch.no_grad()
     def forward(self, sets: Mapping[str, Predictions], targets: Targets) -> dict[str, Match]:
-        """A match for every set; sets that know theirs keep it. Raises ValueError where a cost is not finite, naming
-        set, layer, image and query.
-        """
+        """A match for every set; sets that know theirs keep it."""
+        _check_names(self.copies, sets)
         unsolved = {name: preds for name, preds in sets.items() if preds.match is None}
-        costs = {name: self.cost(preds, targets) for name, preds in unsolved.items()}
-        host = _copy_to_host(list(costs.values()))
-        rows = [self._solve(name, cost, targets.counts) for name, cost in zip(costs, host, strict=True)]
-        found = _copy_to_device(rows, targets.labels.device)
-        solved = dict(zip(costs, found, strict=True))
-        return {name: solved[name] if preds.match is None else preds.match for name, preds in sets.items()}
+        costs = {name: self.own_costs(preds, targets) for name, preds in unsolved.items()}
+        probes = [_probe(preds, costs.get(name), targets.counts) for name, preds in sets.items()]
+        host = _copy_to_host([*costs.values(), *probes])
+        skipped = self._nonfinite_images(sets, host[len(costs) :])
+        counts = [0 if image in skipped else n for image, n in enumerate(targets.counts)]
+        pairs = [
+            self._solve(name, preds, cost, targets.counts, counts)
+            for (name, preds), cost in zip(unsolved.items(), host, strict=False)
+        ]
+        solved = dict(zip(unsolved, _copy_to_device(pairs, targets.labels.device, skipped), strict=True))
+        return {name: solved[name] if name in solved else _known(preds.match, skipped) for name, preds in sets.items()}
 
     def cost(self, preds: Predictions, targets: Targets) -> Tensor:
         """Weighted sum of all costs, (R, B, Q, T) float32 whatever autocast says; pairs that may not be matched cost
-        1e6 more.
+        1e6 more. A class-agnostic set knows the label 0 only.
         """
         with torch.autocast(preds.boxes.device.type, enabled=False):
-            preds = preds.float()
+            preds, targets = preds.float(), preds.own_targets(targets)
             total = sum(cost.weight * cost(preds, targets) for cost in self.costs)
             if preds.valid is not None:
-                total = total + 1e6 * (~preds.valid)[None, :, :, None]
+                total = total + FORBIDDEN * (~preds.valid)[None, :, :, None]
             if preds.allowed is not None:
-                total = total + 1e6 * (~preds.allowed)[None]
+                total = total + FORBIDDEN * (~preds.allowed)[None]
             return total
 
-    def _solve(self, name: str, cost: np.ndarray, counts: Sequence[int]) -> np.ndarray:
-        """cost (R, B, Q, T) -> (4, M): row, image, query, target of every pair, ordered by row, image and query."""
+    def own_costs(self, preds: Predictions, targets: Targets) -> Tensor:
+        """The cost of each target, of all images after one another, with the queries of its own image: (R, N, Q) for
+        N = sum of the counts.
+        """
+        rows, _, queries, _ = preds.boxes.shape
+        if preds.boxes.device.type == "cpu":
+            own = preds.boxes.new_empty(rows, sum(targets.counts), queries)
+            for chunk, row, target in _cached_chunks(preds, targets):
+                own[row, target] = self.cost(*chunk)[:, 0].transpose(-1, -2)
+            return own
+        image, target = _places(targets.counts)
+        index = torch.from_numpy(np.stack([image, target])).to(preds.boxes.device, non_blocking=True)
+        return self.cost(preds, targets).transpose(-1, -2)[:, index[0], index[1]]
+
+    def _nonfinite_images(self, sets: Mapping[str, Predictions], probes: Sequence[np.ndarray]) -> tuple[int, ...]:
+        """The images with a value that is not finite. Raises, or counts and warns, as `on_nonfinite` says."""
+        found = set()
+        for (name, preds), probe in zip(sets.items(), probes, strict=True):
+            bad = ~np.isfinite(probe)
+            if bad.any():
+                where = _first(name, preds, bad)
+                if self.on_nonfinite == "raise":
+                    raise ValueError(
+                        f"a prediction or its matching cost is not finite: {where} is the first; lower the learning "
+                        "rate, or look for the first layer whose output is not finite"
+                    )
+                logger.warning("a prediction is not finite: %s is the first; the image is left out of this step", where)
+                found.update(np.unique(np.nonzero(bad)[1]).tolist())
+        if self.on_nonfinite == "skip":
+            _log_scalar("skipped_images", len(found))
+        return tuple(sorted(found))
+
+    def _solve(
+        self, name: str, preds: Predictions, cost: np.ndarray, widths: Sequence[int], counts: Sequence[int]
+    ) -> np.ndarray:
+        """cost (R, N, Q), `widths` of its images -> (4, M): row, image, query, target of every pair of the images with
+        `counts` targets to be matched, ordered by row, image and query.
+        """
+        num_rows, _, num_queries = cost.shape
         copies = self.copies.get(name, 1)
-        num_rows, _, num_queries, _ = cost.shape
-        copies = [copies] * num_rows if isinstance(copies, int) else copies
-        if len(copies) != num_rows:
-            raise ValueError(
-                f"matcher.copies of set '{name}' names {len(copies)} rows, but the model predicts {num_rows}: "
-                "give one number for each"
+        copies = [copies] * (num_rows // preds.groups) if isinstance(copies, int) else copies
+        if len(copies) * preds.groups != num_rows:
+            raise ConfigError(
+                f"matcher.copies of set '{name}' names {len(copies)} layers, but the model predicts "
+                f"{num_rows // preds.groups}: give one number for each"
             )
-        pairs = [np.empty((4, 0), np.int64)]
+        starts = np.cumsum([0, *widths])
+        restricted = preds.valid is not None or preds.allowed is not None
+        found, lengths = [], np.zeros((num_rows, len(counts)), np.int64)
         for row in range(num_rows):
             for image, n in enumerate(counts):
                 if n:
-                    block = cost[row, image, :, :n]
-                    _check_finite(block, name, row, image)
-                    k = max(1, min(copies[row], num_queries // (2 * n)))
-                    query, target = linear_sum_assignment(np.tile(block, k) if k > 1 else block)
-                    kept = (
-                        block[query, target % n] < 5e5
-                    )  # a pair that may not be matched is left out, even where nothing else was free
-                    query, target = query[kept], target[kept] % n
-                    pairs.append(np.stack([np.full_like(query, row), np.full_like(query, image), query, target]))
-        return np.concatenate(pairs, axis=1)
+                    block = cost[row, starts[image] : starts[image] + n]
+                    query, target = assign(block, max(1, min(copies[row // preds.groups], num_queries // (2 * n))))
+                    if restricted:  # a forbidden pair is left out, even where nothing else was free
+                        kept = block[target, query] < FORBIDDEN / 2
+                        query, target = query[kept], target[kept]
+                    found.append((query, target))
+                    lengths[row, image] = len(query)
+        place = np.repeat(np.stack(np.divmod(np.arange(lengths.size), max(1, len(counts)))), lengths.ravel(), axis=1)
+        return np.concatenate([place, np.concatenate([np.empty((2, 0), np.int64), *map(np.stack, found)], axis=1)])
 
 
-def _of_target_class(values: Tensor, targets: Targets) -> Tensor:
-    """values (R, B, Q, K) -> (R, B, Q, T): each target's class."""
-    rows, _, queries, _ = values.shape
-    return values.gather(-1, targets.labels[None, :, None].expand(rows, -1, queries, -1))
+def _check_names(copies: Mapping[str, object], sets: Mapping[str, Predictions]) -> None:
+    for name in copies:
+        if name not in sets:
+            raise ConfigError(f"matcher.copies names the set '{name}', but the model predicts {', '.join(sets)}")
 
 
-def _check_finite(block: np.ndarray, name: str, row: int, image: int) -> None:
-    if not np.isfinite(block).all():
-        query = int((~np.isfinite(block)).any(axis=1).argmax())
-        raise ValueError(
-            f"a matching cost is not finite: set '{name}', layer {row}, image {image} of the batch, query {query} is "
-            "the first; the model predicts NaN or infinity there: lower the learning rate, or look for the first layer "
-            "whose output is not finite"
-        )
+def _cached_chunks(preds: Predictions, targets: Targets) -> Iterator[tuple[tuple[Predictions, Targets], slice, slice]]:
+    """Parts of one image and some rows, without padding: their predictions and targets, and the place in (R, N, Q)."""
+    rows, _, queries, _ = preds.boxes.shape
+    start = 0
+    for image, n in enumerate(targets.counts):
+        own = slice(image, image + 1)
+        truth = Targets(labels=targets.labels[own, :n], boxes=targets.boxes[own, :n], counts=[n])
+        step = max(1, CACHED_PAIRS // max(1, n * queries))
+        for row in range(0, rows if n else 0, step):
+            part = dataclasses.replace(
+                preds,
+                logits=preds.logits[row : row + step, own],
+                boxes=preds.boxes[row : row + step, own],
+                iou=None if preds.iou is None else preds.iou[row : row + step, own],
+                valid=None if preds.valid is None else preds.valid[own],
+                allowed=None if preds.allowed is None else preds.allowed[own, :, :n],
+            )
+            yield (part, truth), slice(row, row + step), slice(start, start + n)
+        start += n
 
 
-def _copy_to_host(costs: Sequence[Tensor]) -> list[np.ndarray]:
-    """All cost tensors in one copy: the only time in a training step that the host waits for the device."""
-    if not costs:
+def _places(counts: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Image and place in it of each target, (N,) each."""
+    image = np.repeat(np.arange(len(counts)), counts)
+    return image, np.arange(len(image)) - np.repeat(np.cumsum([0, *counts])[:-1], counts)
+
+
+def _probe(preds: Predictions, own_cost: Tensor | None, counts: Sequence[int]) -> Tensor:
+    """(R, B, Q), finite where the query's logits, box and costs are: sums, as those keep NaN and infinity."""
+    probe = preds.logits.float().sum(-1) + preds.boxes.float().sum(-1)
+    if preds.iou is not None:
+        probe = probe + preds.iou
+    if own_cost is not None:
+        image = torch.from_numpy(_places(counts)[0]).to(probe.device, non_blocking=True)
+        probe = probe.index_add(1, image, own_cost)
+    return probe
+
+
+def _first(name: str, preds: Predictions, bad: np.ndarray) -> str:
+    row, image, query = (int(x) for x in np.unravel_index(bad.argmax(), bad.shape))
+    layer, group = divmod(row, preds.groups)
+    group_text = f", group {group}" if preds.groups > 1 else ""
+    return f"set '{name}', layer {layer}{group_text}, image {image} of the batch, query {query}"
+
+
+def _known(match: Match, skipped: tuple[int, ...]) -> Match:
+    """A match that was known beforehand, without the skipped images. Only where there are any does this ask the device
+    how many pairs are left.
+    """
+    if not skipped:
+        return match
+    kept = torch.isin(match.image, torch.tensor(skipped, device=match.image.device), invert=True)
+    weight = None if match.weight is None else match.weight[kept]
+    return Match(match.row[kept], match.image[kept], match.query[kept], match.target[kept], weight, skipped)
+
+
+def _log_scalar(name: str, value: float) -> None:
+    try:
+        storage = get_event_storage()
+    except (AssertionError, IndexError):  # outside of a training loop there is none
+        return
+    storage.put_scalar(name, value, smoothing_hint=False)
+
+
+def _copy_to_host(tensors: Sequence[Tensor]) -> list[np.ndarray]:
+    """All tensors in one copy: the only time in a training step that the host waits for the device."""
+    if not tensors:
         return []
-    flat = torch.cat([cost.flatten() for cost in costs]).cpu().numpy()
-    parts = np.split(flat, np.cumsum([cost.numel() for cost in costs])[:-1])
-    return [part.reshape(cost.shape) for part, cost in zip(parts, costs, strict=True)]
+    flat = torch.cat([x.flatten() for x in tensors]).cpu().numpy()
+    parts = np.split(flat, np.cumsum([x.numel() for x in tensors])[:-1])
+    return [part.reshape(x.shape) for part, x in zip(parts, tensors, strict=True)]
 
 
-def _copy_to_device(pairs: Sequence[np.ndarray], device: torch.device) -> list[Match]:
+def _copy_to_device(pairs: Sequence[np.ndarray], device: torch.device, skipped: tuple[int, ...]) -> list[Match]:
     if not pairs:
         return []
     indices = torch.from_numpy(np.concatenate(pairs, axis=1)).to(device, non_blocking=True)
-    return [Match(*part) for part in indices.split([p.shape[1] for p in pairs], dim=1)]
+    return [Match(*part, skipped=skipped) for part in indices.split([p.shape[1] for p in pairs], dim=1)]

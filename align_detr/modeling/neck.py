@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from align_detr.errors import ConfigError
 from align_detr.structures import Memory
 
 
@@ -39,6 +40,11 @@ class SingleScaleNeck(nn.Module):
         """features[in_feature] (B, in_channels, h, w) of a batch padded to `padded_size`; sizes are (height, width) in
         pixels.
         """
+        if self.in_feature not in features:
+            raise ConfigError(
+                f"model.neck.in_feature is '{self.in_feature}', but the backbone gives {', '.join(features)}: "
+                "set it to one of these, or add it to model.backbone.out_features"
+            )
         x = self.projection(features[self.in_feature])
         shape = (x.shape[-2], x.shape[-1])
         valid = [valid_size(size, padded_size, shape) for size in image_sizes]

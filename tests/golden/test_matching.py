@@ -1,7 +1,9 @@
-"""One-to-one matching against the recorded costs and assignments."""
+"""Matching against the recorded costs and assignments."""
 
 import re
+from itertools import permutations
 
+import pytest
 import torch
 from golden_files import Fixture, fixtures
 from torch.testing import assert_close
@@ -9,8 +11,10 @@ from torch.testing import assert_close
 from align_detr.modeling.matcher import FocalCost, GIoUCost, HungarianMatcher, L1Cost, SoftmaxCost
 from align_detr.structures import Match, Predictions
 
+Pairs = list[set[tuple[int, int]]]
 
-def pairs_by_image(match: Match, images: int) -> list[set[tuple[int, int]]]:
+
+def pairs_by_image(match: Match, images: int) -> Pairs:
     """(query, target) pairs of each image of a match with one row."""
     found = list(zip(match.image.tolist(), match.query.tolist(), match.target.tolist(), strict=True))
     return [{(q, t) for b, q, t in found if b == image} for image in range(images)]
@@ -21,14 +25,21 @@ def own_columns(cost: torch.Tensor, counts: list[int]) -> list[torch.Tensor]:
     return [block[b] for b, block in enumerate(cost.split(counts, dim=-1))]
 
 
+def recorded(fixture: Fixture, prefix: str) -> Pairs:
+    return [set(image) for image in fixture.indices(prefix)]
+
+
 def check(fixture: Fixture, matcher: HungarianMatcher, preds: Predictions, prefix: str) -> None:
     targets = fixture.targets()
     cost = matcher.cost(preds, targets)[0]
     for b, expected in enumerate(own_columns(fixture.output[f"{prefix}cost"], targets.counts)):
         assert_close(cost[b, :, : targets.counts[b]], expected, atol=1e-5, rtol=0)
     match = matcher({"main": preds}, targets)["main"]
-    recorded = fixture.indices(prefix)
-    assert pairs_by_image(match, len(targets.counts)) == [set(image) for image in recorded]
+    assert pairs_by_image(match, len(targets.counts)) == recorded(fixture, prefix)
+
+
+def focal_matcher(**kwargs) -> HungarianMatcher:
+    return HungarianMatcher(costs=[FocalCost(weight=2.0), L1Cost(weight=5.0), GIoUCost(weight=2.0, eps=1e-6)], **kwargs)
 
 
 @fixtures("match_detr_*")
@@ -47,6 +58,91 @@ def test_softmax_matching(fixture: Fixture) -> None:
 @fixtures("match_focal_*")
 def test_focal_matching(fixture: Fixture) -> None:
     preds = Predictions(logits=fixture.input["pred_logits"][None], boxes=fixture.input["pred_boxes"][None])
-    matcher = HungarianMatcher(costs=[FocalCost(weight=2.0), L1Cost(weight=5.0), GIoUCost(weight=2.0, eps=1e-6)])
     fixture.output["focal/cost"] = fixture.output["cost"]
-    check(fixture, matcher, preds, "focal/")
+    check(fixture, focal_matcher(), preds, "focal/")
+
+
+@fixtures("match_focal_*")
+@pytest.mark.parametrize("copies", [1, 2, 3])
+def test_mixed_matching(fixture: Fixture, copies: int) -> None:
+    """The recorded copies where the reference's cap, which later images inherit, is ours; elsewhere the best
+    assignment with each image's own cap.
+    """
+    preds = Predictions(logits=fixture.input["pred_logits"][None], boxes=fixture.input["pred_boxes"][None])
+    targets, matcher = fixture.targets(), focal_matcher(copies={"main": copies})
+    queries = preds.logits.shape[2]
+    ours = pairs_by_image(matcher({"main": preds}, targets)["main"], len(targets.counts))
+    own_caps = [max(1, min(copies, queries // (2 * n))) if n else 0 for n in targets.counts]
+    if [len(pairs) for pairs in recorded(fixture, f"mixed_k{copies}/")] == [
+        k * n for k, n in zip(own_caps, targets.counts, strict=True)
+    ]:
+        assert ours == recorded(fixture, f"mixed_k{copies}/")
+        return
+    if copies == 1:
+        assert ours == recorded(fixture, "focal/")
+    cost = matcher.cost(preds, targets)[0]
+    for b, (n, k) in enumerate(zip(targets.counts, own_caps, strict=True)):
+        per_target = torch.tensor([t for _, t in ours[b]], dtype=torch.int64).bincount(minlength=n)
+        if n * k <= queries:
+            assert per_target.tolist() == [k] * n
+        check_optimal(cost[b, :, :n], ours[b])
+
+
+def check_optimal(cost: torch.Tensor, pairs: set[tuple[int, int]]) -> None:
+    """No cheaper assignment with as many queries for each target exists: it would differ by a cycle or a chain that
+    passes queries from target to target. Their cheapest is a shortest path, found by trying all (Floyd and Warshall).
+    """
+    queries, n = cost.shape
+    cost = cost.double()
+    target_of = {q: t for q, t in pairs}
+    free = [q for q in range(queries) if q not in target_of]
+    # step[s, t]: target s gives its query up to target t, and must find another
+    step = torch.full((n + 1, n + 1), float("inf"), dtype=torch.float64)
+    for q, s in target_of.items():
+        for t in range(n):
+            if s != t:
+                step[s, t] = min(step[s, t], cost[q, t] - cost[q, s])
+    for t in range(n):
+        # a free query takes the place of another of t's: node n stands for the free queries
+        if free:
+            step[n, t] = cost[free, t].min()
+        own = [cost[q, t] for q, s in target_of.items() if s == t]
+        if own:
+            step[t, n] = -max(own)
+        elif len(target_of) == queries:
+            # an unmatched target may take any query, whose target then goes without
+            step[t, n] = 0.0
+    for middle in range(n + 1):
+        step = torch.minimum(step, step[:, middle, None] + step[None, middle])
+    assert step.diagonal().min() >= -1e-6
+
+
+@fixtures("match_focal_*")
+def test_mixed_matching_of_few_targets_is_exhaustively_optimal(fixture: Fixture) -> None:
+    """Two copies of at most two targets, among ten queries, against every possibility."""
+    targets = fixture.targets()
+    targets.counts = [min(2, n) for n in targets.counts]
+    preds = Predictions(
+        logits=fixture.input["pred_logits"][None, :, :10], boxes=fixture.input["pred_boxes"][None, :, :10]
+    )
+    matcher = focal_matcher(copies={"main": 2})
+    ours = pairs_by_image(matcher({"main": preds}, targets)["main"], len(targets.counts))
+    cost = matcher.cost(preds, targets)[0]
+    for b, n in enumerate(targets.counts):
+        best = min(
+            permutations(range(10), 2 * n),
+            key=lambda queries: sum(cost[b, q, i // 2].item() for i, q in enumerate(queries)),
+        )
+        assert ours[b] == {(q, i // 2) for i, q in enumerate(best)}
+
+
+@fixtures("match_group*")
+def test_group_matching(fixture: Fixture) -> None:
+    groups, size = fixture.meta["group_nums"], fixture.meta["queries_per_group"]
+    logits, boxes = (
+        fixture.input[f"pred_{x}"].unflatten(1, (groups, size)).transpose(0, 1) for x in ("logits", "boxes")
+    )
+    targets = fixture.targets()
+    match = focal_matcher()({"main": Predictions(logits=logits, boxes=boxes, groups=groups)}, targets)["main"]
+    match.query = match.query + size * match.row
+    assert pairs_by_image(match, len(targets.counts)) == recorded(fixture, "")

@@ -1,8 +1,53 @@
-"""Losses on matched sets: each a formula in float32 on logits or boxes, one value a row."""
+"""Losses on matched sets: each a formula in float32 on logits or boxes, one value a row. docs/losses.md lists them."""
 
+from align_detr.modeling.losses.align import (
+    AlignLoss,
+    EqualGapLoss,
+    GapPositiveLoss,
+    IABCELoss,
+    MuSuLoss,
+    QualityPositiveLoss,
+    TOODLoss,
+    UnitPositiveLoss,
+)
 from align_detr.modeling.losses.base import SetLoss
+from align_detr.modeling.losses.binary import BinaryLoss, SigmoidFocalLoss
 from align_detr.modeling.losses.boxes import GIoULoss, L1Loss
 from align_detr.modeling.losses.classification import SoftmaxCrossEntropy
 from align_detr.modeling.losses.diagnostics import cardinality_error, class_error
+from align_detr.modeling.losses.iou_aware import (
+    MatchabilityAwareLoss,
+    PositionSupervisedLoss,
+    QualityFocalLoss,
+    VariFocalLoss,
+    rescaled_squares,
+)
+from align_detr.modeling.losses.iou_branch import FusedPostprocess, IoUBranchLoss
+from align_detr.modeling.losses.quality import alignment_quality
 
-__all__ = ["GIoULoss", "L1Loss", "SetLoss", "SoftmaxCrossEntropy", "cardinality_error", "class_error"]
+__all__ = [
+    "AlignLoss",
+    "BinaryLoss",
+    "EqualGapLoss",
+    "FusedPostprocess",
+    "GIoULoss",
+    "GapPositiveLoss",
+    "IABCELoss",
+    "IoUBranchLoss",
+    "L1Loss",
+    "MatchabilityAwareLoss",
+    "MuSuLoss",
+    "PositionSupervisedLoss",
+    "QualityFocalLoss",
+    "QualityPositiveLoss",
+    "SetLoss",
+    "SigmoidFocalLoss",
+    "SoftmaxCrossEntropy",
+    "TOODLoss",
+    "UnitPositiveLoss",
+    "VariFocalLoss",
+    "alignment_quality",
+    "cardinality_error",
+    "class_error",
+    "rescaled_squares",
+]

@@ -1,5 +1,6 @@
 """Losses on the classes of all queries."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -28,4 +29,5 @@ class SoftmaxCrossEntropy(SetLoss):
         if preds.valid is not None:
             weight = weight * preds.valid
         entropy = F.cross_entropy(preds.logits.flatten(0, 2), labels.flatten(), reduction="none").view_as(labels)
-        return (weight * entropy).sum((1, 2)) / weight.sum((1, 2))
+        total = weight.sum((1, 2))
+        return (weight * entropy).sum((1, 2)) / torch.where(total > 0, total, 1.0)  # no query gives 0

@@ -1,0 +1,104 @@
+"""Align-DETR's losses, and the variants that its appendix C compares.
+
+Throughout, t = max(s^alpha u^(1 - alpha), 0.01) is held constant (equation 4), and w_neg of everything that is not
+matched is s^gamma.
+"""
+
+from torch import Tensor
+
+from align_detr.modeling.losses.binary import FocusedLoss, Weight
+from align_detr.modeling.losses.quality import alignment_quality
+
+
+class QualityLoss(FocusedLoss):
+    """A loss that depends on Align-DETR's quality t; `alpha` is the share of the probability in it."""
+
+    def __init__(self, *, name: str = "class", weight: float = 1.0, alpha: float = 0.25, gamma: float = 2.0) -> None:
+        super().__init__(name=name, weight=weight, gamma=gamma)
+        self.alpha = alpha
+
+    def target(self, s: Tensor, u: Tensor, w: Weight) -> Tensor:
+        """T = w t, without gradient."""
+        return w * alignment_quality(s, u, self.alpha)
+
+
+class IABCELoss(QualityLoss):
+    """IoU-aware binary cross-entropy: BCE(s, T) with T = w t for matched queries, s^gamma BCE(s, 0) for all others
+    (Align-DETR, Cai et al. 2023, equations 4 to 6).
+    """
+
+    def positive(self, s: Tensor, u: Tensor, w: Weight) -> tuple[Weight, Weight]:
+        """T, 1 - T."""
+        target = self.target(s, u, w)
+        return target, 1 - target
+
+
+class AlignLoss(QualityLoss):
+    """|T - s|^gamma BCE(s, T) with T = w t held constant for matched queries, s^gamma BCE(s, 0) for all others.
+
+    A reading, not a copy: the authors describe the loss of the BMVC version of Align-DETR as a smooth modification of
+    IA-BCE that absorbs the focal term, and its code is not public. With gamma 0 for the matched it would be IA-BCE.
+    """
+
+    def positive(self, s: Tensor, u: Tensor, w: Weight) -> tuple[Weight, Weight]:
+        """|T - s|^gamma T, |T - s|^gamma (1 - T)."""
+        target = self.target(s, u, w)
+        focus = (target - s).abs() ** self.gamma
+        return focus * target, focus * (1 - target)
+
+
+class TOODLoss(AlignLoss):
+    """(T - s)^2 T and (T - s)^2 (1 - T): the form in which Align-DETR's table 1 lists TOOD (Feng et al. 2021,
+    equation 6), with its f(IoU, s) = t. TOOD itself takes s u^6, normalised to the largest IoU of each object.
+    """
+
+    def __init__(self, *, name: str = "class", weight: float = 1.0, alpha: float = 0.25) -> None:
+        super().__init__(name=name, weight=weight, alpha=alpha, gamma=2.0)
+
+
+class MuSuLoss(QualityLoss):
+    """(s - T)^2 T and s^2 (1 - T)^4: the form in which Align-DETR's table 1 lists mutual supervision (Gao et al. 2021),
+    with its f(IoU, s) = t; everything not matched has t = 0, hence s^2.
+    """
+
+    def __init__(self, *, name: str = "class", weight: float = 1.0, alpha: float = 0.25) -> None:
+        super().__init__(name=name, weight=weight, alpha=alpha, gamma=2.0)
+
+    def positive(self, s: Tensor, u: Tensor, w: Weight) -> tuple[Weight, Weight]:
+        """(s - T)^2 T, s^2 (1 - T)^4."""
+        target = self.target(s, u, w)
+        return (s - target) ** 2 * target, s**2 * (1 - target) ** 4
+
+
+class UnitPositiveLoss(FocusedLoss):
+    """1 and 0 (Align-DETR, table B, row 2): neither the overlap nor the focal term for matched queries."""
+
+    def positive(self, s: Tensor, u: Tensor, w: Weight) -> tuple[Weight, Weight]:
+        """w, 0."""
+        return w, 0.0
+
+
+class QualityPositiveLoss(QualityLoss):
+    """t and 0 (Align-DETR, table B, row 3): IA-BCE without its negative term."""
+
+    def positive(self, s: Tensor, u: Tensor, w: Weight) -> tuple[Weight, Weight]:
+        """T, 0."""
+        return self.target(s, u, w), 0.0
+
+
+class EqualGapLoss(QualityLoss):
+    """(t - s)^2 for both terms (Align-DETR, table B, row 4)."""
+
+    def positive(self, s: Tensor, u: Tensor, w: Weight) -> tuple[Weight, Weight]:
+        """(T - s)^2, (T - s)^2."""
+        gap = (self.target(s, u, w) - s) ** 2
+        return gap, gap
+
+
+class GapPositiveLoss(QualityLoss):
+    """(t - s)^2 and (1 - t) s^2 (Align-DETR, table B, row 5)."""
+
+    def positive(self, s: Tensor, u: Tensor, w: Weight) -> tuple[Weight, Weight]:
+        """(T - s)^2, (1 - T) s^2."""
+        target = self.target(s, u, w)
+        return (target - s) ** 2, (1 - target) * s**2

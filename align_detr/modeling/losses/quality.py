@@ -1,0 +1,28 @@
+"""How good a matched query is: its overlap with its target, and Align-DETR's quality t."""
+
+import torch
+from torch import Tensor
+
+from align_detr.layers.boxes import box_iou, cxcywh_to_xyxy
+from align_detr.structures import Match, Predictions, Targets
+
+QUALITY_FLOOR = 0.01  # as in the released code; the paper does not mention it
+
+
+@torch.no_grad()
+def matched_iou(preds: Predictions, targets: Targets, match: Match, eps: float = 1e-6) -> Tensor:
+    """IoU of each matched query's box with its target's, (M,) without gradient; `eps` as in `layers.boxes.box_iou`."""
+    return box_iou(cxcywh_to_xyxy(match.at(preds.boxes)), cxcywh_to_xyxy(match.of(targets.boxes)), eps)[0]
+
+
+def matched_logits(preds: Predictions, targets: Targets, match: Match) -> Tensor:
+    """Each matched query's logit of its target's class, (M,)."""
+    return preds.logits[match.row, match.image, match.query, match.of(targets.labels)]
+
+
+@torch.no_grad()
+def alignment_quality(s: Tensor, u: Tensor, alpha: float = 0.25) -> Tensor:
+    """t = max(s^alpha u^(1 - alpha), 0.01) of probability s and IoU u, any shape, without gradient (Align-DETR,
+    equation 4).
+    """
+    return (s**alpha * u ** (1 - alpha)).clamp(min=QUALITY_FLOOR)

@@ -1,0 +1,44 @@
+"""Weights of matched queries."""
+
+import dataclasses
+
+import torch
+from torch import Tensor, nn
+
+from align_detr.modeling.losses.quality import alignment_quality, matched_iou, matched_logits
+from align_detr.structures import Match, Predictions, Targets
+
+
+class PrimeSampleWeighting(nn.Module):
+    """exp(-r / tau) for the query of rank r = 0, 1, ... among the queries of one target in one row, by quality t, best
+    first (Align-DETR, section 3.4, equations 6 and 7).
+
+    `alpha` is the share of the probability in t (see `alignment_quality`). Queries of equal quality, frequent where
+    nothing overlaps, rank by ascending index.
+    """
+
+    def __init__(self, *, alpha: float = 0.25, tau: float = 1.5) -> None:
+        super().__init__()
+        self.alpha = alpha
+        self.tau = tau
+
+    @torch.no_grad()
+    def forward(self, preds: Predictions, targets: Targets, match: Match) -> Match:
+        """The same match with these weights, which class targets and box losses obey."""
+        s = matched_logits(preds, targets, match).float().sigmoid()
+        quality = alignment_quality(s, matched_iou(preds.float(), targets, match), self.alpha)
+        images, longest = targets.labels.shape
+        bag = (match.row * images + match.image) * longest + match.target
+        return dataclasses.replace(match, weight=torch.exp(-rank_in_bag(bag, quality, match.query) / self.tau))
+
+
+def rank_in_bag(bag: Tensor, quality: Tensor, query: Tensor) -> Tensor:
+    """How many members of its bag go before each, by descending `quality`, then by ascending `query`: (M,) each ->
+    (M,) int64. The bags may differ in size.
+    """
+    order = query.argsort(stable=True)
+    order = order[quality[order].argsort(descending=True, stable=True)]
+    order = order[bag[order].argsort(stable=True)]
+    ordered = bag[order]
+    position = torch.arange(len(bag), device=bag.device)
+    return torch.empty_like(position).index_put((order,), position - torch.searchsorted(ordered, ordered))

@@ -1,0 +1,108 @@
+"""What the README shows: its commands, its Python, the quickstart configs end to end, and the demo on a handful of images."""
+
+import json
+import logging
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.config import instantiate
+from detectron2.data import DatasetCatalog
+from paths import PROJECT
+
+from align_detr.cli import demo, train
+from align_detr.data.digits import DigitsSpec, register_digits
+from align_detr.engine.run_config import load_config
+
+README = (PROJECT / "README.md").read_text()
+
+
+@pytest.fixture(autouse=True)
+def loggers() -> Iterator[None]:
+    """Training takes over some loggers: give them back."""
+    names = ("align_detr", "detectron2", "fvcore")
+    before = [(logging.getLogger(n), list(logging.getLogger(n).handlers), logging.getLogger(n).propagate) for n in names]
+    yield
+    for logger, handlers, propagate in before:
+        logger.handlers, logger.propagate = handlers, propagate
+
+
+def metrics(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]
+
+
+def commands() -> list[str]:
+    """Every train_net.py command of the README, from code blocks and from the text."""
+    found = re.findall(r"train_net\.py ([^`#\n]+)", README)
+    assert len(found) >= 3
+    return found
+
+
+@pytest.mark.parametrize("command", commands())
+def test_arguments_of_the_readmes_commands(command: str) -> None:
+    args = train.build_parser().parse_intermixed_args(shlex.split(command))
+    cfg = load_config(args.config_file, args.overrides)
+    assert cfg.model and cfg.dataloader.train.total_batch_size > 0
+
+
+def test_configs_that_the_readme_names() -> None:
+    named = set(re.findall(r"`?([a-z_]+/[a-z0-9_]+\.py)`?", README)) - {"align_detr/config.py"}
+    assert len(named) >= 6
+    for name in named:
+        load_config(name)
+
+
+def test_python_of_the_readme() -> None:
+    namespace: dict = {}
+    snippets = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    assert snippets
+    try:
+        for snippet in snippets:
+            exec(compile(snippet, "README.md", "exec"), namespace)
+        assert instantiate(namespace["model"].head).class_embed.out_features == 3 + 1
+        assert namespace["dataloader"].train.dataset == "cells_train"
+    finally:
+        for name in ("cells_train", "cells_val"):
+            DatasetCatalog.pop(name, None)
+
+
+@pytest.mark.parametrize("name", ["coco_mini", "bccd"])
+def test_quickstart_trains_evaluates_and_resumes(name: str, data_root: Path, tmp_path: Path) -> None:
+    """The README's two quickstart commands, shortened to four iterations."""
+    options = ["--config-file", f"quickstart/{name}.py", f"train.output_dir={tmp_path}", "train.log_period=1"]
+    assert train.main([*options, "train.max_iter=4", "train.checkpointer.period=2"]) == 0
+    rows = metrics(tmp_path)
+    trained = [row for row in rows if "bbox/AP" in row][-1]
+    assert (tmp_path / "config.yaml").is_file() and all("loss_class" in row for row in rows[:3])
+
+    assert train.main([*options, "--eval-only"]) == 0
+    evaluated = metrics(tmp_path)[-1]
+    results = [key for key in trained if key.startswith("bbox/")]
+    assert results and all(evaluated[key] == pytest.approx(trained[key], abs=1e-9, nan_ok=True) for key in results)
+
+    (tmp_path / "last_checkpoint").write_text("model_0000001.pth")
+    count = len(metrics(tmp_path))
+    assert train.main([*options, "--resume", "train.max_iter=4"]) == 0
+    resumed = [row["iteration"] for row in metrics(tmp_path)[count:] if "total_loss" in row]
+    assert min(resumed) == 2, "continues after iteration 1, the last of the checkpoint"
+
+
+def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    for split in ("train", "val"):
+        register_digits(f"digits_few_{split}", DigitsSpec(split=split, num_images=16), tmp_path)
+    try:
+        sets = ["dataloader.train.dataset=digits_few_train", "dataloader.test.dataset=digits_few_val"]
+        length = ["train.max_iter=6", "train.eval_period=3", "train.log_period=2"]
+        assert demo.main([f"train.output_dir={tmp_path / 'run'}", *sets, *length]) == 0
+    finally:
+        for split in ("train", "val"):
+            DatasetCatalog.remove(f"digits_few_{split}")
+    last = capsys.readouterr().out.strip().splitlines()[-1]
+    match = re.fullmatch(r"demo: AP=([\d.]+) AP50=([\d.]+) minutes=([\d.]+) figures=(.+)", last)
+    assert match and 0 <= float(match[1]) <= 100 and 0 <= float(match[2]) <= 100
+    for picture in ("predictions.png", "curves.png"):
+        assert (Path(match[4]) / picture).read_bytes().startswith(b"\x89PNG")
+    assert torch.is_grad_enabled()
