@@ -35,22 +35,29 @@ class Targets:
     instances: list[Instances] = dataclasses.field(default_factory=list)
 
     @classmethod
-    def from_instances(cls, instances: Sequence[Instances], *, num_classes: int, device: torch.device | str) -> Targets:
+    def from_instances(
+        cls,
+        instances: Sequence[Instances],
+        *,
+        num_classes: int,
+        device: torch.device | str,
+        names: Sequence[str] | None = None,
+    ) -> Targets:
         """Pads and normalises detectron2 annotations, and moves them to `device` in one copy a tensor.
 
-        `instances[b]` has `gt_boxes` (absolute xyxy in an image of `image_size`) and `gt_classes`. Raises
-        `DatasetError` for a class outside [0, num_classes) or a box that is not finite, as long as the annotations are
-        on the host (on a device the check would synchronise).
+        `instances[b]` has `gt_boxes` (absolute xyxy in an image of `image_size`) and `gt_classes`; `names[b]` is what
+        an error calls the image. Raises `DatasetError` for a class outside [0, num_classes) or a box that is not
+        finite, as long as the annotations are on the host (on a device the check would synchronise).
         """
         counts = [len(x) for x in instances]
         longest = max([1, *counts])
-        labels = torch.zeros(len(counts), longest, dtype=torch.int64)
-        boxes = torch.full((len(counts), longest, 4), 0.5)  # padding is a harmless box inside the image
-        if any(counts) and instances[0].gt_classes.device.type != "cpu":
-            labels, boxes = labels.to(instances[0].gt_classes.device), boxes.to(instances[0].gt_classes.device)
+        source = instances[0].gt_classes.device
+        labels = torch.zeros(len(counts), longest, dtype=torch.int64, device=source)
+        boxes = torch.full((len(counts), longest, 4), 0.5, device=source)  # padding is a harmless box in the image
         for b, x in enumerate(instances):
             if counts[b]:
-                _check_annotations(x, b, num_classes)
+                if source.type == "cpu":
+                    _check_annotations(x, names[b] if names else f"number {b} of the batch", num_classes)
                 height, width = x.image_size
                 scale = boxes.new_tensor([width, height, width, height])
                 labels[b, : counts[b]] = x.gt_classes
@@ -59,20 +66,15 @@ class Targets:
         return cls(labels=labels, boxes=boxes, counts=counts, instances=list(instances))
 
 
-def _check_annotations(instances: Instances, index: int, num_classes: int) -> None:
-    classes, boxes = instances.gt_classes, instances.gt_boxes.tensor
-    if classes.device.type != "cpu":
-        return
-    low, high = int(classes.min()), int(classes.max())
+def _check_annotations(instances: Instances, name: str, num_classes: int) -> None:
+    low, high = int(instances.gt_classes.min()), int(instances.gt_classes.max())
     if low < 0 or high >= num_classes:
         raise DatasetError(
-            f"image {index} of the batch has an object of class {low if low < 0 else high}, but the model has "
-            f"{num_classes} classes (0 to {num_classes - 1}): set model.head.num_classes to the data set's number"
+            f"image {name} has an object of class {low if low < 0 else high}, but the model has {num_classes} classes "
+            f"(0 to {num_classes - 1}): set model.head.num_classes to the data set's number"
         )
-    if not bool(torch.isfinite(boxes).all()):
-        raise DatasetError(
-            f"image {index} of the batch has a box with a coordinate that is not finite: correct its annotation"
-        )
+    if not bool(torch.isfinite(instances.gt_boxes.tensor).all()):
+        raise DatasetError(f"image {name} has a box with a coordinate that is not finite: correct its annotation")
 
 
 @dataclass

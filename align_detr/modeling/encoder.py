@@ -57,6 +57,24 @@ class Encoder(nn.Module):
         return memory.with_tokens(x if self.norm is None else self.norm(x))
 
 
+class InputPositionEncoder(Encoder):
+    """The same, with the positions also added to the tokens once before the first layer (DETR, table 3, "at input").
+
+    Values then tell where they come from, which a short training from scratch needs: with positions in queries and keys
+    alone, a place can be told only by what attends to what. `content_scale` multiplies the tokens before the addition.
+    """
+
+    def __init__(
+        self, *, layer: nn.Module, num_layers: int, norm: nn.Module | None = None, content_scale: float = 1.0
+    ) -> None:
+        super().__init__(layer=layer, num_layers=num_layers, norm=norm)
+        self.content_scale = content_scale
+
+    def forward(self, memory: Memory) -> Memory:
+        """The memory with its tokens (B, S, C) placed and encoded."""
+        return super().forward(memory.with_tokens(self.content_scale * memory.tokens + memory.position))
+
+
 def initialize_matrices(module: nn.Module) -> None:
     """Draws every matrix anew from Xavier's uniform distribution, as DETR does for its transformer; copies of a layer
     thus differ.

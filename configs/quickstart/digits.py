@@ -12,7 +12,7 @@ optimizer.lr = 5e-4
 optimizer.params.lr_factors = {}  # nothing is pretrained
 lr_multiplier = cosine_with_warmup(epochs=1, warmup_epochs=0.03, final=0.01)
 
-train.max_iter = 4000
+train.max_iter = 6000
 train.eval_period = 1000
 train.log_period = 50
 train.ema.update(enabled=True, decay=0.998)

@@ -71,8 +71,9 @@ def test_python_of_the_readme() -> None:
 
 @pytest.mark.parametrize("name", ["coco_mini", "bccd"])
 def test_quickstart_trains_evaluates_and_resumes(name: str, data_root: Path, tmp_path: Path) -> None:
-    """The README's two quickstart commands, shortened to four iterations."""
-    options = ["--config-file", f"quickstart/{name}.py", f"train.output_dir={tmp_path}", "train.log_period=1"]
+    """The README's two quickstart commands, shortened to four iterations and small test images."""
+    small = "dataloader.test.mapper.augmentations.0.short_edge_length=[128,128]"
+    options = ["--config-file", f"quickstart/{name}.py", f"train.output_dir={tmp_path}", "train.log_period=1", small]
     assert train.main([*options, "train.max_iter=4", "train.checkpointer.period=2"]) == 0
     rows = metrics(tmp_path)
     trained = [row for row in rows if "bbox/AP" in row][-1]

@@ -31,10 +31,11 @@ def test_no_objects_leave_one_padding_column() -> None:
 
 
 def test_a_class_that_the_model_does_not_have() -> None:
-    with pytest.raises(
-        DatasetError, match=r"class 3, but the model has 3 classes \(0 to 2\): set model.head.num_classes"
-    ):
-        Targets.from_instances([annotated([[0.0, 0.0, 1.0, 1.0]], [3])], num_classes=3, device="cpu")
+    wrong = [annotated([], []), annotated([[0.0, 0.0, 1.0, 1.0]], [3])]
+    with pytest.raises(DatasetError, match=r"image b.jpg has .* class 3, but .* 3 classes \(0 to 2\): set model.head"):
+        Targets.from_instances(wrong, num_classes=3, device="cpu", names=["a.jpg", "b.jpg"])
+    with pytest.raises(DatasetError, match="image number 1 of the batch"):
+        Targets.from_instances(wrong, num_classes=3, device="cpu")
 
 
 def test_a_box_that_is_not_finite() -> None:

@@ -76,9 +76,7 @@ class DETR(nn.Module):
         image_sizes = [(x.shape[-2], x.shape[-1]) for x in images]
         memory = self.encoder(self.extract_features(images))
         if self.training:
-            targets = Targets.from_instances(
-                [x["instances"] for x in batched_inputs], num_classes=self.num_classes, device=self.device
-            )
+            targets = self.targets(batched_inputs)
             predictions = self.decoder(self.queries(memory, targets), memory, self.head)
             return self.criterion(predictions, targets)
         predictions = self.decoder(self.queries(memory), memory, self.head)
@@ -87,6 +85,15 @@ class DETR(nn.Module):
             {"instances": detector_postprocess(r, x.get("height", r.image_size[0]), x.get("width", r.image_size[1]))}
             for r, x in zip(results, batched_inputs, strict=True)
         ]
+
+    def targets(self, batched_inputs: Sequence[Mapping[str, Any]]) -> Targets:
+        """The annotations of a batch, on the model's device; raises `DatasetError` with the image's file name."""
+        return Targets.from_instances(
+            [x["instances"] for x in batched_inputs],
+            num_classes=self.num_classes,
+            device=self.device,
+            names=[x.get("file_name", f"number {b} of the batch") for b, x in enumerate(batched_inputs)],
+        )
 
     def normalize(self, image: Tensor) -> Tensor:
         """(3, h, w), 0 to 255 -> the same on the model's device, with mean 0 and standard deviation 1 over ImageNet."""

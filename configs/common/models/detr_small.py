@@ -1,18 +1,35 @@
-"""A DETR that trains from scratch on a CPU, for images of a hundred pixels or so: width 128, 20 queries."""
+"""A DETR that trains from scratch on a CPU, for images of a hundred pixels or so.
+
+Beside its size it differs from DETR in what shortens the time until it finds anything: norms before the blocks, learned
+contents of the queries, positions added to the tokens as well, and more weight on classes.
+"""
 
 from detectron2.config import LazyCall as L
+from torch import nn
 
 from align_detr.modeling.backbone import build_small_resnet
+from align_detr.modeling.decoder import PreNormDecoderLayer
+from align_detr.modeling.encoder import InputPositionEncoder, PreNormEncoderLayer
+from align_detr.modeling.queries import LearnedContentQueries
 
 from .detr_r50 import model
+
+sizes = dict(embed_dim=128, num_heads=4, ffn_dim=512, dropout=0.0)
 
 model.backbone = L(build_small_resnet)(out_features=["res4"])
 model.neck.update(in_feature="res4", in_channels=128, embed_dim=128)
 model.neck.position.update(num_features=64, temperature=20)
-model.encoder.num_layers = 1
+model.encoder = L(InputPositionEncoder)(
+    layer=L(PreNormEncoderLayer)(**sizes),
+    num_layers=1,
+    norm=L(nn.LayerNorm)(normalized_shape=128),
+    content_scale=5.0,
+)
+model.queries = L(LearnedContentQueries)(num_queries=20, embed_dim=128)
+model.decoder.layer = L(PreNormDecoderLayer)(**sizes)
 model.decoder.num_layers = 3
-for layer in (model.encoder.layer, model.decoder.layer):
-    layer.update(embed_dim=128, num_heads=4, ffn_dim=512, dropout=0.0)
 model.decoder.norm.normalized_shape = 128
-model.queries.update(num_queries=20, embed_dim=128)
 model.head.embed_dim = 128
+# Boxes alone fall into place early; twice the weight on classes makes the backbone tell digits apart in time.
+model.criterion.matcher.costs[0].weight = 2.0
+model.criterion.losses[0].weight = 2.0
