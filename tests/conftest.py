@@ -1,13 +1,12 @@
 """Where the tests find the shared numeric fixtures and data sets; both are optional in a user's clone."""
 
-import os
 from pathlib import Path
 
 import pytest
 import torch
 from paths import DATA, GOLDEN
 
-torch.set_num_threads(min(2, os.cpu_count() or 1))
+torch.set_num_threads(1)  # small tensors; and threads that wait for each other crawl on a busy machine
 
 
 @pytest.fixture(scope="session")

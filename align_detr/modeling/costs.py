@@ -1,12 +1,16 @@
 """Terms of the matching cost, for all rows and images of a prediction set at once."""
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from align_detr.layers.boxes import cxcywh_to_xyxy, pairwise_giou
+from align_detr.layers.boxes import cxcywh_to_xyxy
 from align_detr.structures import Predictions, Targets
+
+CACHED_PAIRS = 2**16  # pairs whose cost a CPU computes at a time, so that the intermediate values stay in its cache
 
 
 class Cost(nn.Module):
@@ -50,9 +54,10 @@ class FocalCost(Cost):
         return _through_classes(lambda x: self._focal(x.sigmoid()), preds, targets).transpose(-1, -2)
 
     def _focal(self, p: Tensor) -> Tensor:
-        positive = self.alpha * (1 - p) ** self.gamma * -(p + 1e-8).log()
-        negative = (1 - self.alpha) * p**self.gamma * -(1 - p + 1e-8).log()
-        return positive - negative
+        q = 1 - p
+        log_p, log_q = (p + 1e-8).log_(), (q + 1e-8).log_()
+        negative = (p**self.gamma).mul_(log_q).mul_(1 - self.alpha)
+        return negative.sub_((q**self.gamma).mul_(log_p), alpha=self.alpha)
 
 
 class PositionModulatedCost(FocalCost):
@@ -69,8 +74,7 @@ class PositionModulatedCost(FocalCost):
 
     def forward(self, preds: Predictions, targets: Targets) -> Tensor:
         """(R, B, Q, T)."""
-        giou = pairwise_giou(cxcywh_to_xyxy(targets.boxes), cxcywh_to_xyxy(preds.boxes), self.eps)
-        overlap = ((giou + 1) / 2).clamp(min=0)  # rounding may leave a GIoU just below -1
+        overlap = (_pairwise_giou(targets, preds, self.eps) + 1).div_(2).clamp_(min=0)  # rounding may pass -1
         p = _through_classes(torch.sigmoid, preds, targets)
         return self._focal(p * overlap**self.beta).transpose(-1, -2)
 
@@ -93,8 +97,28 @@ class GIoUCost(Cost):
 
     def forward(self, preds: Predictions, targets: Targets) -> Tensor:
         """(R, B, Q, T) in [-1, 1]."""
-        giou = pairwise_giou(cxcywh_to_xyxy(targets.boxes), cxcywh_to_xyxy(preds.boxes), self.eps)
-        return -giou.transpose(-1, -2)
+        return _pairwise_giou(targets, preds, self.eps).neg_().transpose(-1, -2)
+
+
+def _pairwise_giou(targets: Targets, preds: Predictions, eps: float) -> Tensor:
+    """(R, B, T, Q). As `layers.boxes.pairwise_giou`, but in place and one coordinate at a time: without gradients, that
+    is several times faster.
+    """
+    tx0, ty0, tx1, ty1 = (x[..., :, None] for x in cxcywh_to_xyxy(targets.boxes).unbind(-1))
+    px0, py0, px1, py1 = (x[..., None, :].contiguous() for x in cxcywh_to_xyxy(preds.boxes).unbind(-1))
+    tw, th, pw, ph = tx1 - tx0, ty1 - ty0, px1 - px0, py1 - py0
+    overlap_x = torch.minimum(tx1, px1).sub_(torch.maximum(tx0, px0))
+    overlap_y = torch.minimum(ty1, py1).sub_(torch.maximum(ty0, py0))
+    hull = (tw + pw).sub_(overlap_x).mul_((th + ph).sub_(overlap_y))
+    inter = overlap_x.clamp_(min=0).mul_(overlap_y.clamp_(min=0))
+    union = (tw * th + pw * ph).sub_(inter)
+    empty = (hull - union).div_(_positive(hull, eps))
+    return inter.div_(_positive(union, eps)).sub_(empty)
+
+
+def _positive(area: Tensor, eps: float) -> Tensor:
+    """area + eps, in place; without `eps`, 0 / 0 is to be 0."""
+    return area.add_(eps) if eps > 0 else area.clamp_(min=torch.finfo(area.dtype).tiny)
 
 
 def _through_classes(function: Callable[[Tensor], Tensor], preds: Predictions, targets: Targets) -> Tensor:
@@ -109,3 +133,32 @@ def _of_target_class(values: Tensor, targets: Targets) -> Tensor:
     rows, _, queries, _ = values.shape
     index = targets.labels[None, :, :, None].expand(rows, -1, -1, queries)
     return values.transpose(-1, -2).gather(2, index)
+
+
+def cached_chunks(preds: Predictions, targets: Targets) -> Iterator[tuple[Predictions, Targets, slice, slice]]:
+    """Parts of one image and some rows, without padding: predictions, targets, and the rows and targets they are in
+    (R, N, Q).
+    """
+    rows, _, queries, _ = preds.boxes.shape
+    start = 0
+    for image, n in enumerate(targets.counts):
+        own = slice(image, image + 1)
+        truth = Targets(labels=targets.labels[own, :n], boxes=targets.boxes[own, :n], counts=[n])
+        step = max(1, CACHED_PAIRS // max(1, n * queries))
+        for row in range(0, rows if n else 0, step):
+            part = dataclasses.replace(
+                preds,
+                logits=preds.logits[row : row + step, own],
+                boxes=preds.boxes[row : row + step, own],
+                iou=None if preds.iou is None else preds.iou[row : row + step, own],
+                valid=None if preds.valid is None else preds.valid[own],
+                allowed=None if preds.allowed is None else preds.allowed[own, :, :n],
+            )
+            yield part, truth, slice(row, row + step), slice(start, start + n)
+        start += n
+
+
+def places(counts: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Image and place in it of each target, (N,) each."""
+    image = np.repeat(np.arange(len(counts)), counts)
+    return image, np.arange(len(image)) - np.repeat(np.cumsum([0, *counts])[:-1], counts)

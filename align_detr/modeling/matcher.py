@@ -2,9 +2,8 @@
 one copy back.
 """
 
-import dataclasses
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -13,7 +12,16 @@ from torch import Tensor, nn
 
 from align_detr.errors import ConfigError
 from align_detr.modeling.assignment import assign
-from align_detr.modeling.costs import Cost, FocalCost, GIoUCost, L1Cost, PositionModulatedCost, SoftmaxCost
+from align_detr.modeling.costs import (
+    Cost,
+    FocalCost,
+    GIoUCost,
+    L1Cost,
+    PositionModulatedCost,
+    SoftmaxCost,
+    cached_chunks,
+    places,
+)
 from align_detr.structures import Match, Predictions, Targets
 
 __all__ = [
@@ -27,7 +35,6 @@ __all__ = [
 ]
 
 FORBIDDEN = 1e6  # what a pair that may not be matched costs more; no sum of the costs here comes near half of it
-CACHED_PAIRS = 2**16  # pairs whose cost a CPU computes at a time, so that the intermediate values stay in its cache
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +63,8 @@ class HungarianMatcher(nn.Module):
         super().__init__()
         if on_nonfinite not in ("raise", "skip"):
             raise ConfigError(f'matcher.on_nonfinite is "{on_nonfinite}", but only "raise" and "skip" are known')
+        if not costs:
+            raise ConfigError("matcher.costs is empty: a matcher needs at least one cost")
         self.costs = nn.ModuleList(costs)
         self.copies = {name: k if isinstance(k, int) else list(k) for name, k in (copies or {}).items()}
         self.on_nonfinite = on_nonfinite
@@ -67,23 +76,27 @@ class HungarianMatcher(nn.Module):
         unsolved = {name: preds for name, preds in sets.items() if preds.match is None}
         costs = {name: self.own_costs(preds, targets) for name, preds in unsolved.items()}
         probes = [_probe(preds, costs.get(name), targets.counts) for name, preds in sets.items()]
-        host = _copy_to_host([*costs.values(), *probes])
+        host = copy_to_host([*costs.values(), *probes])
         skipped = self._nonfinite_images(sets, host[len(costs) :])
         counts = [0 if image in skipped else n for image, n in enumerate(targets.counts)]
         pairs = [
             self._solve(name, preds, cost, targets.counts, counts)
             for (name, preds), cost in zip(unsolved.items(), host, strict=False)
         ]
-        solved = dict(zip(unsolved, _copy_to_device(pairs, targets.labels.device, skipped), strict=True))
+        solved = dict(zip(unsolved, copy_to_device(pairs, targets.labels.device, skipped), strict=True))
         return {name: solved[name] if name in solved else _known(preds.match, skipped) for name, preds in sets.items()}
 
+    @torch.no_grad()
     def cost(self, preds: Predictions, targets: Targets) -> Tensor:
         """Weighted sum of all costs, (R, B, Q, T) float32 whatever autocast says; pairs that may not be matched cost
         1e6 more. A class-agnostic set knows the label 0 only.
         """
         with torch.autocast(preds.boxes.device.type, enabled=False):
             preds, targets = preds.float(), preds.own_targets(targets)
-            total = sum(cost.weight * cost(preds, targets) for cost in self.costs)
+            first, *others = self.costs
+            total = first(preds, targets) * first.weight
+            for cost in others:
+                total = total.add_(cost(preds, targets), alpha=cost.weight)
             if preds.valid is not None:
                 total = total + FORBIDDEN * (~preds.valid)[None, :, :, None]
             if preds.allowed is not None:
@@ -94,14 +107,19 @@ class HungarianMatcher(nn.Module):
         """The cost of each target, of all images after one another, with the queries of its own image: (R, N, Q) for
         N = sum of the counts.
         """
-        rows, _, queries, _ = preds.boxes.shape
-        if preds.boxes.device.type == "cpu":
-            own = preds.boxes.new_empty(rows, sum(targets.counts), queries)
-            for chunk, row, target in _cached_chunks(preds, targets):
-                own[row, target] = self.cost(*chunk)[:, 0].transpose(-1, -2)
-            return own
-        image, target = _places(targets.counts)
-        index = torch.from_numpy(np.stack([image, target])).to(preds.boxes.device, non_blocking=True)
+        # what counts on a CPU is its cache, on a device the number of kernels
+        return self._in_cache(preds, targets) if preds.boxes.device.type == "cpu" else self._at_once(preds, targets)
+
+    def _in_cache(self, preds: Predictions, targets: Targets) -> Tensor:
+        own = preds.boxes.new_empty(
+            preds.boxes.shape[0], sum(targets.counts), preds.boxes.shape[2], dtype=torch.float32
+        )
+        for part, truth, row, target in cached_chunks(preds, targets):
+            own[row, target] = self.cost(part, truth)[:, 0].transpose(-1, -2)
+        return own
+
+    def _at_once(self, preds: Predictions, targets: Targets) -> Tensor:
+        index = torch.from_numpy(np.stack(places(targets.counts))).to(preds.boxes.device, non_blocking=True)
         return self.cost(preds, targets).transpose(-1, -2)[:, index[0], index[1]]
 
     def _nonfinite_images(self, sets: Mapping[str, Predictions], probes: Sequence[np.ndarray]) -> tuple[int, ...]:
@@ -159,40 +177,13 @@ def _check_names(copies: Mapping[str, object], sets: Mapping[str, Predictions]) 
             raise ConfigError(f"matcher.copies names the set '{name}', but the model predicts {', '.join(sets)}")
 
 
-def _cached_chunks(preds: Predictions, targets: Targets) -> Iterator[tuple[tuple[Predictions, Targets], slice, slice]]:
-    """Parts of one image and some rows, without padding: their predictions and targets, and the place in (R, N, Q)."""
-    rows, _, queries, _ = preds.boxes.shape
-    start = 0
-    for image, n in enumerate(targets.counts):
-        own = slice(image, image + 1)
-        truth = Targets(labels=targets.labels[own, :n], boxes=targets.boxes[own, :n], counts=[n])
-        step = max(1, CACHED_PAIRS // max(1, n * queries))
-        for row in range(0, rows if n else 0, step):
-            part = dataclasses.replace(
-                preds,
-                logits=preds.logits[row : row + step, own],
-                boxes=preds.boxes[row : row + step, own],
-                iou=None if preds.iou is None else preds.iou[row : row + step, own],
-                valid=None if preds.valid is None else preds.valid[own],
-                allowed=None if preds.allowed is None else preds.allowed[own, :, :n],
-            )
-            yield (part, truth), slice(row, row + step), slice(start, start + n)
-        start += n
-
-
-def _places(counts: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Image and place in it of each target, (N,) each."""
-    image = np.repeat(np.arange(len(counts)), counts)
-    return image, np.arange(len(image)) - np.repeat(np.cumsum([0, *counts])[:-1], counts)
-
-
 def _probe(preds: Predictions, own_cost: Tensor | None, counts: Sequence[int]) -> Tensor:
     """(R, B, Q), finite where the query's logits, box and costs are: sums, as those keep NaN and infinity."""
     probe = preds.logits.float().sum(-1) + preds.boxes.float().sum(-1)
     if preds.iou is not None:
         probe = probe + preds.iou
     if own_cost is not None:
-        image = torch.from_numpy(_places(counts)[0]).to(probe.device, non_blocking=True)
+        image = torch.from_numpy(places(counts)[0]).to(probe.device, non_blocking=True)
         probe = probe.index_add(1, image, own_cost)
     return probe
 
@@ -223,16 +214,22 @@ def _log_scalar(name: str, value: float) -> None:
     storage.put_scalar(name, value, smoothing_hint=False)
 
 
-def _copy_to_host(tensors: Sequence[Tensor]) -> list[np.ndarray]:
-    """All tensors in one copy: the only time in a training step that the host waits for the device."""
-    if not tensors:
-        return []
+def copy_to_host(tensors: Sequence[Tensor]) -> list[np.ndarray]:
+    """All float32 tensors in one copy: the only time in a training step that the host waits for the device."""
+    if all(x.device.type == "cpu" for x in tensors):
+        return [x.numpy() for x in tensors]
+    return in_one_copy(tensors)
+
+
+def in_one_copy(tensors: Sequence[Tensor]) -> list[np.ndarray]:
+    """The tensors on the host, joined on the way."""
     flat = torch.cat([x.flatten() for x in tensors]).cpu().numpy()
     parts = np.split(flat, np.cumsum([x.numel() for x in tensors])[:-1])
     return [part.reshape(x.shape) for part, x in zip(parts, tensors, strict=True)]
 
 
-def _copy_to_device(pairs: Sequence[np.ndarray], device: torch.device, skipped: tuple[int, ...]) -> list[Match]:
+def copy_to_device(pairs: Sequence[np.ndarray], device: torch.device, skipped: tuple[int, ...]) -> list[Match]:
+    """All pairs, (4, M) for each set, in one copy back."""
     if not pairs:
         return []
     indices = torch.from_numpy(np.concatenate(pairs, axis=1)).to(device, non_blocking=True)

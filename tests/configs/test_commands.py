@@ -1,4 +1,4 @@
-"""What the README shows: its commands, its Python, the quickstart configs end to end, and the demo on a handful of images."""
+"""What the README shows: its commands and Python, the quickstart configs end to end, the demo on a few images."""
 
 import json
 import logging
@@ -24,7 +24,8 @@ README = (PROJECT / "README.md").read_text()
 def loggers() -> Iterator[None]:
     """Training takes over some loggers: give them back."""
     names = ("align_detr", "detectron2", "fvcore")
-    before = [(logging.getLogger(n), list(logging.getLogger(n).handlers), logging.getLogger(n).propagate) for n in names]
+    loggers = [logging.getLogger(name) for name in names]
+    before = [(logger, list(logger.handlers), logger.propagate) for logger in loggers]
     yield
     for logger, handlers, propagate in before:
         logger.handlers, logger.propagate = handlers, propagate

@@ -20,7 +20,7 @@ from align_detr.modeling.losses import (
 )
 from align_detr.modeling.matcher import Cost, FocalCost, GIoUCost, HungarianMatcher, L1Cost, SoftmaxCost
 from align_detr.modeling.weighting import PrimeSampleWeighting
-from align_detr.structures import Match, Predictions, Targets
+from align_detr.structures import Match, Predictions
 
 # Our set names, and what the fixtures put before `pred_logits`.
 PREFIX = {"main": "", "enc": "enc_", "dn": "dn_", "o2m": "one2many_"}

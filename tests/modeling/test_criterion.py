@@ -1,5 +1,6 @@
 """Names, normalisation and limits of the set criterion."""
 
+import dataclasses
 import math
 
 import pytest
@@ -8,8 +9,12 @@ import torch.multiprocessing as mp
 from parts import random_set, softmax_criterion
 from torch.testing import assert_close
 
+from align_detr.errors import ConfigError
 from align_detr.modeling.criterion import SetCriterion
-from align_detr.structures import Predictions, Targets
+from align_detr.modeling.losses import GIoULoss, IABCELoss, IoUBranchLoss, L1Loss, SoftmaxCrossEntropy
+from align_detr.modeling.matcher import FocalCost, GIoUCost, HungarianMatcher, L1Cost
+from align_detr.modeling.weighting import PrimeSampleWeighting
+from align_detr.structures import Match, Predictions, Targets
 
 
 @pytest.fixture
@@ -119,3 +124,105 @@ def test_two_processes_share_one_normaliser(tmp_path) -> None:
     preds, targets = random_set(rows=1, counts=[5], queries=6)
     alone = softmax_criterion()({"main": preds}, targets)["loss_bbox"].item()
     assert empty == 0 and full == pytest.approx(alone * 5 / 2.5, rel=1e-5)
+
+
+def test_denoising_without_queries_reports_zeros(criterion: SetCriterion) -> None:
+    preds, targets = random_set(rows=2, counts=[0, 0], queries=3)
+    nothing = Predictions(
+        logits=preds.logits[:, :, :0], boxes=preds.boxes[:, :, :0], softmax=True, match=Match.empty("cpu")
+    )
+    losses = criterion({"main": preds, "dn": nothing}, targets)
+    sum(losses.values()).backward()
+    expected = {f"loss_{loss}_dn{row}" for loss in ("class", "bbox", "giou") for row in ("", "_0")}
+    assert {name for name in losses if "dn" in name} == expected
+    assert all(losses[name].item() == 0 for name in expected)
+
+
+def test_labels_stay_as_they_are_in_class_agnostic_sets(criterion: SetCriterion) -> None:
+    preds, targets = random_set(rows=1, counts=[3], queries=4)
+    preds.class_agnostic = True
+    targets.labels[:] = 2
+    value = criterion({"enc": preds}, targets)["loss_class_enc"]
+    assert targets.labels.tolist() == [[2, 2, 2]]
+    zeros = Targets(labels=torch.zeros_like(targets.labels), boxes=targets.boxes, counts=[3])
+    preds.class_agnostic = False
+    assert_close(value, criterion({"enc": preds}, zeros)["loss_class_enc"], rtol=0, atol=0)
+
+
+def test_weighting_is_for_solved_sets(criterion: SetCriterion) -> None:
+    class Double(torch.nn.Module):
+        def forward(self, preds: Predictions, targets: Targets, match: Match) -> Match:
+            return dataclasses.replace(match, weight=torch.full((len(match),), 2.0))
+
+    preds, targets = random_set(rows=1, counts=[2], queries=3)
+    known = dataclasses.replace(preds, match=criterion.matcher({"main": preds}, targets)["main"])
+    plain = criterion({"main": preds, "dn": known}, targets)
+    criterion.weighting = Double()
+    weighted = criterion({"main": preds, "dn": known}, targets)
+    assert_close(weighted["loss_bbox"], 2 * plain["loss_bbox"])
+    assert_close(weighted["loss_bbox_dn"], plain["loss_bbox_dn"], rtol=0, atol=0)
+
+
+def test_names_that_cannot_be(criterion: SetCriterion) -> None:
+    with pytest.raises(ConfigError, match="two losses of the name 'class'"):
+        SetCriterion(matcher=criterion.matcher, losses=[SoftmaxCrossEntropy(), SoftmaxCrossEntropy()])
+    preds, targets = random_set(rows=1, counts=[2], queries=3)
+    criterion.set_weights = {"one2many": 0.5}
+    with pytest.raises(ConfigError, match="names the set 'one2many', but the model predicts main"):
+        criterion({"main": preds}, targets)
+
+
+def focal_criterion() -> SetCriterion:
+    """Align-DETR's criterion, with copies, that leaves out what is not finite."""
+    costs = [FocalCost(weight=2.0), L1Cost(weight=5.0), GIoUCost(weight=2.0)]
+    return SetCriterion(
+        matcher=HungarianMatcher(costs=costs, copies={"main": 2}, on_nonfinite="skip"),
+        losses=[IABCELoss(), L1Loss(), GIoULoss(), IoUBranchLoss()],
+        weighting=PrimeSampleWeighting(),
+    )
+
+
+@pytest.mark.parametrize("broken", ["main", "dn", "iou"])
+@pytest.mark.parametrize("softmax", [False, True])
+def test_a_skipped_image_takes_no_part(broken: str, softmax: bool) -> None:
+    """As if the batch had never held it, in all sets; its gradient is zero, not NaN."""
+    torch.manual_seed(0)
+    criterion = focal_criterion()
+    if softmax:
+        criterion.losses[0] = SoftmaxCrossEntropy()
+    counts, kept = [2, 3, 1], [0, 2]
+    main, targets = random_set(rows=2, counts=counts, queries=6)
+    dn, _ = random_set(rows=2, counts=counts, queries=4)
+    main.iou = torch.randn(2, 3, 6)
+    pairs = torch.tensor([[r, b, t, t] for r in range(2) for b, n in enumerate(counts) for t in range(n)])
+    dn.match = Match(*pairs.unbind(1))
+    with torch.no_grad():
+        {"main": main.logits, "dn": dn.boxes, "iou": main.iou}[broken][1, 1, 2] = float("nan")
+    losses = criterion({"main": main, "dn": dn}, targets)
+    sum(losses.values()).backward()
+
+    few = pairs[pairs[:, 1] != 1]
+    few[:, 1] = few[:, 1].clamp(max=1)
+    alone = {
+        name: Predictions(
+            logits=x.logits[:, kept], boxes=x.boxes[:, kept], iou=None if x.iou is None else x.iou[:, kept]
+        )
+        for name, x in (("main", main), ("dn", dn))
+    }
+    alone["dn"].match = Match(*few.unbind(1))
+    fewer = Targets(labels=targets.labels[kept], boxes=targets.boxes[kept], counts=[2, 1])
+    for name, value in criterion(alone, fewer).items():
+        assert_close(losses[name], value)
+    for tensor in (main.logits, main.boxes, dn.logits, dn.boxes):
+        assert torch.isfinite(tensor.grad).all() and (tensor.grad[:, 1] == 0).all()
+        assert tensor.grad[:, kept].abs().sum() > 0
+
+
+def test_a_batch_of_skipped_images_gives_zeros() -> None:
+    criterion = focal_criterion()
+    preds, targets = random_set(rows=1, counts=[2], queries=4)
+    preds.iou = torch.full((1, 1, 4), float("nan"))
+    losses = criterion({"main": preds}, targets)
+    sum(losses.values()).backward()
+    assert all(value.item() == 0 for value in losses.values()) and len(losses) == 4
+    assert (preds.logits.grad == 0).all() and (preds.boxes.grad == 0).all()

@@ -1,12 +1,29 @@
 """The matcher against exhaustive search, and at its limits."""
 
+import dataclasses
+import math
 from itertools import permutations
 
+import numpy as np
 import pytest
 import torch
+from detectron2.utils.events import EventStorage
 from parts import random_set
+from scipy.optimize import linear_sum_assignment
+from torch.testing import assert_close
 
-from align_detr.modeling.matcher import GIoUCost, HungarianMatcher, L1Cost, SoftmaxCost
+from align_detr.errors import ConfigError
+from align_detr.layers.boxes import cxcywh_to_xyxy, pairwise_giou
+from align_detr.modeling.assignment import assign
+from align_detr.modeling.matcher import (
+    Cost,
+    GIoUCost,
+    HungarianMatcher,
+    L1Cost,
+    PositionModulatedCost,
+    SoftmaxCost,
+    in_one_copy,
+)
 from align_detr.structures import Match, Predictions, Targets
 
 
@@ -115,3 +132,126 @@ def test_costs_are_float32_under_autocast(matcher: HungarianMatcher) -> None:
     expected = matcher.cost(preds, targets)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(matcher.cost(preds, targets), expected)
+
+
+def test_class_agnostic_sets_ask_for_class_0(matcher: HungarianMatcher) -> None:
+    preds, targets = random_set(rows=1, counts=[2, 1], queries=4)
+    agnostic = dataclasses.replace(preds, class_agnostic=True)
+    zeros = Targets(labels=torch.zeros_like(targets.labels), boxes=targets.boxes, counts=targets.counts)
+    labels = targets.labels.clone()
+    assert torch.equal(matcher.cost(agnostic, targets), matcher.cost(preds, zeros))
+    assert torch.equal(targets.labels, labels)
+
+
+def test_both_ways_to_compute_costs_agree(matcher: HungarianMatcher) -> None:
+    preds, targets = random_set(rows=3, counts=[2, 0, 7], queries=5)
+    preds.valid = torch.rand(3, 5) > 0.3
+    preds.allowed = torch.rand(3, 5, 7) > 0.3
+    expected = matcher.cost(preds, targets)
+    for own in (matcher._in_cache(preds, targets), matcher._at_once(preds, targets)):
+        assert own.shape == (3, 9, 5)
+        assert_close(own[:, :2].transpose(1, 2), expected[:, 0, :, :2])
+        assert_close(own[:, 2:].transpose(1, 2), expected[:, 2])
+
+
+def test_tensors_keep_their_shapes_in_one_copy() -> None:
+    tensors = [torch.rand(2, 0, 3), torch.rand(4, 1), torch.rand(2, 3)]
+    for a, b in zip(in_one_copy(tensors), tensors, strict=True):
+        assert torch.equal(torch.from_numpy(a), b)
+
+
+def test_position_modulated_cost_by_hand() -> None:
+    """Probability 1/2 and a box of half the size inside the other: GIoU 1/2, v = 3/4, p v^0.5 = 0.4330."""
+    preds = Predictions(logits=torch.zeros(1, 1, 1, 1), boxes=torch.tensor([[[[0.5, 0.5, 0.4, 0.4]]]]))
+    targets = Targets(labels=torch.tensor([[0]]), boxes=torch.tensor([[[0.5, 0.5, 0.2, 0.4]]]), counts=[1])
+    p = 0.5 * 0.75**0.5
+    expected = -0.25 * (1 - p) ** 2 * math.log(p) + 0.75 * p**2 * math.log(1 - p)
+    assert PositionModulatedCost(weight=1.0)(preds, targets).item() == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("eps", [0.0, 1e-6])
+def test_giou_cost_equals_the_plain_formula(eps: float) -> None:
+    preds, targets = random_set(rows=2, counts=[6], queries=8)
+    with torch.no_grad():
+        preds.boxes[0, 0, :4, 2:] = targets.boxes[0, :4, 2:] = 0.0
+        preds.boxes[0, 0, :2] = targets.boxes[0, :2]
+    expected = pairwise_giou(cxcywh_to_xyxy(preds.boxes), cxcywh_to_xyxy(targets.boxes), eps)
+    assert_close(GIoUCost(weight=1.0, eps=eps)(preds.float(), targets), -expected.detach(), atol=2e-6, rtol=0)
+
+
+def test_copies_of_a_layer_hold_for_its_groups(matcher: HungarianMatcher) -> None:
+    """Two layers of two groups, 2 copies in the first layer."""
+    preds, targets = random_set(rows=4, counts=[2], queries=8)
+    preds.groups, matcher.copies = 2, {"main": [2, 1]}
+    assert matcher({"main": preds}, targets)["main"].row.bincount().tolist() == [4, 4, 2, 2]
+    matcher.copies = {"main": [2, 1, 1, 1]}
+    with pytest.raises(ConfigError, match="names 4 layers, but the model predicts 2"):
+        matcher({"main": preds}, targets)
+
+
+def test_copies_of_a_set_that_is_not_there(matcher: HungarianMatcher) -> None:
+    preds, targets = random_set(rows=1, counts=[2], queries=8)
+    matcher.copies = {"enc": 2}
+    with pytest.raises(ConfigError, match="names the set 'enc', but the model predicts main"):
+        matcher({"main": preds}, targets)
+
+
+def break_one(preds: Predictions, what: str, value: float) -> None:
+    with torch.no_grad():
+        getattr(preds, what)[1, 2, 3, 1] = value
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("what", ["logits", "boxes"])
+@pytest.mark.parametrize("known", [False, True])
+def test_every_nonfinite_prediction_is_found(matcher: HungarianMatcher, what: str, value: float, known: bool) -> None:
+    """Also in an image without targets, in a class that nothing has, and where the match is known."""
+    preds, targets = random_set(rows=2, counts=[1, 2, 0], queries=4)
+    other, _ = random_set(rows=1, counts=[1, 2, 0], queries=3)
+    break_one(preds, what, value)
+    if known:
+        preds.match = Match.empty("cpu")
+    with pytest.raises(ValueError, match="set 'dn', layer 1, image 2 of the batch, query 3 is the first"):
+        matcher({"main": other, "dn": preds}, targets)
+
+
+def test_a_cost_that_is_not_finite_is_found() -> None:
+    class Broken(Cost):
+        def forward(self, preds: Predictions, targets: Targets) -> torch.Tensor:
+            total = preds.boxes.new_zeros(*preds.boxes.shape[:3], targets.labels.shape[1])
+            return torch.where(preds.boxes[..., :1] > 0.9, float("nan"), total)
+
+    preds, targets = random_set(rows=2, counts=[1, 2], queries=4)
+    with torch.no_grad():
+        preds.boxes[1, 1, 2, 0] = 0.95
+    preds.groups = 2
+    with pytest.raises(ValueError, match="set 'main', layer 0, group 1, image 1 of the batch, query 2"):
+        HungarianMatcher(costs=[Broken(weight=1.0)])({"main": preds}, targets)
+
+
+def test_skipping_counts_and_warns(matcher: HungarianMatcher, caplog: pytest.LogCaptureFixture) -> None:
+    matcher.on_nonfinite = "skip"
+    preds, targets = random_set(rows=2, counts=[1, 2, 3], queries=4)
+    with EventStorage(0) as storage:
+        matcher({"main": preds}, targets)
+        assert storage.latest()["skipped_images"][0] == 0
+        break_one(preds, "boxes", float("nan"))
+        match = matcher({"main": preds}, targets)["main"]
+        assert storage.latest()["skipped_images"][0] == 1
+    assert match.skipped == (2,) and set(match.image.tolist()) == {0, 1}
+    assert "set 'main', layer 1, image 2 of the batch, query 3" in caplog.text
+    with pytest.raises(ConfigError, match='on_nonfinite is "ignore"'):
+        HungarianMatcher(costs=list(matcher.costs), on_nonfinite="ignore")
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_copies_solved_by_clashes_equal_repeated_columns(seed: int) -> None:
+    """From hardly any clash to nothing else."""
+    generator = np.random.default_rng(seed)
+    n, copies = generator.integers(1, 9), int(generator.integers(1, 5))
+    queries = int(generator.integers(1, 60))
+    cost = generator.random((n, queries)) + generator.choice([0, 1, 10]) * generator.random(queries)
+    query, target = assign(cost, copies)
+    rows, columns = linear_sum_assignment(np.repeat(cost, copies, axis=0))
+    assert sorted(zip(query, target, strict=True)) == sorted(zip(columns, rows // copies, strict=True))
+    assert (np.diff(query) > 0).all()

@@ -22,12 +22,13 @@ class SoftmaxCrossEntropy(SetLoss):
 
     def forward(self, preds: Predictions, targets: Targets, match: Match, num_boxes: Tensor) -> Tensor:
         """logits (R, B, Q, K + 1) -> (R,)."""
-        background = preds.logits.shape[-1] - 1
-        labels = targets.labels.new_full(preds.logits.shape[:-1], background)
+        logits = preds.logits.float()
+        background = logits.shape[-1] - 1
+        labels = targets.labels.new_full(logits.shape[:-1], background)
         labels[match.row, match.image, match.query] = match.of(targets.labels)
-        weight = preds.logits.new_ones(labels.shape).masked_fill(labels == background, self.background_weight)
+        weight = logits.new_ones(labels.shape).masked_fill(labels == background, self.background_weight)
         if preds.valid is not None:
             weight = weight * preds.valid
-        entropy = F.cross_entropy(preds.logits.flatten(0, 2), labels.flatten(), reduction="none").view_as(labels)
+        entropy = F.cross_entropy(logits.flatten(0, 2), labels.flatten(), reduction="none").view_as(labels)
         total = weight.sum((1, 2))
         return (weight * entropy).sum((1, 2)) / torch.where(total > 0, total, 1.0)  # no query gives 0

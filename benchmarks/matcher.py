@@ -1,0 +1,229 @@
+"""Host time and device synchronisations of the matching step, beside two plain implementations in the same run:
+python benchmarks/matcher.py [--device cuda] [--repeats 5] [--copies 1 2 3 6]
+
+7 rows (6 decoder layers and the encoder's proposals), 16 images, 900 queries, 80 classes; focal, L1 and GIoU costs. The
+numbers of objects are COCO's (mean 7, a long tail, some images without any) or a crowd's (100 to 300 an image); the
+boxes and classes of the predictions are random, as before training, or lie near the objects, as in training. The
+plain implementations go layer by layer: `batch` computes, as DETR's official code and detrex do, the costs of all
+queries of the batch with all targets of the batch, and copies and solves the blocks of each image; `image` computes and
+copies the costs image by image. Times are the best of the repeats.
+"""
+
+import argparse
+import platform
+import time
+import warnings
+from collections.abc import Callable
+from functools import partial
+from unittest import mock
+
+import numpy as np
+import scipy
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from align_detr.layers.boxes import cxcywh_to_xyxy, pairwise_giou
+from align_detr.modeling import matcher as matcher_module
+from align_detr.modeling.matcher import FocalCost, GIoUCost, HungarianMatcher, L1Cost
+from align_detr.structures import Match, Predictions, Targets
+
+ROWS, BATCH, QUERIES, CLASSES = 7, 16, 900, 80
+
+Pairs = set[tuple[int, int, int, int]]
+
+
+def object_counts(crowded: bool, generator: np.random.Generator) -> list[int]:
+    """Objects of each image. COCO train2017: mean 7.3, median 5, 1 in 100 images without any, up to 93."""
+    if crowded:
+        return generator.integers(100, 301, BATCH).tolist()
+    return np.minimum(generator.lognormal(1.55, 0.95, BATCH).astype(int), 93).tolist()
+
+
+def make_inputs(counts: list[int], trained: bool, device: str, seed: int) -> tuple[Predictions, Targets]:
+    """Targets of `counts` objects, and predictions that are random or, for half of the queries, near an object."""
+    torch.manual_seed(seed)
+    longest = max([1, *counts])
+    boxes = _random_boxes(BATCH, longest)
+    labels = torch.randint(CLASSES, (BATCH, longest))
+    predicted, logits = _random_boxes(ROWS, BATCH, QUERIES), torch.randn(ROWS, BATCH, QUERIES, CLASSES) - 4
+    if trained:
+        for image, n in enumerate(counts):
+            if n:
+                near = torch.arange(QUERIES // 2) % n
+                noise = 1 + 0.1 * torch.randn(ROWS, len(near), 4)
+                predicted[:, image, : len(near)] = (boxes[image, near] * noise).clamp(0.001, 1)
+                logits[:, image, torch.arange(len(near)), labels[image, near]] += 4
+    preds = Predictions(logits=logits.to(device), boxes=predicted.to(device))
+    return preds, Targets(labels=labels.to(device), boxes=boxes.to(device), counts=counts)
+
+
+def _random_boxes(*shape: int) -> Tensor:
+    """Uniform centres; sizes from small to large, as in COCO."""
+    return torch.cat([torch.rand(*shape, 2), torch.rand(*shape, 2) ** 2 * 0.5 + 0.01], dim=-1)
+
+
+def plain_cost(logits: Tensor, boxes: Tensor, labels: Tensor, true_boxes: Tensor) -> Tensor:
+    """logits (q, K), boxes (q, 4), labels (n,), true_boxes (n, 4) -> (q, n)."""
+    p = logits.sigmoid()
+    positive = 0.25 * (1 - p) ** 2 * -(p + 1e-8).log()
+    negative = 0.75 * p**2 * -(1 - p + 1e-8).log()
+    giou = pairwise_giou(cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(true_boxes), 1e-6)
+    return 2 * (positive - negative)[:, labels] + 5 * torch.cdist(boxes, true_boxes, p=1) - 2 * giou
+
+
+def solve(cost: np.ndarray, copies: int) -> tuple[np.ndarray, np.ndarray]:
+    """cost (Q, n), each column `copies` times -> query, target."""
+    queries, n = cost.shape
+    query, target = linear_sum_assignment(np.tile(cost, max(1, min(copies, queries // (2 * n)))))
+    return query, target % n
+
+
+@torch.no_grad()
+def batch_by_layer(preds: Predictions, targets: Targets, copies: int) -> Pairs:
+    """All pairs of the batch, layer by layer."""
+    labels = torch.cat([x[:n] for x, n in zip(targets.labels, targets.counts, strict=True)])
+    true_boxes = torch.cat([x[:n] for x, n in zip(targets.boxes, targets.counts, strict=True)])
+    found = set()
+    for row in range(ROWS):
+        cost = plain_cost(preds.logits[row].flatten(0, 1), preds.boxes[row].flatten(0, 1), labels, true_boxes)
+        blocks = cost.unflatten(0, (BATCH, QUERIES)).cpu().split(targets.counts, dim=-1)
+        for image, block in enumerate(blocks):
+            if block.shape[-1]:
+                query, target = solve(block[image].numpy(), copies)
+                found.update((row, image, q, t) for q, t in zip(query.tolist(), target.tolist(), strict=True))
+    return found
+
+
+@torch.no_grad()
+def image_by_image(preds: Predictions, targets: Targets, copies: int) -> Pairs:
+    """The pairs of each image by itself, layer by layer."""
+    found = set()
+    for row in range(ROWS):
+        for image, n in enumerate(targets.counts):
+            if n:
+                cost = plain_cost(
+                    preds.logits[row, image],
+                    preds.boxes[row, image],
+                    targets.labels[image, :n],
+                    targets.boxes[image, :n],
+                )
+                query, target = solve(cost.cpu().numpy(), copies)
+                found.update((row, image, q, t) for q, t in zip(query.tolist(), target.tolist(), strict=True))
+    return found
+
+
+def pairs_of(match: Match) -> Pairs:
+    """The same as a set."""
+    columns = (x.tolist() for x in (match.row, match.image, match.query, match.target))
+    return set(zip(*columns, strict=True))
+
+
+class WaitingOperators(TorchDispatchMode):
+    """Counts the operators whose result the host must know."""
+
+    NAMES = ("aten._local_scalar_dense", "aten.nonzero", "aten.masked_select", "aten.equal", "aten.unique")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += str(func).startswith(self.NAMES)
+        return func(*args, **(kwargs or {}))
+
+
+def count_synchronisations(step: Callable[[], Pairs | Match], device: str) -> tuple[Pairs | Match, int]:
+    """The result of one step, and how often the host waits for the device meanwhile.
+
+    On CUDA, PyTorch itself reports it. On a CPU, what would wait on a device is counted: such operators, and copies to
+    the host, by `Tensor.cpu` or the matcher's `copy_to_host`.
+    """
+    if device == "cuda":
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            torch.cuda.set_sync_debug_mode("warn")
+            pairs = step()
+            torch.cuda.set_sync_debug_mode("default")
+        return pairs, sum("synchroniz" in str(w.message) for w in caught)
+    copies = []
+
+    def counted(function: Callable) -> Callable:
+        return lambda *args: copies.append(1) or function(*args)
+
+    with (
+        mock.patch.object(Tensor, "cpu", counted(Tensor.cpu)),
+        mock.patch.object(matcher_module, "copy_to_host", counted(matcher_module.copy_to_host)),
+        WaitingOperators() as operators,
+    ):
+        pairs = step()
+    return pairs, len(copies) + operators.count
+
+
+def best_time(step: Callable[[], object], repeats: int) -> float:
+    """Seconds of host time; a step of more than 5 s is not repeated."""
+    times = []
+    while len(times) < repeats and sum(times) < 5:
+        start = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def solver_time(preds: Predictions, targets: Targets, matcher: HungarianMatcher, copies: int, repeats: int) -> float:
+    """Seconds that SciPy alone takes for all rows and images, one column a copy."""
+    cost = matcher.own_costs(preds, targets).cpu().numpy()
+    starts = np.cumsum([0, *targets.counts])
+    blocks = [cost[row, a:b].T for row in range(ROWS) for a, b in zip(starts[:-1], starts[1:], strict=True) if b > a]
+    return best_time(lambda: [solve(block, copies) for block in blocks], repeats)
+
+
+def measure(counts: list[int], trained: bool, copies: int, args: argparse.Namespace) -> list[float]:
+    """Seconds of `batch`, `image`, the matcher and SciPy, then the waits of the first three."""
+    preds, targets = make_inputs(counts, trained, args.device, seed=0)
+    costs = [FocalCost(weight=2.0), L1Cost(weight=5.0), GIoUCost(weight=2.0, eps=1e-6)]
+    matcher = HungarianMatcher(costs=costs, copies={"main": copies})
+
+    def here() -> Match:
+        return matcher({"main": preds}, targets)["main"]
+
+    steps = [partial(f, preds, targets, copies) for f in (batch_by_layer, image_by_image)] + [here]
+    found, waits = [], []
+    for step in steps:
+        result, count = count_synchronisations(step, args.device)
+        found.append(pairs_of(result) if isinstance(result, Match) else result)
+        waits.append(count)
+    assert found[0] == found[1] == found[2], "the implementations disagree"
+    times = [best_time(step, args.repeats) for step in steps]
+    return [*times, solver_time(preds, targets, matcher, copies, args.repeats), *waits]
+
+
+def main() -> None:
+    """Prints a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--copies", type=int, nargs="+", default=[1, 2, 3, 6])
+    args = parser.parse_args()
+    print(
+        f"Python {platform.python_version()}, PyTorch {torch.__version__}, SciPy {scipy.__version__}, "
+        f"NumPy {np.__version__}, {torch.get_num_threads()} thread(s), {args.device}\n"
+    )
+    print("| objects | predictions | k | `batch` | `image` | here | SciPy | `batch` / here | `image` / here | waits |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    for crowded in (False, True):
+        counts = object_counts(crowded, np.random.default_rng(4))
+        for trained in (False, True):
+            for copies in args.copies:
+                batch, image, here, solver, *waits = measure(counts, trained, copies, args)
+                print(
+                    f"| {'crowd' if crowded else 'COCO'}, {sum(counts)} | {'near' if trained else 'random'} | {copies} "
+                    f"| {batch * 1e3:.0f} ms | {image * 1e3:.0f} ms | {here * 1e3:.1f} ms | {solver * 1e3:.1f} ms "
+                    f"| {batch / here:.1f} | {image / here:.1f} | {' / '.join(map(str, waits))} |",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""Prime-sample weighting against a slow ranking, and where its weights go."""
+
+import math
+
+import pytest
+import torch
+from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from align_detr.modeling.criterion import SetCriterion
+from align_detr.modeling.losses import GIoULoss, IABCELoss, L1Loss
+from align_detr.modeling.matcher import FocalCost, HungarianMatcher, L1Cost
+from align_detr.modeling.weighting import PrimeSampleWeighting, rank_in_bag
+from align_detr.structures import Match, Predictions, Targets
+
+
+def slow_ranks(bag: list[int], quality: list[float], query: list[int]) -> list[int]:
+    everyone = list(zip(bag, quality, query, strict=True))
+    return [sum(b == own and (-t, q) < (-mine, me) for b, t, q in everyone) for own, mine, me in everyone]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_ranks_in_unequal_bags_with_ties(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    bag = torch.randint(6, (40,), generator=generator) ** 2
+    quality = torch.randint(4, (40,), generator=generator) / 4
+    query = torch.randperm(40, generator=generator)
+    ranks = rank_in_bag(bag, quality, query)
+    assert ranks.tolist() == slow_ranks(bag.tolist(), quality.tolist(), query.tolist())
+    order = torch.randperm(40, generator=generator)
+    assert torch.equal(rank_in_bag(bag[order], quality[order], query[order]), ranks[order])
+
+
+def test_no_match() -> None:
+    empty = torch.zeros(0, dtype=torch.int64)
+    assert rank_in_bag(empty, empty.float(), empty).shape == (0,)
+
+
+@pytest.fixture
+def case() -> tuple[Predictions, Targets, Match]:
+    """Two targets; three queries for the first, of IoU 0.25, 1 and 0.25, and one for the second."""
+    boxes = [[0.5, 0.5, 0.2, 0.1], [0.5, 0.5, 0.4, 0.2], [0.5, 0.5, 0.2, 0.1], [0.2, 0.2, 0.1, 0.1]]
+    preds = Predictions(logits=torch.zeros(1, 1, 4, 2), boxes=torch.tensor([[boxes]]))
+    targets = Targets(
+        labels=torch.tensor([[1, 0]]),
+        boxes=torch.tensor([[[0.5, 0.5, 0.4, 0.2], [0.2, 0.2, 0.1, 0.1]]]),
+        counts=[2],
+    )
+    zero = torch.zeros(4, dtype=torch.int64)
+    return preds, targets, Match(zero, zero, torch.arange(4), torch.tensor([0, 0, 0, 1]))
+
+
+def test_weights_by_hand(case: tuple[Predictions, Targets, Match]) -> None:
+    """The second query fits; the first and third tie and rank by index."""
+    weight = PrimeSampleWeighting(tau=2.0)(*case).weight
+    assert_close(weight, torch.tensor([math.exp(-0.5), 1.0, math.exp(-1.0), 1.0]))
+    assert case[2].weight is None
+
+
+def test_alpha_shares_quality_between_probability_and_overlap(case: tuple[Predictions, Targets, Match]) -> None:
+    preds, targets, match = case
+    preds.logits[0, 0, 0, 1] = 3.0
+    assert PrimeSampleWeighting(alpha=1.0, tau=1.0)(preds, targets, match).weight[0] == 1
+    assert PrimeSampleWeighting(alpha=0.0, tau=1.0)(preds, targets, match).weight[0] < 1
+
+
+def test_weights_reach_classes_and_boxes(case: tuple[Predictions, Targets, Match]) -> None:
+    preds, targets, match = case
+    weighted = PrimeSampleWeighting(tau=2.0)(preds, targets, match)
+    one = torch.tensor(1.0)
+    distance = 0.2 + 0.1  # of the two queries of half the size
+    expected = (math.exp(-0.5) + math.exp(-1.0)) * distance
+    assert L1Loss()(preds, targets, weighted, one).item() == pytest.approx(expected, rel=1e-5)
+    giou = (math.exp(-0.5) + math.exp(-1.0)) * 0.75
+    assert GIoULoss()(preds, targets, weighted, one).item() == pytest.approx(giou, rel=1e-5)
+    # probability 1/2 everywhere: each matched entry costs log 2 whatever its target, each other one a quarter of it
+    logits = preds.logits.requires_grad_()
+    IABCELoss()(preds, targets, weighted, one).sum().backward()
+    t = 0.5**0.25 * (0.02 / (0.08 + 1e-6)) ** 0.75
+    assert logits.grad[0, 0, 0, 1].item() == pytest.approx(0.5 - math.exp(-0.5) * t, rel=1e-4)
+    assert logits.grad[0, 0, 2, 1].item() == pytest.approx(0.5 - math.exp(-1.0) * t, rel=1e-4)
+
+
+class NothingWaits(TorchDispatchMode):
+    """Fails at operators whose result the host would have to know."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        names = ("aten._local_scalar_dense", "aten.nonzero", "aten.masked_select", "aten.equal", "aten.unique")
+        assert not str(func).startswith(names), f"{func} would wait for the device"
+        if str(func).startswith("aten.index.Tensor"):
+            assert not any(x is not None and x.dtype == torch.bool for x in args[1])
+        return func(*args, **(kwargs or {}))
+
+
+def test_no_step_of_the_criterion_waits_for_the_device(case: tuple[Predictions, Targets, Match]) -> None:
+    preds, targets, match = case
+    preds.logits.requires_grad_()
+    criterion = SetCriterion(
+        matcher=HungarianMatcher(costs=[FocalCost(weight=2.0), L1Cost(weight=5.0)], copies={"main": 2}),
+        losses=[IABCELoss(), L1Loss(), GIoULoss()],
+        weighting=PrimeSampleWeighting(),
+    )
+    known = Predictions(logits=preds.logits, boxes=preds.boxes, match=match)
+    with NothingWaits():
+        sum(criterion({"main": preds, "dn": known}, targets).values()).backward()
