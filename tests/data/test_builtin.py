@@ -31,7 +31,7 @@ def test_data_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setenv("ALIGN_DETR_DATA", str(tmp_path))
     assert data_folder() == tmp_path.resolve()
     monkeypatch.delenv("ALIGN_DETR_DATA")
-    assert data_folder() == Path(__file__).resolve().parents[3] / "shared" / "data"
+    assert data_folder() == (Path(__file__).resolve().parents[3] / "shared" / "data").resolve()
 
 
 @pytest.mark.parametrize("name", REAL)
