@@ -130,7 +130,9 @@ def _through_classes(function: Callable[[Tensor], Tensor], preds: Predictions, t
 
 def _of_target_class(values: Tensor, targets: Targets) -> Tensor:
     """values (R, B, Q, K) -> (R, B, T, Q): each target's class."""
-    rows, _, queries, _ = values.shape
+    rows, images, queries, _ = values.shape
+    if images == 1:  # what a CPU computes at a time: nearly twice as fast, as the labels are the same for all queries
+        return values.transpose(-1, -2).index_select(2, targets.labels[0])
     index = targets.labels[None, :, :, None].expand(rows, -1, -1, queries)
     return values.transpose(-1, -2).gather(2, index)
 
