@@ -15,3 +15,7 @@ class DatasetError(AlignDetrError, ValueError):
 
 class EnvironmentProblem(AlignDetrError, RuntimeError):
     """Something on this machine is missing or does not fit (detectron2, a device, a precision)."""
+
+
+class NonFinitePrediction(AlignDetrError, ValueError):
+    """The model predicts NaN or infinity."""

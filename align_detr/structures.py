@@ -33,6 +33,11 @@ class Targets:
     boxes: Tensor
     counts: list[int]
     instances: list[Instances] = dataclasses.field(default_factory=list)
+    names: list[str] = dataclasses.field(default_factory=list)
+
+    def name_of(self, image: int) -> str:
+        """What an error calls image number `image` of the batch: its file where that is known."""
+        return self.names[image] if self.names else f"number {image} of the batch"
 
     @classmethod
     def from_instances(
@@ -47,7 +52,7 @@ class Targets:
 
         `instances[b]` has `gt_boxes` (absolute xyxy in an image of `image_size`) and `gt_classes`; `names[b]` is what
         an error calls the image. Raises `DatasetError` for a class outside [0, num_classes) or a box that is not
-        finite, as long as the annotations are on the host (on a device the check would synchronise).
+        finite or inverted, as long as the annotations are on the host (on a device the check would synchronise).
         """
         counts = [len(x) for x in instances]
         longest = max([1, *counts])
@@ -63,7 +68,7 @@ class Targets:
                 labels[b, : counts[b]] = x.gt_classes
                 boxes[b, : counts[b]] = xyxy_to_cxcywh(x.gt_boxes.tensor.float() / scale)
         labels, boxes = labels.to(device, non_blocking=True), boxes.to(device, non_blocking=True)
-        return cls(labels=labels, boxes=boxes, counts=counts, instances=list(instances))
+        return cls(labels=labels, boxes=boxes, counts=counts, instances=list(instances), names=list(names or []))
 
 
 def _check_annotations(instances: Instances, name: str, num_classes: int) -> None:
@@ -75,6 +80,12 @@ def _check_annotations(instances: Instances, name: str, num_classes: int) -> Non
         )
     if not bool(torch.isfinite(instances.gt_boxes.tensor).all()):
         raise DatasetError(f"image {name} has a box with a coordinate that is not finite: correct its annotation")
+    corners = instances.gt_boxes.tensor
+    if bool((corners[:, 2:] < corners[:, :2]).any()):
+        raise DatasetError(
+            f"image {name} has a box whose right or bottom edge comes before its left or top one: correct its "
+            "annotation (gt_boxes are x0, y0, x1, y1)"
+        )
 
 
 @dataclass

@@ -10,7 +10,7 @@ import torch
 from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
-from align_detr.errors import ConfigError
+from align_detr.errors import ConfigError, NonFinitePrediction
 from align_detr.modeling.assignment import assign
 from align_detr.modeling.costs import (
     Cost,
@@ -48,7 +48,7 @@ class HungarianMatcher(nn.Module):
     images plays no part, and no image goes without matches. More targets than queries leave the costliest unmatched.
 
     `on_nonfinite`, for an image with a prediction, of any set, or a cost that is NaN or infinite: "raise" raises
-    ValueError with set, layer, image and query; "skip" leaves the image out of the step. It then has no pair in any
+    NonFinitePrediction with set, layer, image and query; "skip" leaves the image out of the step. It then has no pair in any
     set, is named in `Match.skipped`, which the criterion obeys, and is counted as `skipped_images` in detectron2's
     event storage and in a warning.
     """
@@ -77,7 +77,7 @@ class HungarianMatcher(nn.Module):
         costs = {name: self.own_costs(preds, targets) for name, preds in unsolved.items()}
         probes = [_probe(preds, costs.get(name), targets.counts) for name, preds in sets.items()]
         host = copy_to_host([*costs.values(), *probes])
-        skipped = self._nonfinite_images(sets, host[len(costs) :])
+        skipped = self._nonfinite_images(sets, targets, host[len(costs) :])
         counts = [0 if image in skipped else n for image, n in enumerate(targets.counts)]
         pairs = [
             self._solve(name, preds, cost, targets.counts, counts)
@@ -122,17 +122,19 @@ class HungarianMatcher(nn.Module):
         index = torch.from_numpy(np.stack(places(targets.counts))).to(preds.boxes.device, non_blocking=True)
         return self.cost(preds, targets).transpose(-1, -2)[:, index[0], index[1]]
 
-    def _nonfinite_images(self, sets: Mapping[str, Predictions], probes: Sequence[np.ndarray]) -> tuple[int, ...]:
+    def _nonfinite_images(
+        self, sets: Mapping[str, Predictions], targets: Targets, probes: Sequence[np.ndarray]
+    ) -> tuple[int, ...]:
         """The images with a value that is not finite. Raises, or counts and warns, as `on_nonfinite` says."""
         found = set()
         for (name, preds), probe in zip(sets.items(), probes, strict=True):
             bad = ~np.isfinite(probe)
             if bad.any():
-                where = _first(name, preds, bad)
+                where = _first(name, preds, targets, bad)
                 if self.on_nonfinite == "raise":
-                    raise ValueError(
+                    raise NonFinitePrediction(
                         f"a prediction or its matching cost is not finite: {where} is the first; lower the learning "
-                        "rate, or look for the first layer whose output is not finite"
+                        "rate, check that image, or look for the first layer whose output is not finite"
                     )
                 logger.warning("a prediction is not finite: %s is the first; the image is left out of this step", where)
                 found.update(np.unique(np.nonzero(bad)[1]).tolist())
@@ -188,11 +190,11 @@ def _probe(preds: Predictions, own_cost: Tensor | None, counts: Sequence[int]) -
     return probe
 
 
-def _first(name: str, preds: Predictions, bad: np.ndarray) -> str:
+def _first(name: str, preds: Predictions, targets: Targets, bad: np.ndarray) -> str:
     row, image, query = (int(x) for x in np.unravel_index(bad.argmax(), bad.shape))
     layer, group = divmod(row, preds.groups)
     group_text = f", group {group}" if preds.groups > 1 else ""
-    return f"set '{name}', layer {layer}{group_text}, image {image} of the batch, query {query}"
+    return f"set '{name}', layer {layer}{group_text}, image {targets.name_of(image)}, query {query}"
 
 
 def _known(match: Match, skipped: tuple[int, ...]) -> Match:

@@ -123,7 +123,7 @@ def test_a_prediction_that_is_not_finite(matcher: HungarianMatcher) -> None:
     preds, targets = random_set(rows=2, counts=[1, 2], queries=4)
     with torch.no_grad():
         preds.boxes[1, 1, 2:, 0] = float("nan")
-    with pytest.raises(ValueError, match="set 'main', layer 1, image 1 of the batch, query 2"):
+    with pytest.raises(ValueError, match="set 'main', layer 1, image number 1 of the batch, query 2"):
         matcher({"main": preds}, targets)
 
 
@@ -211,7 +211,7 @@ def test_every_nonfinite_prediction_is_found(matcher: HungarianMatcher, what: st
     break_one(preds, what, value)
     if known:
         preds.match = Match.empty("cpu")
-    with pytest.raises(ValueError, match="set 'dn', layer 1, image 2 of the batch, query 3 is the first"):
+    with pytest.raises(ValueError, match="set 'dn', layer 1, image number 2 of the batch, query 3 is the first"):
         matcher({"main": other, "dn": preds}, targets)
 
 
@@ -225,7 +225,7 @@ def test_a_cost_that_is_not_finite_is_found() -> None:
     with torch.no_grad():
         preds.boxes[1, 1, 2, 0] = 0.95
     preds.groups = 2
-    with pytest.raises(ValueError, match="set 'main', layer 0, group 1, image 1 of the batch, query 2"):
+    with pytest.raises(ValueError, match="set 'main', layer 0, group 1, image number 1 of the batch, query 2"):
         HungarianMatcher(costs=[Broken(weight=1.0)])({"main": preds}, targets)
 
 
@@ -239,7 +239,7 @@ def test_skipping_counts_and_warns(matcher: HungarianMatcher, caplog: pytest.Log
         match = matcher({"main": preds}, targets)["main"]
         assert storage.latest()["skipped_images"][0] == 1
     assert match.skipped == (2,) and set(match.image.tolist()) == {0, 1}
-    assert "set 'main', layer 1, image 2 of the batch, query 3" in caplog.text
+    assert "set 'main', layer 1, image number 2 of the batch, query 3" in caplog.text
     with pytest.raises(ConfigError, match='on_nonfinite is "ignore"'):
         HungarianMatcher(costs=list(matcher.costs), on_nonfinite="ignore")
 

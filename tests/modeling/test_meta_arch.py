@@ -1,14 +1,19 @@
 """DETR as a detectron2 meta-architecture: training, evaluation in batches, and the two yacs keys."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from detectron2.config import get_cfg
 from detectron2.modeling import META_ARCH_REGISTRY, build_model
 from parts import image_input, tiny_detr
+from paths import PROJECT
 from torch.testing import assert_close
 
+from align_detr import config
 from align_detr.config import add_align_detr_config
-from align_detr.errors import ConfigError
+from align_detr.errors import ConfigError, NonFinitePrediction
 from align_detr.modeling.meta_arch import DETR
 
 # Differently sized, two alike, one not a multiple of any stride.
@@ -57,6 +62,15 @@ def test_every_parameter_gets_a_gradient(counts: list[int]) -> None:
         assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
 
 
+def test_a_nan_names_layer_query_and_file() -> None:
+    model = tiny_detr().train()
+    model.backbone.eval()  # batch norm would spread the NaN over the batch
+    batch = inputs([2, 1])
+    batch[1].update(file_name="broken.jpg", image=torch.full((3, 64, 128), float("nan")))
+    with pytest.raises(NonFinitePrediction, match="set 'main', layer 0, image broken.jpg, query 0 is the first"):
+        model([{"file_name": "fine.jpg", **batch[0]}, batch[1]])
+
+
 def test_forward_changes_nothing() -> None:
     model = tiny_detr().train()
     batch = inputs([2, 1])
@@ -97,6 +111,31 @@ def test_yacs_bridge() -> None:
     model = build_model(yacs("detr/detr_r50_500ep.py"))
     assert type(model) is META_ARCH_REGISTRY.get("DETR") is DETR
     assert model.num_classes == 3 and model.queries.position.num_embeddings == 7
+
+
+def test_yacs_bridge_as_documented() -> None:
+    """The lines of the module's docstring, in an interpreter that has imported nothing else."""
+    code = "\n".join(line.strip() for line in config.__doc__.splitlines() if line.startswith("    "))
+    assert "build_model" in code
+    imports = "from detectron2.config import get_cfg\nfrom detectron2.modeling import build_model\n"
+    imports += "from align_detr.config import add_align_detr_config\n"
+    check = "\nassert type(model).__name__ == 'DETR' and model.num_classes == 3"
+    on_cpu = "\ncfg.MODEL.DEVICE = 'cpu'\nmodel ="
+    subprocess.run([sys.executable, "-c", imports + code.replace("\nmodel =", on_cpu) + check], check=True, cwd=PROJECT)
+
+
+def test_yacs_bridge_takes_subclasses_and_rgb_only() -> None:
+    registered = f"SubDETR{id(object())}"
+    META_ARCH_REGISTRY._do_register(registered, type(registered, (DETR,), {}))
+    assert isinstance(build_model(yacs("detr/detr_r50_500ep.py", registered)), DETR)
+    cfg = yacs("detr/detr_r50_500ep.py")
+    cfg.INPUT.FORMAT = "BGR"
+    with pytest.raises(ConfigError, match="INPUT.FORMAT is BGR"):
+        build_model(cfg)
+    cfg = yacs("detr/detr_r50_500ep.py")
+    cfg.MODEL.ALIGN_DETR.OVERRIDES = ["model.head.num_class=3"]
+    with pytest.raises(ConfigError, match="did you mean 'model.head.num_classes'"):
+        build_model(cfg)
 
 
 def test_yacs_bridge_without_its_keys() -> None:

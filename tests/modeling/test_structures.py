@@ -41,3 +41,10 @@ def test_a_class_that_the_model_does_not_have() -> None:
 def test_a_box_that_is_not_finite() -> None:
     with pytest.raises(DatasetError, match="not finite"):
         Targets.from_instances([annotated([[0.0, 0.0, float("nan"), 1.0]], [0])], num_classes=3, device="cpu")
+
+
+def test_a_box_with_swapped_corners() -> None:
+    with pytest.raises(DatasetError, match="right or bottom edge comes before"):
+        Targets.from_instances([annotated([[9.0, 0.0, 1.0, 1.0]], [0])], num_classes=3, device="cpu")
+    flat = Targets.from_instances([annotated([[1.0, 0.0, 1.0, 1.0]], [0])], num_classes=3, device="cpu")
+    assert flat.counts == [1], "a box without width is ordinary"

@@ -29,6 +29,7 @@ dataloader.train = L(build_train_loader)(
     ),
     total_batch_size=64,
     num_workers=4,
+    aspect_ratio_grouping=False,  # as official DETR; detectron2's own detectors group
 )
 
 dataloader.test = L(build_test_loader)(
