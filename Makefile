@@ -53,8 +53,11 @@ lint: setup
 
 bench: setup
 	@$(PY) benchmarks/flops.py
+	@$(PY) benchmarks/matcher.py
 
+# setuptools leaves files of earlier builds in build/ and would pack those that have been deleted since
 wheel: setup
+	@rm -rf build
 	@$(PY) -m pip wheel --quiet --no-build-isolation --no-deps --wheel-dir dist .
 	@$(PY) -m align_detr.cli.install_detectron2 --wheel-dir dist
 	@ls dist

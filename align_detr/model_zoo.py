@@ -7,14 +7,14 @@ package, so that relative imports between config files mean the same in both.
 
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from align_detr.errors import ConfigError
 from align_detr.projects.table import PROJECTS
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
-    from torch import nn
+    from torch import Tensor, nn
 
 _PACKAGE = Path(__file__).resolve().parent
 
@@ -47,7 +47,8 @@ def _suggestion(name: str, known: list[str]) -> str:
     nearest += [files[file] for file in get_close_matches(name.rpartition("/")[2], files, n=3, cutoff=0.6)]
     if nearest:
         return "did you mean " + " or ".join(dict.fromkeys(nearest)) + "?"
-    return "align_detr.model_zoo.names() lists those there are."
+    some = known[:: max(1, -(-len(known) // 5))]  # five at most, from all over the list
+    return f"there are {', '.join(some)} (align_detr.model_zoo.names() lists all {len(known)})."
 
 
 def config_path(name: str) -> Path:
@@ -69,9 +70,10 @@ def get_config(name: str) -> "DictConfig":
 def get(name: str, *, checkpoint: str | Path = "", device: str | None = None) -> "nn.Module":
     """Build the model of the config called `name`, in training mode.
 
-    Weights are read from the local file `checkpoint` (one of this project's trainer, or a plain state dict), if given,
-    and have to fit the model exactly. `device` is the config's own unless given. Raises ConfigError for an unknown
-    name, a missing checkpoint or one of another model.
+    Weights are read from the local file `checkpoint` (one of this project's trainer, a plain state dict or an official
+    release), if given, without running code from it, and have to fit the model exactly. `device` is the config's own
+    unless given. Raises ConfigError for an unknown name, and for a checkpoint that is missing, cannot be read or
+    belongs to another model.
     """
     from detectron2.config import instantiate
 
@@ -83,16 +85,34 @@ def get(name: str, *, checkpoint: str | Path = "", device: str | None = None) ->
 
 
 def _load_weights(model: "nn.Module", checkpoint: Path, name: str) -> None:
-    import torch
+    from align_detr.checkpoint.conversion import convert
+    from align_detr.checkpoint.restricted import read_checkpoint
 
     if not checkpoint.is_file():
         raise ConfigError(f"There is no checkpoint {checkpoint}: pass the path of a local .pth file.")
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    state = _tensors(read_checkpoint(str(checkpoint)), checkpoint)
     try:
-        model.load_state_dict(state.get("model", state))
+        model.load_state_dict(convert(state, num_classes=getattr(model, "num_classes", None)))
     except RuntimeError as error:
         first = (str(error).splitlines()[1:2] or [str(error)])[0].strip()
         raise ConfigError(f"The checkpoint {checkpoint} does not fit the model of {name}: {first[:300]}") from error
+
+
+def _tensors(content: Any, checkpoint: Path) -> "dict[str, Tensor]":
+    """The state dict in a file's content, bare or under "model"; arrays become tensors."""
+    import numpy as np
+    import torch
+
+    state = content.get("model", content) if isinstance(content, dict) else content
+    if not isinstance(state, dict):
+        raise ConfigError(f"{checkpoint} holds a {type(state).__name__}, not a dictionary of weights.")
+    tensors = {k: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for k, v in state.items()}
+    for key, value in tensors.items():
+        if not isinstance(key, str) or not isinstance(value, torch.Tensor):
+            raise ConfigError(
+                f"{checkpoint} is not a dictionary of weights: its entry {key!r} is a {type(value).__name__}."
+            )
+    return tensors
 
 
 list = names  # noqa: A001  (the name detectron2 users look for; last, so that annotations above mean the built-in)

@@ -1,6 +1,9 @@
 """Loading and saving of checkpoints."""
 
 import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from detectron2.checkpoint import DetectionCheckpointer
@@ -8,6 +11,7 @@ from detectron2.utils import comm
 
 from align_detr.checkpoint.conversion import convert
 from align_detr.checkpoint.restricted import read_checkpoint
+from align_detr.data import data_folder
 from align_detr.errors import ConfigError, EnvironmentProblem
 
 _PIXEL_STATISTICS = {"pixel_mean", "pixel_std"}
@@ -19,10 +23,12 @@ class Checkpointer(DetectionCheckpointer):
     Reads `.pth`, `.pt` (tensors and plain values), `.npz` and `.pkl` (numpy arrays; detectron2's and Caffe2's model-zoo
     files, matched by name as detectron2 does). Missing, unexpected and differently shaped keys are logged. A file that
     is missing, unreadable or matches no key raises ConfigError; one that cannot be downloaded EnvironmentProblem.
-    `missing_parameters` names the model's parameters that the file loaded last did not have.
+    `missing_parameters` names the model's parameters that the file loaded last did not have, or
+    had in another shape; `wrong_shapes` gives the latter's shapes, {name: (the file's, the model's)}.
     """
 
     missing_parameters: tuple[str, ...] | list[str] = ()
+    wrong_shapes: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]] = MappingProxyType({})
 
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
         """Load weights and `checkpointables` (None: all); return what else the file holds.
@@ -36,13 +42,18 @@ class Checkpointer(DetectionCheckpointer):
             missing = [rank for rank, found in enumerate(comm.all_gather(os.path.isfile(path))) if not found]
             if missing:
                 where = f" for process {missing[0]}" if comm.get_world_size() > 1 else ""
-                raise ConfigError(
-                    f"The checkpoint {path} does not exist{where}: correct train.init_checkpoint, "
-                    "or remove the file last_checkpoint of the output folder."
-                )
+                raise ConfigError(f"The checkpoint {path} does not exist{where}: {self._remedy(path)}.")
         # newer detectron2 leaves this set after a failed load, and then refuses the next
         self._parsed_url_during_load = None
         return super().load(path, checkpointables=checkpointables)
+
+    def _remedy(self, path: str) -> str:
+        """Return what mends a missing checkpoint, by where its path came from."""
+        if path == self.last_checkpoint():
+            return f"put it back, or remove the file last_checkpoint of {self.save_dir}"
+        if Path(path).resolve().is_relative_to(data_folder()):
+            return "set ALIGN_DETR_DATA to the folder of the small data sets, or correct train.init_checkpoint"
+        return "correct train.init_checkpoint"
 
     def _download(self, url: str) -> str:
         """Return the local copy of a URL; raises EnvironmentProblem if it cannot be had."""
@@ -85,7 +96,8 @@ class Checkpointer(DetectionCheckpointer):
         """Load the weights; raises ConfigError if not one of the file's keys, with its shape, is the model's."""
         given = list(checkpoint["model"])
         incompatible = super()._load_model(checkpoint)
-        not_loaded = set(incompatible.missing_keys) | {key for key, *_ in incompatible.incorrect_shapes}
+        self.wrong_shapes = {name: (tuple(theirs), tuple(ours)) for name, theirs, ours in incompatible.incorrect_shapes}
+        not_loaded = set(incompatible.missing_keys) | self.wrong_shapes.keys()
         wanted = self.model.state_dict().keys()
         loaded = wanted - not_loaded
         # a shared parameter has been loaded if any of its names has

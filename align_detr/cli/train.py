@@ -4,8 +4,12 @@ import argparse
 import importlib.util
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from align_detr.errors import AlignDetrError, ConfigError, EnvironmentProblem
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 EXIT_USER_ERROR = 2
 
@@ -53,12 +57,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def run(args: argparse.Namespace) -> None:
-    """Train or evaluate in this process, which is alone or has joined the others."""
+def run(args: argparse.Namespace, cfg: "DictConfig | None" = None) -> None:
+    """Train or evaluate in this process, which is alone or has joined the others.
+
+    `cfg` is the loaded config (None: load it). A process loads a config file once only: the file may register data
+    sets, and detectron2 refuses a second registration.
+    """
     from align_detr.engine.run import evaluate_only, set_up, train
     from align_detr.engine.run_config import load_config
 
-    cfg = load_config(args.config_file, args.overrides)
+    if cfg is None:
+        cfg = load_config(args.config_file, args.overrides)
     set_up(cfg)
     if args.eval_only:
         given_here = any(text.lstrip("+").startswith("train.init_checkpoint=") for text in args.overrides)
@@ -87,7 +96,7 @@ def _start(args: argparse.Namespace) -> None:
             raise ConfigError("torchrun has started the processes: leave out --num-gpus and --num-machines.")
         distributed.join(place, cfg.train.device)
         try:
-            run(args)
+            run(args, cfg)
         finally:
             distributed.leave()
         return

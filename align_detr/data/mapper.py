@@ -10,6 +10,7 @@ from detectron2.data import detection_utils
 from detectron2.data import transforms as T
 from detectron2.structures import Boxes, BoxMode, Instances
 from omegaconf import ListConfig
+from PIL import UnidentifiedImageError
 
 from align_detr.errors import ConfigError, DatasetError
 
@@ -93,8 +94,11 @@ def _read_image(record: dict[str, Any], image_format: str) -> np.ndarray:
             "the annotations."
         ) from error
     except Exception as error:  # Pillow raises whatever its decoders raise, SyntaxError and struct.error among them
+        reason = f"{type(error).__name__}: {error}"
+        if isinstance(error, UnidentifiedImageError):  # its own text shows the open file as a Python object
+            reason = "it is in no image format that Pillow knows"
         raise DatasetError(
-            f"The image file {file_name} ({entry}) cannot be read ({type(error).__name__}: {error}): replace the file, "
+            f"The image file {file_name} ({entry}) cannot be read ({reason}): replace the file, "
             "or remove the image from the annotations."
         ) from error
     try:

@@ -43,8 +43,15 @@ def torchrun_place(environment: Mapping[str, str] = os.environ) -> ProcessPlace 
 
 
 def check_device(device: str, local_size: int = 1) -> None:
-    """Raise EnvironmentProblem if this machine has not the devices that `local_size` processes need."""
-    if torch.device(device).type != "cuda":
+    """Raise EnvironmentProblem if this machine has not the devices that `local_size` processes need.
+
+    Raises ConfigError for a device that PyTorch does not know.
+    """
+    try:
+        kind = torch.device(device).type
+    except (RuntimeError, TypeError) as error:
+        raise ConfigError(f"train.device={device} is no device that PyTorch knows: set cuda or cpu.") from error
+    if kind != "cuda":
         return
     if not torch.cuda.is_available():
         raise EnvironmentProblem(f"train.device={device}, but PyTorch finds no CUDA device here: set train.device=cpu.")

@@ -18,7 +18,7 @@ class ModelEMA:
     `module` is the averaged model, in evaluation mode and without gradients; it is what gets evaluated.
     """
 
-    def __init__(self, model: nn.Module, *, decay: float = 0.9998) -> None:
+    def __init__(self, *, model: nn.Module, decay: float = 0.9998) -> None:
         if not 0.0 <= decay < 1.0:
             raise ConfigError(f"train.ema.decay={decay} must be at least 0 and less than 1.")
         self.decay = float(decay)

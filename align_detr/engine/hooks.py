@@ -11,7 +11,7 @@ from align_detr.engine.ema import ModelEMA
 class UpdateEMA(HookBase):
     """Fold the weights into their moving average after every step."""
 
-    def __init__(self, ema: ModelEMA) -> None:
+    def __init__(self, *, ema: ModelEMA) -> None:
         self.ema = ema
 
     def after_step(self) -> None:
@@ -38,6 +38,7 @@ class EvaluationHook(hooks.EvalHook):
 
     detectron2 also evaluates after a failure in the last iteration, and only its newer versions can choose: this
     evaluates after success only. `function` returns a nested dict of numbers, logged as "bbox/AP" and so on.
+    Both arguments may be positional, as those of detectron2's EvalHook.
     """
 
     def __init__(self, period: int, function: Callable[[], Mapping[str, Any]]) -> None:

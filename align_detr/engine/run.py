@@ -70,14 +70,14 @@ def train(cfg: DictConfig, *, resume: bool = False) -> Mapping[str, Any]:
     precision = Precision(enabled=cfg.train.amp.enabled, dtype=cfg.train.amp.dtype, device=cfg.train.device)
     model = build_model(cfg)
     optimizer = build_optimizer(cfg, model)
-    ema = ModelEMA(model, decay=cfg.train.ema.decay) if cfg.train.ema.enabled else None
+    ema = ModelEMA(model=model, decay=cfg.train.ema.decay) if cfg.train.ema.enabled else None
+    length = _announce(cfg, model, optimizer)  # reads the data sets: their faults come before weights are downloaded
     checkpointer, state = _load(cfg, model, ema, resume)
     start_iter = state["trainer"]["iteration"] + 1 if "trainer" in state else 0
 
     # A resumed run draws new images and augmentations instead of the first epoch's again.
     _seed(cfg, start_iter)
     data_loader = instantiate(cfg.dataloader.train)
-    length = _announce(cfg, model, optimizer)
     parallel_model = wrap_ddp(model, device=cfg.train.device, **cfg.train.ddp)
     if ema is not None and ema.num_updates == 0:
         ema.reset()  # after loading, and after the processes have taken over the weights of the first
@@ -104,11 +104,13 @@ def load_trained(cfg: DictConfig, *, checkpoint: str = "") -> tuple[nn.Module, i
     `train.init_checkpoint`; return it with the number of iterations it was trained for (0: not known).
 
     That order because a config's init_checkpoint is often a backbone to start training from; a file that lacks
-    parameters of the model is refused. With `train.ema.enabled` the weights are the averaged ones where the checkpoint
-    has them. Raises ConfigError if there is no checkpoint, or an incomplete one.
+    parameters of the model, or has them in other shapes, is refused. With `train.ema.enabled` the weights are the
+    averaged ones where the checkpoint has them. Raises ConfigError if there is no checkpoint, or an incomplete one, and
+    DatasetError, before anything is loaded, if the model has not as many classes as the test data.
     """
     model = build_model(cfg)
-    ema = ModelEMA(model, decay=cfg.train.ema.decay) if cfg.train.ema.enabled else None
+    _check_classes(model, dataset_names(cfg.dataloader.get("test", {})))
+    ema = ModelEMA(model=model, decay=cfg.train.ema.decay) if cfg.train.ema.enabled else None
     checkpointer = _checkpointer(cfg, model, ema)
     path = checkpoint or checkpointer.last_checkpoint() or cfg.train.init_checkpoint
     if not path:
@@ -117,12 +119,7 @@ def load_trained(cfg: DictConfig, *, checkpoint: str = "") -> tuple[nn.Module, i
             f"and {cfg.train.output_dir} has no checkpoint."
         )
     state = checkpointer.load(path)
-    if checkpointer.missing_parameters:
-        raise ConfigError(
-            f"{path} lacks {len(checkpointer.missing_parameters)} of the model's parameters, such as "
-            f"'{checkpointer.missing_parameters[0]}', and cannot be evaluated: "
-            "set train.init_checkpoint to a whole model."
-        )
+    _check_complete(checkpointer, path)
     if ema is not None and ema.num_updates == 0:
         logger.warning("%s has no averaged weights: taking its plain ones although train.ema.enabled is set.", path)
     averaged = ema is not None and ema.num_updates > 0
@@ -133,8 +130,10 @@ def load_trained(cfg: DictConfig, *, checkpoint: str = "") -> tuple[nn.Module, i
 
 def evaluate_only(cfg: DictConfig, *, checkpoint: str = "") -> Mapping[str, Any]:
     """Evaluate what `load_trained` loads; return the results and append them to metrics.json as one line."""
+    names = dataset_names(cfg.dataloader.test)
+    if names:
+        count_images(names)  # reads them: missing data is told of before weights are downloaded
     model, iteration = load_trained(cfg, checkpoint=checkpoint)
-    _check_classes(model, dataset_names(cfg.dataloader.test))
     results = evaluate(cfg, model)
     if comm.is_main_process():
         logger.info("Results appended to %s.", append_results(cfg.train.output_dir, iteration, results))
@@ -174,6 +173,24 @@ def _load(cfg: DictConfig, model: nn.Module, ema: ModelEMA | None, resume: bool)
         checkpointer.load(cfg.train.init_checkpoint, checkpointables=[])
         state = {}
     return checkpointer, state
+
+
+def _check_complete(checkpointer: Checkpointer, path: str) -> None:
+    """Raise ConfigError unless the file loaded last had every parameter of the model, in its shape."""
+    missing, shapes = checkpointer.missing_parameters, checkpointer.wrong_shapes
+    misfits = [name for name in missing if name in shapes]
+    if misfits:
+        name = misfits[0]
+        given, wanted = shapes[name]
+        raise ConfigError(
+            f"{path} has '{name}' in another shape than the model's, {given} instead of {wanted} "
+            f"({len(misfits)} such parameters), and cannot be evaluated: use the config that it was trained with."
+        )
+    if missing:
+        raise ConfigError(
+            f"{path} lacks {len(missing)} of the model's parameters, such as '{missing[0]}', and cannot be evaluated: "
+            "set train.init_checkpoint to a whole model."
+        )
 
 
 def _announce(cfg: DictConfig, model: nn.Module, optimizer: torch.optim.Optimizer) -> RunLength:
@@ -231,7 +248,7 @@ def _register_hooks(
         [
             hooks.IterationTimer(),
             GroupLRScheduler(scheduler=instantiate(cfg.lr_multiplier)),
-            UpdateEMA(ema) if ema is not None else None,
+            UpdateEMA(ema=ema) if ema is not None else None,
             checkpoints,
             EvaluationHook(cfg.train.eval_period, run_evaluation),
             writers,

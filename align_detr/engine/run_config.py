@@ -3,6 +3,8 @@
 import difflib
 import math
 import os
+import re
+import traceback
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +14,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from align_detr import model_zoo
 from align_detr.data import count_images
-from align_detr.errors import ConfigError
+from align_detr.errors import AlignDetrError, ConfigError
 
 REQUIRED = ("model", "optimizer", "lr_multiplier", "train", "dataloader")
 
@@ -35,16 +37,43 @@ class RunLength:
 def load_config(config_file: str, overrides: Sequence[str] = ()) -> DictConfig:
     """Load a config by path or model-zoo name and apply `key=value` overrides.
 
-    Raises ConfigError for an unknown name, a file that lacks a node of a training config, an override that cannot be
-    read, and a key that the config does not have (`+key=value` adds one).
+    Raises ConfigError for an unknown name, a file that cannot be run (with its line), one that lacks a node of a
+    training config, an override that cannot be read, and a key that the config does not have (`+key=value` adds one).
     """
     path = config_file if os.path.isfile(config_file) else str(model_zoo.config_path(config_file))
-    cfg = LazyConfig.load(path)
+    cfg = _load_file(path)
     missing = [name for name in REQUIRED if name not in cfg]
     if missing:
         raise ConfigError(f"{path} is no training config: it does not define {', '.join(missing)}.")
     check_overrides(cfg, overrides)
     return LazyConfig.apply_overrides(cfg, list(overrides))
+
+
+def _load_file(path: str) -> DictConfig:
+    """Load a config file; whatever it raises becomes a ConfigError with the file, the line and the error."""
+    try:
+        return LazyConfig.load(path)
+    except AlignDetrError:
+        raise
+    except Exception as error:  # a config file is code, and fails as code does
+        where, cause = _place_of(error, path)
+        text = " ".join(str(cause.msg if isinstance(cause, SyntaxError) else cause).split())
+        raise ConfigError(
+            f"The config file {path} cannot be loaded ({where}: {type(cause).__name__}: {text}): correct the file."
+        ) from error
+
+
+def _place_of(error: Exception, path: str) -> tuple[str, Exception]:
+    """Return "FILE, line N" of a config file's error, and the error itself, out of detectron2's if that wraps it."""
+    if isinstance(error, SyntaxError):
+        wrapped = re.fullmatch(r"Config file (.+) has syntax error!", str(error.msg))
+        if wrapped and isinstance(error.__cause__, SyntaxError):
+            return f"{wrapped.group(1)}, line {error.__cause__.lineno}", error.__cause__
+        return f"{error.filename or path}, line {error.lineno}", error
+    # the innermost line of a file, which is the config's own or one of a file it imports; not those of functions
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.name == "<module>"]
+    files = [frame for frame in frames if os.path.isfile(frame.filename)]
+    return (f"{files[-1].filename}, line {files[-1].lineno}" if files else path), error
 
 
 def check_overrides(cfg: DictConfig, overrides: Iterable[str]) -> None:
@@ -116,7 +145,9 @@ def check_batch(cfg: DictConfig, world_size: int) -> int:
     total = cfg.dataloader.train.get("total_batch_size", None)
     if total is None:
         raise ConfigError("The config has no dataloader.train.total_batch_size, the images a batch over all processes.")
-    if total < 1 or total % world_size:
+    if not isinstance(total, int) or total < 1:
+        raise ConfigError(f"dataloader.train.total_batch_size={total} must be positive, and a whole number of images.")
+    if total % world_size:
         raise ConfigError(
             f"dataloader.train.total_batch_size={total} cannot be shared equally by {world_size} processes: "
             f"set it to a multiple of {world_size}."

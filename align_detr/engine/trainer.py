@@ -12,7 +12,7 @@ from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
 from align_detr.engine.precision import Precision
-from align_detr.errors import AlignDetrError, ConfigError
+from align_detr.errors import AlignDetrError, ConfigError, NonFinitePrediction
 
 
 class TrainingDiverged(AlignDetrError, FloatingPointError):
@@ -61,14 +61,20 @@ class Trainer(SimpleTrainer):
                 self.after_train()
 
     def run_step(self) -> None:
-        """One forward, backward and optimizer step; raises TrainingDiverged before a step that is not finite."""
+        """One forward, backward and optimizer step; raises TrainingDiverged before a step that is not finite.
+
+        A NonFinitePrediction of the model leaves with the iteration in its sentence.
+        """
         start = time.perf_counter()
         batch = next(self._data_loader_iter)
         data_time = time.perf_counter() - start
 
         self.optimizer.zero_grad(set_to_none=True)
-        with self.precision.autocast():
-            losses = self.model(batch)
+        try:
+            with self.precision.autocast():
+                losses = self.model(batch)
+        except NonFinitePrediction as error:
+            raise type(error)(f"{error} (iteration {self.iter})") from None
         values = torch.stack([loss.float() for loss in losses.values()])
         scaler = self.precision.scaler
         scaler.scale(values.sum()).backward()

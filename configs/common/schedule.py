@@ -1,17 +1,20 @@
 """Learning rate schedules, stated in epochs; they act on the fraction of training done, whatever its data."""
 
+from collections.abc import Sequence
+
 from detectron2.config import LazyCall as L
 from detectron2.solver import WarmupParamScheduler
 from fvcore.common.param_scheduler import CosineParamScheduler, MultiStepParamScheduler
+from omegaconf import DictConfig
 
 
-def multi_step(epochs, drops, gamma=0.1):
+def multi_step(epochs: int, drops: Sequence[int], gamma: float = 0.1) -> DictConfig:
     """The rate times `gamma` after each epoch of `drops` (ascending), `epochs` in all, no warm-up."""
     values = [gamma**i for i in range(len(drops) + 1)]
     return L(MultiStepParamScheduler)(values=values, milestones=list(drops), num_updates=epochs)
 
 
-def cosine_with_warmup(epochs, warmup_epochs, final=0.0):
+def cosine_with_warmup(epochs: int, warmup_epochs: float, final: float = 0.0) -> DictConfig:
     """Linear from 0.001 of the rate over `warmup_epochs`, then half a cosine that ends at `final` of the rate."""
     return L(WarmupParamScheduler)(
         scheduler=L(CosineParamScheduler)(start_value=1.0, end_value=final),

@@ -194,8 +194,9 @@ def test_missing_image_file(record: dict) -> None:
 def test_broken_image_file(record: dict, content: bytes | str) -> None:
     path = Path(record["file_name"])
     path.write_bytes(path.read_bytes()[:90] if content == "truncated" else content)
-    with pytest.raises(DatasetError, match=r"photo\.png .*image 17.*cannot be read.*replace the file"):
+    with pytest.raises(DatasetError, match=r"photo\.png .*image 17.*cannot be read.*replace the file") as error:
         DetrMapper(augmentations=[], is_train=False)(record)
+    assert "<_io" not in str(error.value) and " object at " not in str(error.value)
 
 
 def test_size_that_differs_from_the_annotation(record: dict) -> None:

@@ -107,6 +107,25 @@ def test_files_that_cannot_be_used_are_named_in_one_line(tmp_path, name):
     assert "\n" not in str(error.value)
 
 
+def test_remedy_of_a_missing_file_follows_from_where_its_path_came_from(tmp_path, monkeypatch):
+    monkeypatch.setenv("ALIGN_DETR_DATA", str(tmp_path / "data"))
+    (tmp_path / "output").mkdir()
+    (tmp_path / "output" / "last_checkpoint").write_text("model_final.pth")
+    checkpointer = Checkpointer(nn.Linear(3, 2), str(tmp_path / "output"))
+    remedies = {
+        checkpointer.last_checkpoint(): "remove the file last_checkpoint",
+        str(tmp_path / "data" / "weights" / "a.npz"): "set ALIGN_DETR_DATA",
+        str(tmp_path / "a.npz"): "correct train.init_checkpoint.",
+    }
+    for path, remedy in remedies.items():
+        with pytest.raises(ConfigError) as error:
+            checkpointer.load(path)
+        message = str(error.value)
+        assert remedy in message
+        assert ("last_checkpoint" in message) == (remedy == "remove the file last_checkpoint")
+        assert ("ALIGN_DETR_DATA" in message) == (remedy == "set ALIGN_DETR_DATA")
+
+
 def test_failing_download_is_one_sentence(monkeypatch):
     checkpointer = Checkpointer(nn.Linear(3, 2))
 
@@ -143,8 +162,10 @@ def test_partial_fit_is_loaded_and_reported(tmp_path, caplog):
     torch.save({"weight": torch.ones(2, 3), "bias": torch.zeros(9), "other": torch.zeros(1)}, tmp_path / "partial.pth")
     model = nn.Linear(3, 2)
     with caplog.at_level("WARNING"):
-        Checkpointer(model).load(str(tmp_path / "partial.pth"))
+        checkpointer = Checkpointer(model)
+        checkpointer.load(str(tmp_path / "partial.pth"))
     assert model.weight.tolist() == [[1, 1, 1], [1, 1, 1]]
+    assert checkpointer.missing_parameters == ["bias"] and checkpointer.wrong_shapes == {"bias": ((9,), (2,))}
     assert "'bias'" in caplog.text and "(9,)" in caplog.text and "other" in caplog.text
 
 

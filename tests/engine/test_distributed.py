@@ -35,7 +35,13 @@ def test_two_processes_equal_one_with_both_their_images(tiny_run, tmp_path):
 
     launched = tmp_path / "launched"
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*torchrun, str(PROJECT / "train_net.py"), "--config-file", str(tiny_run.config), *OPTIONS]
+    own_data = tmp_path / "own_data.py"  # registers data as a user's file does; a second time it fails
+    own_data.write_text(
+        tiny_run.config.read_text()
+        + "from detectron2.data.datasets import register_coco_instances\n"
+        + f"register_coco_instances('own_train', {{}}, {str(tmp_path / 'data/train.json')!r}, 'images')\n"
+    )
+    command = [*torchrun, str(PROJECT / "train_net.py"), "--config-file", str(own_data), *OPTIONS]
     subprocess.run([*command, f"train.output_dir={launched}"], check=True, capture_output=True, timeout=120)
     assert_same_weights(one, weights(launched))
 

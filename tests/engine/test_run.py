@@ -130,6 +130,15 @@ def test_bfloat16_run(tiny_run):
         (["--num-gpus", "3"], "total_batch_size=4 cannot be shared equally by 3 processes"),
         (["--num-machines", "2"], "needs --dist-url"),
         (["train.epochs=0"], "must be positive"),
+        (["dataloader.train.total_batch_size=0"], "total_batch_size=0 must be positive"),
+        (["train.device=gpu"], "train.device=gpu is no device"),
+        (["train.device=null"], "train.device=None is no device"),
+        # what is wrong with the data is said before weights are loaded, let alone downloaded
+        (["train.init_checkpoint=absent.pth", "dataloader.train.dataset=tiny_trian"], "'tiny_trian' is not registered"),
+        (["train.init_checkpoint=absent.pth", "dataloader.test.dataset=tiny_vla"], "'tiny_vla' is not registered"),
+        (["train.init_checkpoint=absent.pth", "model.num_classes=3"], "The model has 3 classes"),
+        (["--eval-only", "train.init_checkpoint=absent.pth", "model.num_classes=3"], "The model has 3 classes"),
+        (["--eval-only", "train.init_checkpoint=absent.pth", "dataloader.test.dataset=tiny_vla"], "'tiny_vla' is not"),
     ],
 )
 def test_mistakes_are_one_sentence_without_a_traceback(tiny_run, capsys, arguments, message):
@@ -144,6 +153,40 @@ def test_mistakes_are_one_sentence_without_a_traceback(tiny_run, capsys, argumen
 def test_cuda_where_there_is_none(tiny_run, capsys):
     assert tiny_run.train("train.device=cuda") == 2
     assert "set train.device=cpu" in capsys.readouterr().err
+
+
+def test_evaluation_names_the_parameter_of_another_shape(tiny_run, capsys):
+    """Trained with 4 channels (64 features of the 4x4 pool), evaluated with 5 (80)."""
+    assert tiny_run.train("train.max_iter=1", "train.eval_period=0") == 0
+    capsys.readouterr()
+    assert tiny_run.train("--eval-only", "+model.channels=5") == 2
+    message = capsys.readouterr().err
+    assert "'backbone.weight' in another shape than the model's, (4, 3, 3, 3) instead of (5, 3, 3, 3)" in message
+    assert "lacks" not in message
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("train.update(epochs=", r"bad\.py, line 2: SyntaxError: "),
+        ("train.update(epochs=absent)", r"bad\.py, line 2: NameError: name 'absent' is not defined"),
+        ("import no_such_module", r"bad\.py, line 2: ModuleNotFoundError: No module named 'no_such_module'"),
+        ("from .part import x", r"part\.py, line 3: ZeroDivisionError: "),
+    ],
+)
+def test_a_config_file_that_fails_is_named_with_its_line(tmp_path, line, message):
+    (tmp_path / "part.py").write_text("\n\nx = 1 / 0\n")
+    (tmp_path / "bad.py").write_text(f"train = dict()\n{line}\n")
+    with pytest.raises(ConfigError, match=message) as error:
+        load_config(str(tmp_path / "bad.py"))
+    assert "\n" not in str(error.value)
+
+
+def test_a_broken_part_of_a_config_is_named(tmp_path):
+    (tmp_path / "part.py").write_text("x = 1\nx = (\n")
+    (tmp_path / "whole.py").write_text("from .part import x\n")
+    with pytest.raises(ConfigError, match=r"part\.py, line 2: SyntaxError: '\(' was never closed"):
+        load_config(str(tmp_path / "whole.py"))
 
 
 def test_unknown_config_name(capsys):

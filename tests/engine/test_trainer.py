@@ -6,9 +6,10 @@ from detectron2.utils.events import EventStorage
 from torch import nn
 
 from align_detr.engine.ema import ModelEMA
+from align_detr.engine.hooks import UpdateEMA
 from align_detr.engine.precision import Precision
 from align_detr.engine.trainer import Trainer, TrainingDiverged
-from align_detr.errors import ConfigError, EnvironmentProblem
+from align_detr.errors import ConfigError, EnvironmentProblem, NonFinitePrediction
 
 
 class Regressor(nn.Module):
@@ -120,6 +121,18 @@ def test_infinite_gradient_of_finite_losses_is_found():
         one_step(trainer)
 
 
+def test_a_prediction_that_is_not_finite_gets_the_iteration(monkeypatch):
+    trainer = make_trainer(BATCH)
+    trainer.iter = 17
+
+    def forward(batch):
+        raise NonFinitePrediction("Query 3 of image 1 is NaN")
+
+    monkeypatch.setattr(trainer.model, "forward", forward)
+    with pytest.raises(NonFinitePrediction, match=r"^Query 3 of image 1 is NaN \(iteration 17\)$"):
+        one_step(trainer)
+
+
 def test_errors_leave_the_loop_and_success_is_told_by_the_iteration():
     trainer = make_trainer(BATCH)
     trainer.train(0, 3)
@@ -131,7 +144,7 @@ def test_errors_leave_the_loop_and_success_is_told_by_the_iteration():
 
 def test_ema_follows_the_slow_formula_and_copies_buffers():
     model = nn.BatchNorm1d(2)
-    ema = ModelEMA(model, decay=0.3)
+    ema = ModelEMA(model=model, decay=0.3)
     average = [1.0, 1.0]
     for n, value in enumerate([2.0, -1.0, 5.0, 0.5], start=1):
         with torch.no_grad():
@@ -144,7 +157,7 @@ def test_ema_follows_the_slow_formula_and_copies_buffers():
         assert ema.module.running_mean.tolist() == [value, value]
     assert not ema.module.training and not ema.module.weight.requires_grad
 
-    restored = ModelEMA(nn.BatchNorm1d(2), decay=0.3)
+    restored = ModelEMA(model=nn.BatchNorm1d(2), decay=0.3)
     restored.load_state_dict(ema.state_dict())
     assert restored.num_updates == 4
     torch.testing.assert_close(restored.module.weight, ema.module.weight)
@@ -152,8 +165,15 @@ def test_ema_follows_the_slow_formula_and_copies_buffers():
     assert ema.num_updates == 0 and ema.module.weight.tolist() == model.weight.tolist()
 
 
+def test_constructors_take_keywords_only():
+    with pytest.raises(TypeError):
+        ModelEMA(nn.Linear(2, 2))
+    with pytest.raises(TypeError):
+        UpdateEMA(ModelEMA(model=nn.Linear(2, 2)))
+
+
 def test_ema_of_another_model_is_refused():
     with pytest.raises(ConfigError, match="do not fit"):
-        ModelEMA(nn.Linear(2, 2)).load_state_dict(ModelEMA(nn.Linear(3, 2)).state_dict())
+        ModelEMA(model=nn.Linear(2, 2)).load_state_dict(ModelEMA(model=nn.Linear(3, 2)).state_dict())
     with pytest.raises(ConfigError, match="decay"):
-        ModelEMA(nn.Linear(2, 2), decay=1.0)
+        ModelEMA(model=nn.Linear(2, 2), decay=1.0)

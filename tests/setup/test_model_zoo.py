@@ -1,7 +1,9 @@
 """Config names: what there is, what is suggested for what there is not, and models with weights."""
 
+from argparse import Namespace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -67,8 +69,13 @@ def test_unknown_name_suggests_the_nearest(zoo: Path, wrong: str, right: str) ->
 
 
 def test_unknown_name_that_is_like_none(zoo: Path) -> None:
-    with pytest.raises(ConfigError, match=r"no config named banana: align_detr\.model_zoo\.names\(\)"):
+    with pytest.raises(ConfigError, match=r"no config named banana: there are TSP/tsp_r50_36ep\.py, .* lists all 4"):
         model_zoo.config_path("banana")
+    for number in range(3, 10):  # 11 names: every third, which makes 4
+        (zoo / f"configs/dino/dino_r50_{number}ep.py").write_text(MODEL_CONFIG)
+    with pytest.raises(ConfigError, match="lists all 11") as error:
+        model_zoo.config_path("banana")
+    assert str(error.value).count("ep.py") == 4
 
 
 def test_project_config_reaches_the_shared_parts(zoo: Path) -> None:
@@ -90,6 +97,41 @@ def test_get_refuses_weights_of_another_model(zoo: Path, tmp_path: Path) -> None
         model_zoo.get("detr/detr_r50_500ep", checkpoint=tmp_path / "short.pth")
     with pytest.raises(ConfigError, match="no checkpoint .*absent.pth"):
         model_zoo.get("detr/detr_r50_500ep", checkpoint=tmp_path / "absent.pth")
+
+
+def test_get_reads_official_files_and_arrays(zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The arguments of official files are a Namespace; their weights get our names; numpy archives are read, too."""
+    monkeypatch.setattr("align_detr.checkpoint.conversion._RELEASES", [(lambda s: "their.weight" in s, _rename)])
+    weights = {"their.weight": torch.arange(6.0).view(3, 2), "their.bias": torch.ones(3)}
+    torch.save({"model": weights, "args": Namespace(lr=1e-4)}, tmp_path / "official.pth")
+    np.savez(tmp_path / "official.npz", **{key: value.numpy() for key, value in weights.items()})
+    for name in ("official.pth", "official.npz"):
+        model = model_zoo.get("detr/detr_r50_500ep", checkpoint=tmp_path / name)
+        assert torch.equal(model(torch.ones(1, 2)), torch.tensor([[2.0, 6.0, 10.0]]))
+
+
+def _rename(state: dict, num_classes: int | None) -> dict:
+    return {key.removeprefix("their."): value for key, value in state.items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("damaged.pth", b"no weights"),
+        ("model.onnx", b""),
+        ("list.pth", [1.0]),
+        ("text.pth", {"weight": "text"}),
+        ("other.pth", {"model": {}, "x": Path("x")}),
+    ],
+)
+def test_get_refuses_other_content_in_one_sentence(zoo: Path, tmp_path: Path, name: str, content: object) -> None:
+    if isinstance(content, bytes):
+        (tmp_path / name).write_bytes(content)
+    else:
+        torch.save(content, tmp_path / name)
+    with pytest.raises(ConfigError, match=name) as error:
+        model_zoo.get("detr/detr_r50_500ep", checkpoint=tmp_path / name)
+    assert "\n" not in str(error.value)
 
 
 def test_every_config_of_this_checkout_loads() -> None:

@@ -115,6 +115,18 @@ def test_a_project_in_the_table_without_a_package_stops_the_build(checkout: Path
     assert result.returncode == 1 and "table.py names TOY" in result.stderr
 
 
+def test_make_wheel_starts_without_earlier_builds_and_make_bench_runs_all() -> None:
+    """What make would do, without doing it: setuptools packs whatever an earlier build left in build/."""
+    if shutil.which("make") is None:
+        pytest.skip("needs make")
+    command = ["make", "--dry-run", "wheel", "bench"]
+    lines = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True).stdout.splitlines()
+    packing = next(i for i, line in enumerate(lines) if "-m pip wheel" in line)
+    assert "rm -rf build" in lines[:packing]
+    for file in (PROJECT / "benchmarks").glob("*.py"):
+        assert any(line.endswith(f"benchmarks/{file.name}") for line in lines), file.name
+
+
 def test_every_requirement_is_pinned_and_none_is_detectron2() -> None:
     lines = (PROJECT / "requirements.txt").read_text().splitlines()
     requirements = [line for line in lines if line and not line.startswith("#")]
