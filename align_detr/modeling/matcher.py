@@ -48,9 +48,9 @@ class HungarianMatcher(nn.Module):
     images plays no part, and no image goes without matches. More targets than queries leave the costliest unmatched.
 
     `on_nonfinite`, for an image with a prediction, of any set, or a cost that is NaN or infinite: "raise" raises
-    NonFinitePrediction with set, layer, image and query; "skip" leaves the image out of the step. It then has no pair in any
-    set, is named in `Match.skipped`, which the criterion obeys, and is counted as `skipped_images` in detectron2's
-    event storage and in a warning.
+    NonFinitePrediction with set, layer, image and query; "skip" leaves the image out of the step. It then has no pair
+    in any set, is named in `Match.skipped`, which the criterion obeys, and is counted as `skipped_images` in
+    detectron2's event storage and in a warning.
     """
 
     def __init__(
