@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     args = parser.parse_args(argv)
 
-    from align_detr.data import load_dataset
+    from align_detr.data import count_images
     from align_detr.engine.run import set_up, train
     from align_detr.engine.run_config import load_config
 
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     (folder / "metrics.json").unlink(missing_ok=True)  # the curves are of this run
     set_up(cfg)
     for split in ("train", "test"):
-        load_dataset(cfg.dataloader[split].dataset)  # made at first use, before the clock starts
+        count_images(cfg.dataloader[split].dataset)  # made at first use, before the clock starts
     start = time.perf_counter()
     results = train(cfg)["bbox"]
     minutes = (time.perf_counter() - start) / 60

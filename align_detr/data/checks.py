@@ -17,6 +17,8 @@ from align_detr.errors import DatasetError
 
 logger = logging.getLogger(__name__)
 _counts: dict[str, int] = {}  # images of the data sets that were loaded, so that counting reads no file twice
+# What was loaded for counting, until a loader takes it, with the function that gave it: a name can be registered anew.
+_waiting: dict[str, tuple[Any, list[dict[str, Any]]]] = {}
 
 
 def as_names(names: str | Iterable[str]) -> list[str]:
@@ -35,8 +37,10 @@ def load_dataset(names: str | Iterable[str]) -> list[dict[str, Any]]:
         raise DatasetError("No data set is named: set dataloader.train.dataset and dataloader.test.dataset.")
     records: list[dict[str, Any]] = []
     for name in names:
-        loaded = _load_one(name)
-        check_dataset(name, loaded)
+        source, loaded = _waiting.pop(name, (None, []))
+        if source is None or DatasetCatalog.data.get(name) is not source:
+            loaded = _load_one(name)
+            check_dataset(name, loaded)
         _counts[name] = len(loaded)
         records += loaded
     classes = {name: MetadataCatalog.get(name).get("thing_classes") for name in names}
@@ -50,11 +54,15 @@ def load_dataset(names: str | Iterable[str]) -> list[dict[str, Any]]:
 
 
 def count_images(names: str | Iterable[str]) -> int:
-    """Number of images of one or several data sets; reads files only for a data set that was not loaded before."""
+    """Number of images of one or several data sets; reads files only for a data set that was not loaded before.
+
+    What is read here is kept for the next `load_dataset` of that name, which hands it over without reading it again.
+    """
     names = as_names(names)
-    unknown = [name for name in names if name not in _counts]
-    if unknown:
-        load_dataset(unknown)
+    for name in names:
+        if name not in _counts:
+            records = load_dataset(name)
+            _waiting[name] = (DatasetCatalog.data.get(name), records)
     return sum(_counts[name] for name in names)
 
 

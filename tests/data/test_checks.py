@@ -11,7 +11,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 from omegaconf import ListConfig
 
-from align_detr.data import check_num_classes, count_images, load_dataset
+from align_detr.data import check_num_classes, checks, count_images, load_dataset
 from align_detr.errors import DatasetError
 
 Register = Callable[..., str]
@@ -53,6 +53,18 @@ def test_counting_loads_where_need_be(register: Register, annotations: dict) -> 
     annotations["images"] = annotations["images"][:4]
     annotations["annotations"] = annotations["annotations"][:3]
     assert count_images(register(annotations, name="never_loaded_for_tests")) == 4
+
+
+def test_what_counting_read_is_handed_over_once(register: Register, annotations: dict) -> None:
+    name = register(annotations, name="counted_then_loaded")
+    calls, source = [], DatasetCatalog.data[name]
+    DatasetCatalog.data[name] = counted = lambda: calls.append(1) or source()
+    assert count_images(name) == len(load_dataset(name)) == 10 and len(calls) == 1
+    assert len(load_dataset(name)) == 10 and len(calls) == 2, "nothing is kept after it was handed over"
+    checks._counts.pop(name)
+    count_images(name)
+    DatasetCatalog.data[name] = lambda: counted()[:3]  # the same name, registered anew
+    assert len(load_dataset(name)) == 3
 
 
 def test_unknown_name_suggests_the_nearest() -> None:
