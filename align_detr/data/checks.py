@@ -61,9 +61,13 @@ def count_images(names: str | Iterable[str]) -> int:
     names = as_names(names)
     for name in names:
         if name not in _counts:
-            records = load_dataset(name)
-            _waiting[name] = (DatasetCatalog.data.get(name), records)
+            _read_ahead(name)
     return sum(_counts[name] for name in names)
+
+
+def _read_ahead(name: str) -> None:
+    records = load_dataset(name)
+    _waiting[name] = (DatasetCatalog.data.get(name), records)
 
 
 def check_dataset(name: str, records: Sequence[dict[str, Any]]) -> None:
@@ -95,7 +99,7 @@ def check_dataset(name: str, records: Sequence[dict[str, Any]]) -> None:
 def check_num_classes(model_num_classes: int, dataset_name: str) -> None:
     """Raises DatasetError unless the model has as many classes as the data set, whose files are read if need be."""
     if MetadataCatalog.get(dataset_name).get("thing_classes") is None:
-        load_dataset(dataset_name)
+        _read_ahead(dataset_name)  # detectron2 learns the classes with the first reading
     classes = MetadataCatalog.get(dataset_name).get("thing_classes")
     if classes is not None and model_num_classes != len(classes):
         raise DatasetError(

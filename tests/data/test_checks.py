@@ -67,6 +67,14 @@ def test_what_counting_read_is_handed_over_once(register: Register, annotations:
     assert len(load_dataset(name)) == 3
 
 
+def test_checking_the_classes_reads_nothing_twice(register: Register, annotations: dict) -> None:
+    name = register(annotations, name="checked_then_loaded")
+    calls, source = [], DatasetCatalog.data[name]
+    DatasetCatalog.data[name] = lambda: calls.append(1) or source()
+    check_num_classes(len(annotations["categories"]), name)
+    assert count_images(name) == len(load_dataset(name)) == 10 and len(calls) == 1
+
+
 def test_unknown_name_suggests_the_nearest() -> None:
     message = fault(load_dataset, "coco_2017_trian")
     assert "'coco_2017_trian' is not registered" in message and "coco_2017_train" in message
