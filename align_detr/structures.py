@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from detectron2.structures import Instances
@@ -118,6 +119,15 @@ class Match:
         """Picks the matched targets' entries of `values` (B, T, ...): (M, ...)."""
         return values[self.image, self.target]
 
+    def repeat_rows(self, num_rows: int) -> Match:
+        """The pairs of this match, whose row is 0, in each of `num_rows` rows: known matches are the same in every
+        decoder layer.
+        """
+        row = torch.arange(num_rows, device=self.row.device).repeat_interleave(len(self))
+        pairs = (x.repeat(num_rows) for x in (self.image, self.query, self.target))
+        weight = None if self.weight is None else self.weight.repeat(num_rows)
+        return Match(row, *pairs, weight=weight, skipped=self.skipped)
+
 
 @dataclass
 class Predictions:
@@ -189,13 +199,85 @@ class Memory:
         """The same places with other contents."""
         return dataclasses.replace(self, tokens=tokens)
 
+    @cached_property
+    def placed(self) -> Tensor:
+        """tokens + position (B, S, C): computed once for all decoder layers."""
+        return self.tokens + self.position
+
+    @cached_property
+    def valid_ratios(self) -> Tensor:
+        """The part of each level that each image covers, as (width, height) in (0, 1]: (B, L, 2) float32."""
+        ratios = [
+            [(w / columns, h / rows) for h, w in sizes]
+            for (rows, columns), sizes in zip(self.shapes, self.valid_sizes, strict=True)
+        ]
+        return torch.tensor(ratios, dtype=torch.float32).transpose(0, 1).to(self.tokens.device, non_blocking=True)
+
+
+@dataclass
+class Proposals:
+    """What a two-stage detector's encoder proposes, best first: content (B, Q, C), reference (B, Q, 4) normalised
+    cxcywh without gradient, and the prediction set `enc` that trains the proposing. `valid` (B, Q) is False where an
+    image had fewer tokens than there are proposals, or None.
+    """
+
+    content: Tensor
+    reference: Tensor
+    predictions: Predictions
+    valid: Tensor | None = None
+
 
 @dataclass
 class QueryPart:
-    """Queries that are predicted, matched and named together: content and position (B, Q, C), and the name of their
-    prediction set.
+    """Queries that are predicted, matched and named together.
+
+    content (B, Q, C); position (B, Q, C) or None where the decoder makes it from the reference; reference (B, Q, 2)
+    points or (B, Q, 4) boxes, normalised, or None. The Q queries are `groups` runs of equal length that do not see each
+    other, nor any other part, but for the part `main` where `sees_main`. `match` (its row is 0) is given where it is
+    known beforehand; a part without it is matched group by group. `valid` (B, Q) is False for queries that are padding.
+    `scale` multiplies the number of targets that normalises the losses.
     """
 
     name: str
     content: Tensor
-    position: Tensor
+    position: Tensor | None = None
+    reference: Tensor | None = None
+    groups: int = 1
+    sees_main: bool = False
+    match: Match | None = None
+    valid: Tensor | None = None
+    scale: float = 1.0
+
+    def as_set(self, predictions: Predictions) -> Predictions:
+        """The predictions of this part's queries, (R, B, Q, ...) with a row a layer, as a named set knows them."""
+        num_layers = predictions.logits.shape[0]
+        if self.match is not None:
+            match = self.match.repeat_rows(num_layers)
+            return dataclasses.replace(predictions, match=match, valid=self.valid, scale=self.scale)
+        logits, boxes, iou = (
+            None if x is None else _groups_to_rows(x, self.groups)
+            for x in (predictions.logits, predictions.boxes, predictions.iou)
+        )
+        return dataclasses.replace(
+            predictions, logits=logits, boxes=boxes, iou=iou, groups=self.groups, valid=self.valid, scale=self.scale
+        )
+
+
+def _groups_to_rows(x: Tensor, groups: int) -> Tensor:
+    """(L, B, G * Q, ...) -> (L * G, B, Q, ...)."""
+    return x if groups == 1 else x.unflatten(2, (groups, -1)).movedim(2, 1).flatten(0, 1)
+
+
+@dataclass
+class QueryPlace:
+    """Where the queries of all parts are, for one decoder layer.
+
+    position (B, Q, C), added in attention, or None; sine (B, Q, C), the encoded reference that conditional
+    cross-attention compares with the positions of tokens, or None; reference (B, Q, 2 or 4) or None; blocked (Q, Q)
+    or (B, 1, Q, Q) True where a query may not look at another, or None.
+    """
+
+    position: Tensor | None = None
+    sine: Tensor | None = None
+    reference: Tensor | None = None
+    blocked: Tensor | None = None

@@ -40,7 +40,7 @@ class Network(nn.Module):
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """image (3, h, w) -> logits and boxes of the last row."""
         memory = self.detector.encoder(self.detector.extract_features([self.detector.normalize(image)]))
-        predictions = self.detector.decoder(self.detector.queries(memory), memory, self.detector.head)["main"]
+        predictions = self.detector.predict(memory)["main"]
         return predictions.logits[-1], predictions.boxes[-1]
 
 

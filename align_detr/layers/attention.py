@@ -1,5 +1,7 @@
 """Multi-head attention on PyTorch's fused kernel, and the feed-forward block between attentions."""
 
+import copy
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -54,12 +56,17 @@ class MultiHeadAttention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Linear, activation, dropout, linear on (..., C) (Vaswani et al. 2017, section 3.3)."""
+    """Linear, activation, dropout, linear on (..., C) (Vaswani et al. 2017, section 3.3).
 
-    def __init__(self, *, embed_dim: int, ffn_dim: int, dropout: float = 0.0) -> None:
+    `activation` is ReLU unless given; each block has its own copy.
+    """
+
+    def __init__(
+        self, *, embed_dim: int, ffn_dim: int, dropout: float = 0.0, activation: nn.Module | None = None
+    ) -> None:
         super().__init__()
         self.linear1 = nn.Linear(embed_dim, ffn_dim)
-        self.activation = nn.ReLU()
+        self.activation = nn.ReLU() if activation is None else copy.deepcopy(activation)
         self.dropout = nn.Dropout(dropout)
         self.linear2 = nn.Linear(ffn_dim, embed_dim)
 

@@ -31,13 +31,8 @@ class SinePositionEncoding(nn.Module):
         if self.normalize:
             rows = (rows + self.offset) / (rows[:, -1:] + 1e-6) * 2 * math.pi
             columns = (columns + self.offset) / (columns[:, :, -1:] + 1e-6) * 2 * math.pi
-        exponent = torch.arange(self.num_features, device=padding.device, dtype=torch.float32).div(
-            2, rounding_mode="floor"
-        )
-        period = self.temperature ** (2 * exponent / self.num_features)
-        return torch.cat(
-            [_interleave(rows[..., None] / period), _interleave(columns[..., None] / period)], dim=-1
-        ).permute(0, 3, 1, 2)
+        phases = torch.stack([rows, columns], dim=-1)
+        return _sines(phases, self.num_features, self.temperature).permute(0, 3, 1, 2)
 
 
 class LearnedPositionEncoding(nn.Module):
@@ -67,5 +62,18 @@ class LearnedPositionEncoding(nn.Module):
         return torch.cat([columns, rows], dim=-1).permute(0, 3, 1, 2)
 
 
-def _interleave(phase: Tensor) -> Tensor:
-    return torch.stack([phase[..., 0::2].sin(), phase[..., 1::2].cos()], dim=-1).flatten(-2)
+def encode_coordinates(coordinates: Tensor, num_features: int, temperature: float = 10000.0) -> Tensor:
+    """Sines and cosines of coordinates in [0, 1]: (..., n) -> (..., n * num_features) float32.
+
+    `num_features` a coordinate, in the order of the coordinates, sines and cosines interleaved; [0, 1] maps to
+    [0, 2 pi] (DAB-DETR, Liu et al. 2022, section 4.1). Give the coordinates in the order that is wanted: the detectors
+    here take y before x, as `SinePositionEncoding` does.
+    """
+    return _sines(coordinates.float() * (2 * math.pi), num_features, temperature)
+
+
+def _sines(phases: Tensor, num_features: int, temperature: float) -> Tensor:
+    """(..., n) -> (..., n * num_features)."""
+    half = torch.arange(num_features, device=phases.device, dtype=torch.float32).div(2, rounding_mode="floor")
+    phases = phases[..., None] / temperature ** (2 * half / num_features)
+    return torch.stack([phases[..., 0::2].sin(), phases[..., 1::2].cos()], dim=-1).flatten(-3)

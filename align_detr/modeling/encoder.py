@@ -11,11 +11,19 @@ from align_detr.structures import Memory
 class EncoderLayer(nn.Module):
     """Self-attention and feed-forward block, each followed by its norm (DETR, supplement A.3)."""
 
-    def __init__(self, *, embed_dim: int = 256, num_heads: int = 8, ffn_dim: int = 2048, dropout: float = 0.1) -> None:
+    def __init__(
+        self,
+        *,
+        embed_dim: int = 256,
+        num_heads: int = 8,
+        ffn_dim: int = 2048,
+        dropout: float = 0.1,
+        activation: nn.Module | None = None,
+    ) -> None:
         super().__init__()
         self.self_attn = MultiHeadAttention(embed_dim=embed_dim, num_heads=num_heads, dropout=dropout)
         self.self_attn_norm = nn.LayerNorm(embed_dim)
-        self.ffn = FeedForward(embed_dim=embed_dim, ffn_dim=ffn_dim, dropout=dropout)
+        self.ffn = FeedForward(embed_dim=embed_dim, ffn_dim=ffn_dim, dropout=dropout, activation=activation)
         self.ffn_norm = nn.LayerNorm(embed_dim)
         self.dropout = nn.Dropout(dropout)
 
@@ -77,8 +85,11 @@ class InputPositionEncoder(Encoder):
 
 def initialize_matrices(module: nn.Module) -> None:
     """Draws every matrix anew from Xavier's uniform distribution, as DETR does for its transformer; copies of a layer
-    thus differ.
+    thus differ. Parts with an initialisation of their own (`reset_parameters`, beyond PyTorch's layers) get that.
     """
     for parameter in module.parameters():
         if parameter.dim() > 1:
             nn.init.xavier_uniform_(parameter)
+    for part in module.modules():
+        if hasattr(part, "reset_parameters") and not type(part).__module__.startswith("torch."):
+            part.reset_parameters()

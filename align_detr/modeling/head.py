@@ -1,7 +1,12 @@
 """From decoded queries to classes and boxes."""
 
+import math
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor, nn
 
+from align_detr.layers.boxes import inverse_sigmoid
 from align_detr.layers.mlp import MLP
 from align_detr.structures import Predictions
 
@@ -17,8 +22,102 @@ class SoftmaxHead(nn.Module):
         self.class_embed = nn.Linear(embed_dim, num_classes + 1)
         self.bbox_embed = MLP(embed_dim, embed_dim, 4, 3)
 
-    def forward(self, hidden: Tensor) -> Predictions:
+    def forward(self, hidden: Tensor, references: Sequence[Tensor] | None = None) -> Predictions:
         """hidden (R, B, Q, C) -> logits (R, B, Q, K + 1) and boxes (R, B, Q, 4) normalised cxcywh, float32."""
         return Predictions(
             logits=self.class_embed(hidden).float(), boxes=self.bbox_embed(hidden).float().sigmoid(), softmax=True
         )
+
+
+class SharedHead(nn.Module):
+    """One linear classifier over K classes, each with its own sigmoid, and one three-layer perceptron that moves a
+    reference to a box, shared by all layers (Conditional-DETR, DAB-DETR, plain Deformable-DETR).
+
+    Every class starts with probability `prior`; boxes start at their reference, with `size_logit` for the size where
+    the reference is a point. `eps` as in `inverse_sigmoid`.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int = 80,
+        embed_dim: int = 256,
+        prior: float = 0.01,
+        size_logit: float = 0.0,
+        eps: float = 1e-3,
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.eps = eps
+        self.class_embed = prior_classifier(embed_dim, num_classes, prior)
+        self.bbox_embed = box_correction(embed_dim, size_logit)
+
+    def forward(self, hidden: Tensor, references: Sequence[Tensor]) -> Predictions:
+        """hidden (R, B, Q, C), references R of (B, Q, 2 or 4) -> logits (R, B, Q, K), boxes (R, B, Q, 4)."""
+        corrections = self.bbox_embed(hidden)
+        boxes = [move_reference(c, r, self.eps) for c, r in zip(corrections, references, strict=True)]
+        return Predictions(logits=self.class_embed(hidden).float(), boxes=torch.stack(boxes))
+
+    def refine(self, x: Tensor, reference: Tensor, layer: int) -> Tensor:
+        """The box that layer number `layer` moves the reference to: x (B, Q, C) -> (B, Q, 4), with gradient."""
+        return move_reference(self.bbox_embed(x), reference, self.eps)
+
+
+class LayerwiseHead(nn.Module):
+    """The same with a classifier and a box perceptron for each of `num_layers` layers (Deformable-DETR with box
+    refinement, DINO). Where references are points at first, only the first layer needs a `size_logit`.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_layers: int,
+        num_classes: int = 80,
+        embed_dim: int = 256,
+        prior: float = 0.01,
+        size_logit: float = 0.0,
+        eps: float = 1e-3,
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.eps = eps
+        self.class_embed = nn.ModuleList(prior_classifier(embed_dim, num_classes, prior) for _ in range(num_layers))
+        self.bbox_embed = nn.ModuleList(
+            box_correction(embed_dim, size_logit if i == 0 else 0.0) for i in range(num_layers)
+        )
+
+    def forward(self, hidden: Tensor, references: Sequence[Tensor]) -> Predictions:
+        """hidden (R, B, Q, C), references R of (B, Q, 2 or 4) -> logits (R, B, Q, K), boxes (R, B, Q, 4)."""
+        logits = [classify(x) for classify, x in zip(self.class_embed, hidden, strict=True)]
+        boxes = [self.refine(x, reference, i) for i, (x, reference) in enumerate(zip(hidden, references, strict=True))]
+        return Predictions(logits=torch.stack(logits).float(), boxes=torch.stack(boxes))
+
+    def refine(self, x: Tensor, reference: Tensor, layer: int) -> Tensor:
+        """The box that layer number `layer` moves the reference to: x (B, Q, C) -> (B, Q, 4), with gradient."""
+        return move_reference(self.bbox_embed[layer](x), reference, self.eps)
+
+
+def prior_classifier(embed_dim: int, num_classes: int, prior: float) -> nn.Linear:
+    """A linear classifier whose classes all start near probability `prior` (RetinaNet, section 4.1)."""
+    classifier = nn.Linear(embed_dim, num_classes)
+    nn.init.constant_(classifier.bias, -math.log((1 - prior) / prior))
+    return classifier
+
+
+def box_correction(embed_dim: int, size_logit: float = 0.0) -> MLP:
+    """A three-layer perceptron that starts by correcting nothing, but for `size_logit` in width and height."""
+    mlp = MLP(embed_dim, embed_dim, 4, 3)
+    nn.init.zeros_(mlp.layers[-1].weight)
+    nn.init.zeros_(mlp.layers[-1].bias)
+    nn.init.constant_(mlp.layers[-1].bias[2:], size_logit)
+    return mlp
+
+
+def move_reference(correction: Tensor, reference: Tensor, eps: float) -> Tensor:
+    """Adds the logits of a reference point (..., 2) or box (..., 4) to a correction (..., 4): a normalised cxcywh box
+    (..., 4), float32 (Deformable-DETR, section 4.1 and equation 5 of its supplement).
+    """
+    start = inverse_sigmoid(reference, eps)
+    if start.shape[-1] == 2:
+        start = nn.functional.pad(start, (0, 2))  # a point says nothing about the size
+    return (correction.float() + start).sigmoid()

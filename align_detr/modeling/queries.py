@@ -1,8 +1,8 @@
-"""Where the decoder's queries come from."""
+"""Where the decoder's queries come from: (memory, proposals or None, targets in training) -> parts."""
 
 from torch import nn
 
-from align_detr.structures import Memory, QueryPart, Targets
+from align_detr.structures import Memory, Proposals, QueryPart, Targets
 
 
 class LearnedQueries(nn.Module):
@@ -12,7 +12,9 @@ class LearnedQueries(nn.Module):
         super().__init__()
         self.position = nn.Embedding(num_queries, embed_dim)
 
-    def forward(self, memory: Memory, targets: Targets | None = None) -> list[QueryPart]:
+    def forward(
+        self, memory: Memory, proposals: Proposals | None = None, targets: Targets | None = None
+    ) -> list[QueryPart]:
         """One part, `main`: content and position (B, Q, C)."""
         position = self.position.weight.expand(memory.tokens.shape[0], -1, -1)
         return [QueryPart(name="main", content=position.new_zeros(position.shape), position=position)]
@@ -25,7 +27,9 @@ class LearnedContentQueries(LearnedQueries):
         super().__init__(num_queries=num_queries, embed_dim=embed_dim)
         self.content = nn.Embedding(num_queries, embed_dim)
 
-    def forward(self, memory: Memory, targets: Targets | None = None) -> list[QueryPart]:
+    def forward(
+        self, memory: Memory, proposals: Proposals | None = None, targets: Targets | None = None
+    ) -> list[QueryPart]:
         """One part, `main`: content and position (B, Q, C)."""
         position, content = (
             table.weight.expand(memory.tokens.shape[0], -1, -1) for table in (self.position, self.content)

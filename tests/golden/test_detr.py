@@ -7,7 +7,8 @@ from torch.testing import assert_close
 
 from align_detr.checkpoint.detr import convert_official_detr
 from align_detr.layers.positional import SinePositionEncoding
-from align_detr.modeling.decoder import Decoder, DecoderLayer, PreNormDecoderLayer
+from align_detr.modeling.decoder import Decoder
+from align_detr.modeling.decoder_layers import DecoderLayer, PreNormDecoderLayer
 from align_detr.modeling.encoder import Encoder, EncoderLayer, PreNormEncoderLayer
 from align_detr.modeling.head import SoftmaxHead
 from align_detr.modeling.neck import SingleScaleNeck
@@ -55,7 +56,9 @@ def test_forward(fixture: Fixture) -> None:
     memory = model.encoder(memory)
     assert_close(memory.tokens, fixture.output["memory"].flatten(2).transpose(1, 2), atol=3e-4, rtol=0)
     queries = model.queries(memory)
-    assert_close(model.decoder.decode(queries, memory), fixture.output["hidden_states"], atol=3e-4, rtol=0)
+    assert_close(
+        model.decoder.decode(queries, memory, model.head)[0], fixture.output["hidden_states"], atol=3e-4, rtol=0
+    )
     preds = model.decoder(queries, memory, model.head)["main"]
     assert_close(preds.logits, fixture.output["pred_logits"], atol=3e-4, rtol=0)
     assert_close(preds.boxes, fixture.output["pred_boxes"], atol=3e-5, rtol=0)

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from align_detr.layers.attention import FeedForward, MultiHeadAttention
-from align_detr.modeling.decoder import Decoder, DecoderLayer, PreNormDecoderLayer
+from align_detr.modeling.decoder import Decoder
+from align_detr.modeling.decoder_layers import DecoderLayer, PreNormDecoderLayer
 from align_detr.modeling.encoder import Encoder, EncoderLayer, PreNormEncoderLayer
 from align_detr.modeling.postprocess import SoftmaxPostprocess, TopKPostprocess
-from align_detr.structures import Memory, Predictions
+from align_detr.structures import Memory, Predictions, QueryPlace
 
 DROP_ALL = dict(embed_dim=8, num_heads=2, ffn_dim=16, dropout=1.0)
 
@@ -64,7 +65,8 @@ def test_layers_drop_in_training_only(kind: type[nn.Module]) -> None:
     plain = kind(embed_dim=8, num_heads=2, ffn_dim=16, dropout=0.0)
     plain.load_state_dict(layer.state_dict())
     memory = memory_of_noise()
-    inputs = (memory.tokens, memory) if kind is EncoderLayer else (torch.randn(2, 5, 8),) * 2 + (memory, memory.tokens)
+    x, place = torch.randn(2, 5, 8), QueryPlace(position=torch.randn(2, 5, 8))
+    inputs = (memory.tokens, memory) if kind is EncoderLayer else (x, place, memory)
     assert not torch.allclose(layer.train()(*inputs), layer(*inputs))
     assert_close(plain.train()(*inputs), plain.eval()(*inputs))
     assert_close(layer.eval()(*inputs), plain(*inputs))
@@ -83,13 +85,13 @@ def test_encoder_layer_without_its_blocks() -> None:
 def test_decoder_layer_without_its_blocks() -> None:
     torch.manual_seed(0)
     layer, memory = with_random_parameters(DecoderLayer(**DROP_ALL)), memory_of_noise()
-    x, position = torch.randn(2, 5, 8), torch.randn(2, 5, 8)
+    x, place = torch.randn(2, 5, 8), QueryPlace(position=torch.randn(2, 5, 8))
     expected = x
     for norm in (layer.self_attn_norm, layer.cross_attn_norm, layer.ffn_norm):
         expected = norm_by_hand(expected, norm)
-    assert_close(layer(x, position, memory, memory.tokens), expected)
+    assert_close(layer(x, place, memory), expected)
     prenorm = with_random_parameters(PreNormDecoderLayer(**DROP_ALL))
-    assert_close(prenorm(x, position, memory, memory.tokens), x)
+    assert_close(prenorm(x, place, memory), x)
 
 
 def test_feed_forward_drops_its_hidden_features() -> None:

@@ -7,13 +7,13 @@ from torch.testing import assert_close
 
 from align_detr.errors import ConfigError
 from align_detr.layers.positional import LearnedPositionEncoding, SinePositionEncoding
-from align_detr.modeling.decoder import Decoder, DecoderLayer
+from align_detr.modeling.decoder import Decoder
+from align_detr.modeling.decoder_layers import DecoderLayer
 from align_detr.modeling.encoder import Encoder, EncoderLayer, InputPositionEncoder
-from align_detr.modeling.head import SoftmaxHead
 from align_detr.modeling.neck import SingleScaleNeck, valid_size
 from align_detr.modeling.postprocess import TopKPostprocess
 from align_detr.modeling.queries import LearnedContentQueries, LearnedQueries
-from align_detr.structures import Predictions, QueryPart
+from align_detr.structures import Predictions
 
 
 @pytest.fixture
@@ -74,19 +74,6 @@ def test_queries(neck: SingleScaleNeck) -> None:
     assert torch.equal(part.content[1], queries.content.weight) and torch.equal(
         part.position[1], queries.position.weight
     )
-
-
-def test_parts_of_the_queries_become_sets(neck: SingleScaleNeck) -> None:
-    """Each part keeps its queries, in their order: the split sets equal the slices of the whole."""
-    memory = neck({"res5": torch.randn(2, 3, 2, 3)}, [(64, 96)] * 2, (64, 96))
-    layer = DecoderLayer(embed_dim=8, num_heads=2, ffn_dim=16, dropout=0.0)
-    decoder, head = Decoder(layer=layer, num_layers=2, norm=nn.LayerNorm(8)), SoftmaxHead(num_classes=3, embed_dim=8)
-    content, position = torch.randn(2, 5, 8), torch.randn(2, 5, 8)
-    whole = decoder([QueryPart("main", content, position)], memory, head)["main"]
-    parts = [QueryPart("dn", content[:, :2], position[:, :2]), QueryPart("main", content[:, 2:], position[:, 2:])]
-    sets = decoder(parts, memory, head)
-    assert_close(torch.cat([sets["dn"].logits, sets["main"].logits], dim=2), whole.logits)
-    assert sets["dn"].boxes.shape == (2, 2, 2, 4)
 
 
 def test_learned_positions_end_somewhere() -> None:

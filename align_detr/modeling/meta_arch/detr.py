@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from align_detr.config import model_from_yacs
 from align_detr.modeling.batching import features_of_each_size, features_of_padded_batch
-from align_detr.structures import Memory, Targets
+from align_detr.structures import Memory, Predictions, Targets
 
 
 @META_ARCH_REGISTRY.register()
@@ -22,8 +22,9 @@ class DETR(nn.Module):
     """End-to-end object detection with transformers (Carion et al. 2020): a set of queries, matched one-to-one to the
     objects.
 
-    `pixel_mean` and `pixel_std` are in the channel order and range of the images (RGB, 0 to 255). In training,
-    `forward` returns weighted losses by name; otherwise detections.
+    The one class behind all detectors of this family; the parts make the difference. `proposals` is the first stage of
+    a two-stage detector. `pixel_mean` and `pixel_std` are in the channel order and range of the images (RGB, 0 to
+    255). In training, `forward` returns weighted losses by name; otherwise detections.
     """
 
     @configurable
@@ -38,6 +39,7 @@ class DETR(nn.Module):
         head: nn.Module,
         criterion: nn.Module,
         postprocess: nn.Module,
+        proposals: nn.Module | None = None,
         pixel_mean: Sequence[float] = (123.675, 116.28, 103.53),
         pixel_std: Sequence[float] = (58.395, 57.12, 57.375),
     ) -> None:
@@ -45,6 +47,7 @@ class DETR(nn.Module):
         self.backbone = backbone
         self.neck = neck
         self.encoder = encoder
+        self.proposals = proposals
         self.queries = queries
         self.decoder = decoder
         self.head = head
@@ -77,14 +80,18 @@ class DETR(nn.Module):
         memory = self.encoder(self.extract_features(images))
         if self.training:
             targets = self.targets(batched_inputs)
-            predictions = self.decoder(self.queries(memory, targets), memory, self.head)
-            return self.criterion(predictions, targets)
-        predictions = self.decoder(self.queries(memory), memory, self.head)
-        results = self.postprocess(predictions["main"], image_sizes)
+            return self.criterion(self.predict(memory, targets), targets)
+        results = self.postprocess(self.predict(memory)["main"], image_sizes)
         return [
             {"instances": detector_postprocess(r, x.get("height", r.image_size[0]), x.get("width", r.image_size[1]))}
             for r, x in zip(results, batched_inputs, strict=True)
         ]
+
+    def predict(self, memory: Memory, targets: Targets | None = None) -> dict[str, Predictions]:
+        """All prediction sets by name, from encoded tokens; `targets` are given in training, for denoising queries."""
+        proposals = None if self.proposals is None else self.proposals(memory)
+        sets = self.decoder(self.queries(memory, proposals, targets), memory, self.head)
+        return sets if proposals is None else {**sets, "enc": proposals.predictions}
 
     def targets(self, batched_inputs: Sequence[Mapping[str, Any]]) -> Targets:
         """The annotations of a batch, on the model's device; raises `DatasetError` with the image's file name."""

@@ -6,7 +6,8 @@ from torch import nn
 from align_detr.layers.positional import SinePositionEncoding
 from align_detr.modeling.backbone import build_resnet
 from align_detr.modeling.criterion import SetCriterion
-from align_detr.modeling.decoder import Decoder, DecoderLayer
+from align_detr.modeling.decoder import Decoder
+from align_detr.modeling.decoder_layers import DecoderLayer
 from align_detr.modeling.encoder import Encoder, EncoderLayer
 from align_detr.modeling.head import SoftmaxHead
 from align_detr.modeling.losses import GIoULoss, L1Loss, SoftmaxCrossEntropy

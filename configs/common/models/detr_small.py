@@ -8,7 +8,7 @@ from detectron2.config import LazyCall as L
 from torch import nn
 
 from align_detr.modeling.backbone import build_small_resnet
-from align_detr.modeling.decoder import PreNormDecoderLayer
+from align_detr.modeling.decoder_layers import PreNormDecoderLayer
 from align_detr.modeling.encoder import InputPositionEncoder, PreNormEncoderLayer
 from align_detr.modeling.queries import LearnedContentQueries
 

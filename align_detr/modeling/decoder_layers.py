@@ -1,0 +1,53 @@
+"""The layers of DETR's decoder. A layer takes contents, places and the image's tokens, and returns new contents."""
+
+from torch import Tensor, nn
+
+from align_detr.layers.attention import FeedForward, MultiHeadAttention
+from align_detr.structures import Memory, QueryPlace
+
+
+class DecoderLayer(nn.Module):
+    """Self-attention, cross-attention to the image and feed-forward block, each followed by its norm (DETR, supplement
+    A.3).
+    """
+
+    def __init__(
+        self,
+        *,
+        embed_dim: int = 256,
+        num_heads: int = 8,
+        ffn_dim: int = 2048,
+        dropout: float = 0.1,
+        activation: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.self_attn = MultiHeadAttention(embed_dim=embed_dim, num_heads=num_heads, dropout=dropout)
+        self.self_attn_norm = nn.LayerNorm(embed_dim)
+        self.cross_attn = MultiHeadAttention(embed_dim=embed_dim, num_heads=num_heads, dropout=dropout)
+        self.cross_attn_norm = nn.LayerNorm(embed_dim)
+        self.ffn = FeedForward(embed_dim=embed_dim, ffn_dim=ffn_dim, dropout=dropout, activation=activation)
+        self.ffn_norm = nn.LayerNorm(embed_dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, place: QueryPlace, memory: Memory) -> Tensor:
+        """x (B, Q, C) -> (B, Q, C)."""
+        x = self.self_attn_norm(x + self.dropout(self._attend_queries(x, place)))
+        x = self.cross_attn_norm(x + self.dropout(self._attend_image(x, place, memory)))
+        return self.ffn_norm(x + self.dropout(self.ffn(x)))
+
+    def _attend_queries(self, x: Tensor, place: QueryPlace) -> Tensor:
+        placed = x + place.position
+        return self.self_attn(placed, placed, x, blocked=place.blocked)
+
+    def _attend_image(self, x: Tensor, place: QueryPlace, memory: Memory) -> Tensor:
+        return self.cross_attn(x + place.position, memory.placed, memory.tokens, padding=memory.padding)
+
+
+class PreNormDecoderLayer(DecoderLayer):
+    """The same with each norm before its block and an un-normed residual (DETR's `--pre_norm`)."""
+
+    def forward(self, x: Tensor, place: QueryPlace, memory: Memory) -> Tensor:
+        """x (B, Q, C) -> (B, Q, C)."""
+        x = x + self.dropout(self._attend_queries(self.self_attn_norm(x), place))
+        x = x + self.dropout(self._attend_image(self.cross_attn_norm(x), place, memory))
+        return x + self.dropout(self.ffn(self.ffn_norm(x)))

@@ -1,0 +1,162 @@
+"""The decoder loop: parts that do not see each other, query groups, and references that move."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+from align_detr.layers.boxes import inverse_sigmoid
+from align_detr.modeling.decoder import Decoder, blocked_pairs
+from align_detr.modeling.decoder_layers import DecoderLayer
+from align_detr.modeling.head import LayerwiseHead, SharedHead, SoftmaxHead
+from align_detr.structures import Match, Memory, QueryPart, QueryPlace
+
+DIM = 8
+
+
+def noise_memory(images: int = 2) -> Memory:
+    tokens, position = torch.randn(images, 6, DIM), torch.randn(images, 6, DIM)
+    return Memory(
+        tokens=tokens, position=position, padding=None, shapes=[(2, 3)], valid_sizes=[[(2, 3), (1, 2)][:images]]
+    )
+
+
+def part(name: str, length: int, **fields: object) -> QueryPart:
+    content, position = torch.randn(2, length, DIM), torch.randn(2, length, DIM)
+    return QueryPart(name=name, content=content, position=position, **fields)
+
+
+@pytest.fixture
+def decoder() -> Decoder:
+    torch.manual_seed(0)
+    layer = DecoderLayer(embed_dim=DIM, num_heads=2, ffn_dim=16, dropout=0.0)
+    return Decoder(layer=layer, num_layers=2, norm=nn.LayerNorm(DIM)).eval()
+
+
+def test_parts_do_not_see_each_other(decoder: Decoder) -> None:
+    head, memory = SoftmaxHead(num_classes=3, embed_dim=DIM), noise_memory()
+    parts = [part("o2m", 2), part("main", 3)]
+    together = decoder(parts, memory, head)
+    for x in parts:
+        alone = decoder([x], memory, head)[x.name]
+        assert_close(together[x.name].logits, alone.logits)
+        assert_close(together[x.name].boxes, alone.boxes)
+
+
+def test_blocked_pairs_by_hand() -> None:
+    """Two denoising groups of two see themselves and `main`; `main` sees itself; a hybrid part sees itself."""
+    blocked = blocked_pairs([part("dn", 4, groups=2, sees_main=True), part("main", 2), part("o2m", 1)])
+    expected = [
+        [0, 0, 1, 1, 0, 0, 1],
+        [0, 0, 1, 1, 0, 0, 1],
+        [1, 1, 0, 0, 0, 0, 1],
+        [1, 1, 0, 0, 0, 0, 1],
+        [1, 1, 1, 1, 0, 0, 1],
+        [1, 1, 1, 1, 0, 0, 1],
+        [1, 1, 1, 1, 1, 1, 0],
+    ]
+    assert blocked.int().tolist() == expected
+    assert blocked_pairs([part("main", 3)]) is None
+    assert blocked_pairs([part("dn", 0, groups=5), part("main", 3)]) is None, "an empty part blocks nothing"
+
+
+def test_queries_that_are_padding_are_seen_by_themselves_alone() -> None:
+    valid = torch.tensor([[True, True, False], [True, True, True]])
+    blocked = blocked_pairs([part("main", 3, valid=valid)])
+    assert blocked.shape == (2, 1, 3, 3)
+    assert blocked[0, 0].int().tolist() == [[0, 0, 1], [0, 0, 1], [0, 0, 0]]
+    assert not blocked[1].any()
+
+
+def test_groups_become_rows(decoder: Decoder) -> None:
+    """Row layer * G + group holds what that group says when it is decoded alone."""
+    head, memory = SoftmaxHead(num_classes=3, embed_dim=DIM), noise_memory()
+    grouped = part("main", 6, groups=3)
+    rows = decoder([grouped], memory, head)["main"]
+    assert rows.logits.shape == (2 * 3, 2, 2, 4) and rows.groups == 3
+    for group in range(3):
+        own = slice(2 * group, 2 * group + 2)
+        alone = QueryPart("main", grouped.content[:, own], grouped.position[:, own])
+        alone = decoder([alone], memory, head)["main"]
+        assert_close(rows.logits[group::3], alone.logits)
+        assert_close(rows.boxes[group::3], alone.boxes)
+
+
+def test_known_matches_hold_in_every_layer(decoder: Decoder) -> None:
+    match = Match(*torch.tensor([[0, 0], [0, 1], [3, 2], [1, 0]]), weight=torch.tensor([1.0, 0.5]))
+    parts = [part("dn", 4, groups=2, match=match, scale=2.0), part("main", 3)]
+    known = decoder(parts, noise_memory(), SoftmaxHead(num_classes=3, embed_dim=DIM))["dn"]
+    assert known.logits.shape[:3] == (2, 2, 4) and known.groups == 1 and known.scale == 2.0
+    assert known.match.row.tolist() == [0, 0, 1, 1] and known.match.image.tolist() == [0, 1, 0, 1]
+    assert known.match.query.tolist() == [3, 2, 3, 2] and known.match.target.tolist() == [1, 0, 1, 0]
+    assert known.match.weight.tolist() == [1.0, 0.5, 1.0, 0.5]
+
+
+class ShiftLayer(nn.Module):
+    """A layer whose output is twice its input."""
+
+    def forward(self, x: Tensor, place: QueryPlace, memory: Memory) -> Tensor:
+        return 2 * x
+
+
+def shift_head(kind: type) -> nn.Module:
+    """Heads whose correction is the first four contents, so that references can be followed by hand."""
+    head = kind(num_classes=2, embed_dim=4, **({"num_layers": 3} if kind is LayerwiseHead else {}))
+    identity = nn.Identity()
+    head.bbox_embed = nn.ModuleList([identity] * 3) if kind is LayerwiseHead else identity
+    return head
+
+
+@pytest.mark.parametrize("kind", [SharedHead, LayerwiseHead])
+@pytest.mark.parametrize("look_forward_twice", [False, True])
+@pytest.mark.parametrize("coordinates", [2, 4])
+def test_references_move(kind: type, look_forward_twice: bool, coordinates: int) -> None:
+    """With contents c, 2c, 4c after the layers, the logits of the boxes are r + 2c, r + 2c + 4c, r + 2c + 4c + 8c."""
+    content = torch.full((1, 1, 4), 0.05, requires_grad=True)
+    reference = torch.full((1, 1, coordinates), 0.3)
+    decoder = Decoder(layer=ShiftLayer(), num_layers=3, refine=True, look_forward_twice=look_forward_twice)
+    queries = [QueryPart("main", content, reference=reference)]
+    boxes = decoder(queries, noise_memory(), shift_head(kind))["main"].boxes
+    start = inverse_sigmoid(
+        torch.tensor([0.3, 0.3, 0.3 if coordinates == 4 else 0.5, 0.3 if coordinates == 4 else 0.5])
+    )
+    for layer, total in enumerate([0.1, 0.3, 0.7]):
+        assert_close(inverse_sigmoid(boxes[layer, 0, 0]), start + total, atol=1e-5, rtol=0)
+    # The last box's own correction is 8c. Looking forward twice, it also sends gradient through the 4c before it (and
+    # no further: the reference that the second layer moved came without gradient).
+    (grad,) = torch.autograd.grad(inverse_sigmoid(boxes[2]).sum(), content)
+    assert_close(grad, torch.full((1, 1, 4), 12.0 if look_forward_twice else 8.0), atol=1e-4, rtol=0)
+
+
+def test_without_refinement_references_stay() -> None:
+    content, reference = torch.full((1, 1, 4), 0.05), torch.full((1, 1, 2), 0.3)
+    decoder = Decoder(layer=ShiftLayer(), num_layers=3)
+    boxes = decoder([QueryPart("main", content, reference=reference)], noise_memory(), shift_head(SharedHead))["main"]
+    expected = torch.tensor([0.1, 0.2, 0.4]) + inverse_sigmoid(torch.tensor(0.3))
+    assert_close(inverse_sigmoid(boxes.boxes[:, 0, 0, 0]), expected, atol=1e-5, rtol=0)
+
+
+def test_norm_is_for_the_head_and_not_for_the_refinement() -> None:
+    content, reference = torch.tensor([[[0.1, 0.2, 0.3, 0.4]]]), torch.full((1, 1, 4), 0.5)
+    norm = nn.LayerNorm(4)
+    decoder = Decoder(layer=ShiftLayer(), num_layers=2, norm=norm, refine=True)
+    boxes = decoder([QueryPart("main", content, reference=reference)], noise_memory(), shift_head(SharedHead))["main"]
+    expected = (norm(4 * content) + 2 * content).sigmoid()
+    assert_close(boxes.boxes[1], expected)
+
+
+def test_first_layer_takes_the_first_place() -> None:
+    class Negate(nn.Module):
+        def forward(self, x: Tensor, place: QueryPlace, memory: Memory) -> Tensor:
+            return -x
+
+    decoder = Decoder(layer=ShiftLayer(), first_layer=Negate(), num_layers=3)
+    hidden, references = decoder.decode([part("main", 1)], noise_memory(), nn.Identity())
+    assert_close(hidden[1], 2 * hidden[0])
+    assert_close(hidden[2], 4 * hidden[0])
+    assert references is None and [type(x) for x in decoder.layers] == [Negate, ShiftLayer, ShiftLayer]
+
+
+def test_valid_ratios_by_hand() -> None:
+    """Image 1 covers 1 of 2 rows and 2 of 3 columns: (width, height) = (2/3, 1/2)."""
+    assert_close(noise_memory().valid_ratios, torch.tensor([[[1.0, 1.0]], [[2 / 3, 1 / 2]]]))
