@@ -13,7 +13,7 @@ from torch.testing import assert_close
 
 from align_detr import config
 from align_detr.config import add_align_detr_config
-from align_detr.errors import ConfigError, NonFinitePrediction
+from align_detr.errors import ConfigError, DatasetError, NonFinitePrediction
 from align_detr.modeling.meta_arch import DETR
 
 # Differently sized, two alike, one not a multiple of any stride.
@@ -145,3 +145,13 @@ def test_yacs_bridge_without_its_keys() -> None:
     plain.MODEL.META_ARCHITECTURE = "DETR"
     with pytest.raises(ConfigError, match="add_align_detr_config"):
         build_model(plain)
+
+
+def test_input_without_images_or_annotations() -> None:
+    model = tiny_detr()
+    assert model.eval()([]) == []
+    with pytest.raises(DatasetError, match="no image: check the data loader's batch size"):
+        model.train()([])
+    image = {"image": torch.zeros(3, 32, 32), "file_name": "cat.png"}
+    with pytest.raises(DatasetError, match=r"image cat\.png comes without 'instances'"):
+        model.train()([image])

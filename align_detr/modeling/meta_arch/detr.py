@@ -13,6 +13,7 @@ from detectron2.structures import Instances
 from torch import Tensor, nn
 
 from align_detr.config import model_from_yacs
+from align_detr.errors import DatasetError
 from align_detr.modeling.batching import features_of_each_size, features_of_padded_batch
 from align_detr.structures import Memory, Predictions, Targets
 
@@ -73,13 +74,15 @@ class DETR(nn.Module):
 
     def forward(self, batched_inputs: Sequence[Mapping[str, Any]]) -> dict[str, Tensor] | list[dict[str, Instances]]:
         """detectron2's inputs: `image` (3, h, w) RGB, `height` and `width` of the output, and in training `instances`
-        with `gt_boxes`, `gt_classes`.
+        with `gt_boxes`, `gt_classes`. Raises `DatasetError` for training input without images or annotations.
         """
+        if not batched_inputs and not self.training:
+            return []
+        targets = self.targets(batched_inputs) if self.training else None
         images = [self.normalize(x["image"]) for x in batched_inputs]
         image_sizes = [(x.shape[-2], x.shape[-1]) for x in images]
         memory = self.encoder(self.extract_features(images))
-        if self.training:
-            targets = self.targets(batched_inputs)
+        if targets is not None:
             return self.criterion(self.predict(memory, targets), targets)
         results = self.postprocess(self.predict(memory)["main"], image_sizes)
         return [
@@ -95,6 +98,14 @@ class DETR(nn.Module):
 
     def targets(self, batched_inputs: Sequence[Mapping[str, Any]]) -> Targets:
         """The annotations of a batch, on the model's device; raises `DatasetError` with the image's file name."""
+        if not batched_inputs:
+            raise DatasetError("a training step was given no image: check the data loader's batch size")
+        for b, x in enumerate(batched_inputs):
+            if "instances" not in x:
+                raise DatasetError(
+                    f"image {x.get('file_name', f'number {b} of the batch')} comes without 'instances': train with a "
+                    "mapper that reads annotations, or call model.eval() first"
+                )
         return Targets.from_instances(
             [x["instances"] for x in batched_inputs],
             num_classes=self.num_classes,

@@ -1,0 +1,120 @@
+"""Repeated training runs for the comparisons of RESULTS.md: resumable, several seeds, mean and spread.
+
+A study is a list of variants. Each (variant, seed) is one run of train_net.py with an output folder of its own under
+output/studies/; a run that has finished is not run again, so a study can be made in pieces.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of a study: its name, the config it trains, overrides of that config, and what the paper found."""
+
+    name: str
+    config: str
+    overrides: tuple[str, ...] = ()
+    published: str = ""
+
+
+@dataclass(frozen=True)
+class Study:
+    """Variants that differ in nothing but what is studied; `overrides` hold for all of them."""
+
+    name: str
+    variants: tuple[Variant, ...]
+    overrides: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ("AP", "AP50", "AP75")
+    published: str = "published"
+
+    def folder(self, variant: Variant, seed: int) -> Path:
+        """Where a run is kept."""
+        return ROOT / "output" / "studies" / self.name / f"{variant.name.replace(' ', '_').replace('/', '_')}-{seed}"
+
+    def command(self, variant: Variant, seed: int) -> list[str]:
+        """The training command of a run."""
+        values = [*self.overrides, *variant.overrides, f"train.seed={seed}"]
+        folder = self.folder(variant, seed)
+        command = [sys.executable, str(ROOT / "train_net.py"), "--config-file", variant.config]
+        return [*command, *values, f"train.output_dir={folder}", "train.checkpointer.max_to_keep=1"]
+
+    def result(self, variant: Variant, seed: int) -> dict[str, float] | None:
+        """The metrics of a finished run, or None. A run made with another command does not count."""
+        file = self.folder(variant, seed) / "result.json"
+        if not file.is_file():
+            return None
+        saved = json.loads(file.read_text())
+        return saved["metrics"] if saved["command"] == self.command(variant, seed)[2:] else None
+
+    def run(self, variant: Variant, seed: int, threads: int) -> None:
+        """Trains and evaluates, unless that is done; what the run prints goes to its folder."""
+        if self.result(variant, seed) is not None:
+            return
+        folder = self.folder(variant, seed)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "metrics.json").unlink(missing_ok=True)
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT)}
+        with (folder / "printed.txt").open("w") as printed:
+            done = subprocess.run(
+                self.command(variant, seed), cwd=ROOT, env=environment, stdout=printed, stderr=subprocess.STDOUT
+            )
+        if done.returncode:
+            raise SystemExit(f"{variant.name}, seed {seed} failed: see {folder / 'printed.txt'}")
+        metrics = _last_evaluation(folder / "metrics.json")
+        saved = {"command": self.command(variant, seed)[2:], "metrics": metrics}
+        (folder / "result.json").write_text(json.dumps(saved))
+        figures = ", ".join(f"{metric} {metrics[metric]:.1f}" for metric in self.metrics)
+        print(f"{variant.name}, seed {seed}: {figures}", flush=True)
+
+    def table(self, seeds: Sequence[int]) -> str:
+        """Mean, and smallest to largest, of the finished runs of each variant, as a table in Markdown."""
+        heads = ["variant", "seeds", *self.metrics, self.published]
+        lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+        for variant in self.variants:
+            results = [r for r in (self.result(variant, seed) for seed in seeds) if r is not None]
+            cells = [_mean_and_range([r[metric] for r in results]) for metric in self.metrics]
+            lines.append("| " + " | ".join([variant.name, str(len(results)), *cells, variant.published]) + " |")
+        return "\n".join(lines)
+
+
+def _last_evaluation(file: Path) -> dict[str, float]:
+    rows = [row for row in map(json.loads, file.read_text().splitlines()) if "bbox/AP" in row]
+    return {key.removeprefix("bbox/"): value for key, value in rows[-1].items() if key.startswith("bbox/")}
+
+
+def _mean_and_range(values: Sequence[float]) -> str:
+    if not values:
+        return "-"
+    return f"{statistics.mean(values):.1f} ({min(values):.1f} to {max(values):.1f})"
+
+
+def main(study: Study, argv: Sequence[str] | None = None) -> None:
+    """Makes the runs that are missing, seed by seed, and prints the table."""
+    parser = argparse.ArgumentParser(description=f"Makes the runs of the study {study.name} that are missing.")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--jobs", type=int, default=1, help="runs at the same time; each gets an equal share of cores")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="variants to run (the table shows all)")
+    parser.add_argument("--table", action="store_true", help="print the table of what is there, run nothing")
+    args = parser.parse_args(argv)
+    unknown = set(args.only or ()) - {variant.name for variant in study.variants}
+    if unknown:
+        raise SystemExit(f"no variant is named {', '.join(sorted(unknown))}")
+    variants = [v for v in study.variants if not args.only or v.name in args.only]
+    if not args.table:
+        threads = max(1, (os.cpu_count() or 1) // args.jobs)
+        with ThreadPoolExecutor(args.jobs) as pool:
+            runs = [pool.submit(study.run, variant, seed, threads) for seed in args.seeds for variant in variants]
+            for run in runs:
+                run.result()
+    print(study.table(args.seeds))
