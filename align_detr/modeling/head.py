@@ -1,7 +1,9 @@
 """From decoded queries to classes and boxes."""
 
+import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -95,6 +97,21 @@ class LayerwiseHead(nn.Module):
     def refine(self, x: Tensor, reference: Tensor, layer: int) -> Tensor:
         """The box that layer number `layer` moves the reference to: x (B, Q, C) -> (B, Q, 4), with gradient."""
         return move_reference(self.bbox_embed[layer](x), reference, self.eps)
+
+
+class LayerwiseIoUHead(LayerwiseHead):
+    """The same with a linear branch a layer that predicts the IoU of each box with its object (IoU-Net, Jiang et al.
+    2018, in the form of Align-DETR's table 4); train it with `IoUBranchLoss`.
+    """
+
+    def __init__(self, *, num_layers: int, embed_dim: int = 256, **others: Any) -> None:
+        super().__init__(num_layers=num_layers, embed_dim=embed_dim, **others)
+        self.iou_embed = nn.ModuleList(nn.Linear(embed_dim, 1) for _ in range(num_layers))
+
+    def forward(self, hidden: Tensor, references: Sequence[Tensor]) -> Predictions:
+        """As `LayerwiseHead`, with `iou` logits (R, B, Q)."""
+        iou = [embed(x).squeeze(-1) for embed, x in zip(self.iou_embed, hidden, strict=True)]
+        return dataclasses.replace(super().forward(hidden, references), iou=torch.stack(iou).float())
 
 
 def prior_classifier(embed_dim: int, num_classes: int, prior: float) -> nn.Linear:

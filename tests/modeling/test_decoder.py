@@ -8,7 +8,7 @@ from torch.testing import assert_close
 from align_detr.layers.boxes import inverse_sigmoid
 from align_detr.modeling.decoder import Decoder, blocked_pairs
 from align_detr.modeling.decoder_layers import DecoderLayer
-from align_detr.modeling.head import LayerwiseHead, SharedHead, SoftmaxHead
+from align_detr.modeling.head import LayerwiseHead, LayerwiseIoUHead, SharedHead, SoftmaxHead
 from align_detr.structures import Match, Memory, QueryPart, QueryPlace
 
 DIM = 8
@@ -155,6 +155,16 @@ def test_first_layer_takes_the_first_place() -> None:
     assert_close(hidden[1], 2 * hidden[0])
     assert_close(hidden[2], 4 * hidden[0])
     assert references is None and [type(x) for x in decoder.layers] == [Negate, ShiftLayer, ShiftLayer]
+
+
+def test_iou_branch_of_each_layer() -> None:
+    torch.manual_seed(0)
+    head = LayerwiseIoUHead(num_layers=2, num_classes=3, embed_dim=DIM)
+    hidden, references = torch.randn(2, 1, 5, DIM), [torch.rand(1, 5, 4)] * 2
+    preds = head(hidden, references)
+    assert preds.iou.shape == (2, 1, 5)
+    for layer, embed in enumerate(head.iou_embed):
+        assert_close(preds.iou[layer, 0, 3], (hidden[layer, 0, 3] * embed.weight[0]).sum() + embed.bias[0])
 
 
 def test_valid_ratios_by_hand() -> None:
