@@ -10,7 +10,7 @@ SETUP_INPUTS := Makefile requirements.txt setup.py pyproject.toml align_detr/pro
 # $(call fail,step,remedy): one sentence that names the step and the remedy
 fail = { echo "make: set-up failed at \"$(1)\": $(2)" >&2; exit 1; }
 
-.PHONY: help setup demo test lint bench wheel clean
+.PHONY: help setup demo test lint bench studies wheel clean
 
 help:
 	@echo "make setup   create $(VENV) with the pinned requirements, detectron2 and this package (later calls: seconds)"
@@ -18,6 +18,7 @@ help:
 	@echo "make test    run the tests"
 	@echo "make lint    run ruff"
 	@echo "make bench   run the benchmarks"
+	@echo "make studies make the comparisons with several seeds (hours; finished runs are kept)"
 	@echo "make wheel   build this package's and detectron2's wheels into dist/"
 	@echo "make clean   remove $(VENV) and what was built"
 	@echo "PYTHON=...   the interpreter to start from: 3.10, 3.11 or 3.12 (now: $(PYTHON))"
@@ -54,6 +55,11 @@ lint: setup
 bench: setup
 	@$(PY) benchmarks/flops.py
 	@$(PY) benchmarks/matcher.py
+	@$(PY) benchmarks/deformable_attention.py
+
+# hours of training; what is done is kept, so it can be stopped and started
+studies: setup
+	@$(PY) benchmarks/ablations.py
 
 # setuptools leaves files of earlier builds in build/ and would pack those that have been deleted since
 wheel: setup

@@ -1,0 +1,216 @@
+"""Multi-scale deformable attention (Zhu et al. 2021, "Deformable DETR", section 4.1): the operator and the module.
+
+The operator is registered with PyTorch as `align_detr::deformable_attention`, so that `torch.compile` and
+`torch.export` keep it as one node. That needs PyTorch 2.4; before, it is a plain autograd function, which neither can
+take into its graph. On CUDA, where Triton is installed, Triton kernels compute it; everywhere else PyTorch does. Under
+`torch.use_deterministic_algorithms(True)` the kernels, too, sum the gradient of the values in a fixed order.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from align_detr.layers import deformable_attention_torch
+
+try:
+    from align_detr.layers import deformable_attention_triton
+except ModuleNotFoundError as error:  # Triton is there on Linux only, and PyTorch's CPU builds come without it
+    if error.name != "triton":
+        raise
+    deformable_attention_triton = None
+
+
+def deformable_attention(
+    value: Tensor, shapes: Sequence[tuple[int, int]], locations: Tensor, weights: Tensor
+) -> Tensor:
+    """Bilinear samples of `value` at `locations`, summed with `weights` (equation 3 without its two projections).
+
+    value (B, S, H, D): the tokens of all levels after one another, row by row; `shapes[l]` = (height, width) of level
+    l; locations (B, Q, H, L, P, 2) the (x, y) of each point, with 0 and 1 the edges of its level (token centres lie at
+    (i + 0.5) / size, as in `grid_sample` with align_corners=False), and zeros beyond; weights (B, Q, H, L, P).
+    -> (B, Q, H*D) in the type of `value`. Whatever that is, locations and weights may be float32, and all sums are at
+    least float32. There is no second derivative. Raises ValueError where the sizes do not fit together.
+    """
+    _check_sizes(value, shapes, locations, weights)
+    if 0 in weights.shape or 0 in value.shape:  # nothing to sample: zeros, with a gradient of zeros
+        nothing = value.sum() + (locations.sum() + weights.sum()).to(value.dtype)
+        return value.new_zeros(*weights.shape[:2], value.shape[2] * value.shape[3]) + nothing * 0
+    return _operator(value, [size for shape in shapes for size in shape], locations, weights)
+
+
+def _check_sizes(value: Tensor, shapes: Sequence[tuple[int, int]], locations: Tensor, weights: Tensor) -> None:
+    batch, tokens, heads, _ = value.shape
+    if sum(height * width for height, width in shapes) != tokens:
+        raise ValueError(f"levels of {list(shapes)} do not have the {tokens} tokens of value {tuple(value.shape)}")
+    levels = len(shapes)
+    if locations.shape[:-1] != weights.shape or locations.shape[-1] != 2 or weights.dim() != 5:
+        raise ValueError(
+            f"locations {tuple(locations.shape)} and weights {tuple(weights.shape)} are not (B, Q, H, L, P, 2) and "
+            "(B, Q, H, L, P)"
+        )
+    if (weights.shape[0], weights.shape[2], weights.shape[3]) != (batch, heads, levels):
+        raise ValueError(
+            f"weights {tuple(weights.shape)} are not (B, Q, H, L, P) for the B = {batch} images and H = {heads} heads "
+            f"of value and L = {levels} levels"
+        )
+
+
+def _implementation(value: Tensor) -> ModuleType:
+    # Triton would compute float64 in float32
+    if value.is_cuda and deformable_attention_triton is not None and value.dtype != torch.float64:
+        return deformable_attention_triton
+    return deformable_attention_torch
+
+
+def _pairs(shapes: Sequence[int]) -> list[tuple[int, int]]:
+    return list(zip(shapes[::2], shapes[1::2], strict=True))
+
+
+def _forward(value: Tensor, shapes: Sequence[int], locations: Tensor, weights: Tensor) -> Tensor:
+    return _implementation(value).sample(value, _pairs(shapes), locations, weights)
+
+
+def _backward(
+    grad: Tensor, value: Tensor, shapes: Sequence[int], locations: Tensor, weights: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    return _implementation(value).sample_backward(grad, value, _pairs(shapes), locations, weights)
+
+
+class DeformableAttentionFunction(torch.autograd.Function):
+    """The operator for PyTorch before 2.4."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, shapes: list[int], locations: Tensor, weights: Tensor) -> Tensor:
+        """As `deformable_attention`, with the shapes in one list."""
+        ctx.shapes = shapes
+        ctx.save_for_backward(value, locations, weights)
+        return _forward(value, shapes, locations, weights)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradients of value, locations and weights."""
+        value, locations, weights = ctx.saved_tensors
+        of_value, of_locations, of_weights = _backward(grad, value, ctx.shapes, locations, weights)
+        return of_value, None, of_locations, of_weights
+
+
+def _register() -> Callable[[Tensor, list[int], Tensor, Tensor], Tensor]:
+    arguments = "Tensor value, SymInt[] shapes, Tensor locations, Tensor weights"
+    name = "align_detr::deformable_attention"
+    forward = torch.library.custom_op(name, _forward, mutates_args=(), schema=f"({arguments}) -> Tensor")
+    backward = torch.library.custom_op(
+        f"{name}_backward",
+        _backward,
+        mutates_args=(),
+        schema=f"(Tensor grad, {arguments}) -> (Tensor, Tensor, Tensor)",
+    )
+
+    @forward.register_fake
+    def _(value: Tensor, shapes: list[int], locations: Tensor, weights: Tensor) -> Tensor:
+        return value.new_empty(*weights.shape[:2], value.shape[2] * value.shape[3])
+
+    @backward.register_fake
+    def _(grad: Tensor, value: Tensor, shapes: list[int], locations: Tensor, weights: Tensor) -> tuple[Tensor, ...]:
+        return tuple(x.new_empty(x.shape) for x in (value, locations, weights))
+
+    def save(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        value, ctx.shapes, locations, weights = inputs
+        ctx.save_for_backward(value, locations, weights)
+
+    def differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        value, locations, weights = ctx.saved_tensors
+        of_value, of_locations, of_weights = backward(grad, value, ctx.shapes, locations, weights)
+        return of_value, None, of_locations, of_weights
+
+    forward.register_autograd(differentiate, setup_context=save)
+    return forward
+
+
+_operator = _register() if hasattr(torch.library, "custom_op") else DeformableAttentionFunction.apply
+
+
+class MultiScaleDeformableAttention(nn.Module):
+    """Attention to `num_points` sampled places of each level, whose offsets from a reference and weights are read off
+    the query (equation 3); without the residual.
+
+    Under autocast the projections have its type, and so have the values and the output; the places are float32, since
+    half precision would move them by up to half a token of a large level, and so is the softmax.
+    """
+
+    def __init__(self, *, embed_dim: int, num_heads: int, num_levels: int, num_points: int) -> None:
+        super().__init__()
+        if embed_dim % num_heads:
+            raise ValueError(f"embed_dim {embed_dim} is not a multiple of num_heads {num_heads}")
+        self.num_heads, self.num_levels, self.num_points = num_heads, num_levels, num_points
+        samples = num_heads * num_levels * num_points
+        self.sampling_offsets = nn.Linear(embed_dim, samples * 2)
+        self.attention_weights = nn.Linear(embed_dim, samples)
+        self.value_proj = nn.Linear(embed_dim, embed_dim)
+        self.output_proj = nn.Linear(embed_dim, embed_dim)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """The published start: equal weights, and offsets that do not depend on the query.
+
+        Head k looks along the angle 2 pi k / H, its point p at p + 1 tokens from the reference, measured along the
+        longer of the two axes (so that eight heads look at the eight neighbours), on every level.
+        """
+        for linear in (self.sampling_offsets, self.attention_weights):
+            nn.init.zeros_(linear.weight)
+        nn.init.zeros_(self.attention_weights.bias)
+        for linear in (self.value_proj, self.output_proj):
+            nn.init.xavier_uniform_(linear.weight)
+            nn.init.zeros_(linear.bias)
+        angle = torch.arange(self.num_heads, dtype=torch.float32) * (2 * math.pi / self.num_heads)
+        direction = torch.stack([angle.cos(), angle.sin()], dim=-1)
+        direction = direction / direction.abs().amax(dim=-1, keepdim=True)
+        distance = torch.arange(1, self.num_points + 1, dtype=torch.float32)
+        bias = direction[:, None, None, :] * distance[:, None]  # (H, 1, P, 2)
+        with torch.no_grad():
+            self.sampling_offsets.bias.copy_(bias.expand(-1, self.num_levels, -1, -1).flatten())
+
+    def forward(
+        self,
+        query: Tensor,
+        reference: Tensor,
+        value: Tensor,
+        shapes: Sequence[tuple[int, int]],
+        padding: Tensor | None = None,
+    ) -> Tensor:
+        """query (B, Q, C) with its position added, value tokens (B, S, C) of levels `shapes` -> (B, Q, C).
+
+        `reference` (B, Q, L, 2) are points, from which offsets count in tokens, or (B, Q, L, 4) boxes cxcywh, from
+        whose centres they count in halves of the box divided by the number of points; both relative to each level's
+        whole padded size. `padding` (B, S) is True where a token lies outside its image; its projected value is zero.
+        Raises ValueError for any other reference, and where the sizes do not fit together.
+        """
+        value = self.value_proj(value)
+        if padding is not None:
+            value = value.masked_fill(padding[..., None], 0.0)
+        per_point = (self.num_heads, self.num_levels, self.num_points)
+        offsets = self.sampling_offsets(query).unflatten(-1, (*per_point, 2))
+        weights = self.attention_weights(query).unflatten(-1, (self.num_heads, -1))
+        weights = weights.softmax(dim=-1, dtype=_precise(weights)).unflatten(-1, per_point[1:])
+        locations = self._locations(reference, offsets, shapes)
+        out = deformable_attention(value.unflatten(-1, (self.num_heads, -1)), shapes, locations, weights)
+        return self.output_proj(out)
+
+    def _locations(self, reference: Tensor, offsets: Tensor, shapes: Sequence[tuple[int, int]]) -> Tensor:
+        """reference (B, Q, L, 2 or 4), offsets (B, Q, H, L, P, 2) -> (B, Q, H, L, P, 2)."""
+        if reference.shape[-1] not in (2, 4):
+            raise ValueError(f"reference {tuple(reference.shape)} has neither points (2) nor boxes (4)")
+        dtype = _precise(offsets)
+        reference, offsets = reference.to(dtype)[:, :, None, :, None, :], offsets.to(dtype)
+        if reference.shape[-1] == 4:
+            return reference[..., :2] + offsets * reference[..., 2:] * (0.5 / self.num_points)
+        sizes = torch.tensor([(width, height) for height, width in shapes], dtype=dtype)
+        return reference + offsets / sizes.to(offsets.device, non_blocking=True)[:, None]
+
+
+def _precise(x: Tensor) -> torch.dtype:
+    return torch.promote_types(x.dtype, torch.float32)
