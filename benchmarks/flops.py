@@ -7,6 +7,7 @@ layers and matrix products, one a multiply-add, batch of one image.
 """
 
 import json
+import math
 import sys
 from collections import Counter
 from typing import Any
@@ -25,6 +26,22 @@ PUBLISHED = {
     "detr/detr_r50_dc5_500ep.py": (41, 187),
     "detr/detr_r101_500ep.py": (60, 152),
     "detr/detr_r101_dc5_500ep.py": (60, 253),
+    "conditional_detr/conditional_detr_r50_50ep.py": (44, 90),
+    "conditional_detr/conditional_detr_r101_50ep.py": (63, 156),
+    "conditional_detr/conditional_detr_r50_dc5_50ep.py": (44, 195),
+    "conditional_detr/conditional_detr_r101_dc5_50ep.py": (63, 262),
+    "dab_detr/dab_detr_r50_50ep.py": (44, 94),
+    "dab_detr/dab_detr_r101_50ep.py": (63, 174),
+    "dab_detr/dab_detr_r50_dc5_50ep.py": (44, 202),
+    "dab_detr/dab_detr_r101_dc5_50ep.py": (63, 282),
+    "align_detr/align_dab_detr_r50_50ep.py": (42, 94),
+    "align_detr/align_dab_detr_r101_50ep.py": (61, 174),
+    "align_detr/align_dab_detr_r50_dc5_50ep.py": (42, 200),
+    "align_detr/align_dab_detr_r101_dc5_50ep.py": (61, 280),
+    "deformable_detr/deformable_detr_r50_50ep.py": (40, 173),
+    "deformable_detr/deformable_detr_r50_two_stage_50ep.py": (41, 173),
+    "dab_deformable_detr/dab_deformable_detr_r50_50ep.py": (40, 173),
+    "h_deformable_detr/h_deformable_detr_r50_12ep.py": ("-", 234),
 }
 
 
@@ -46,15 +63,24 @@ class Network(nn.Module):
 
 def attention_flops(inputs: list[Any], outputs: list[Any]) -> Counter:
     """Both matrix products of scaled dot-product attention."""
-    query, key = (value.type().sizes() for value in inputs[:2])
+    query, key, value = (x.type().sizes() for x in inputs[:3])
     batch, heads, length, width = query
-    return Counter({"attention": 2 * batch * heads * length * key[2] * width})
+    return Counter({"attention": batch * heads * length * key[2] * (width + value[3])})
+
+
+def sampling_flops(inputs: list[Any], outputs: list[Any]) -> Counter:
+    """Deformable attention's bilinear samples and their weighted sum: 5 a point and channel (Deformable-DETR, appendix
+    A.1).
+    """
+    value, weights = (inputs[i].type().sizes() for i in (0, 3))
+    return Counter({"deformable_attention": 5 * math.prod(weights) * value[3]})
 
 
 def count_flops(network: nn.Module, size: tuple[int, int]) -> float:
     """Multiply-adds for an image of (height, width), in 10^9."""
     image = torch.zeros(3, *size)
     analysis = FlopCountAnalysis(network, image).set_op_handle("aten::scaled_dot_product_attention", attention_flops)
+    analysis.set_op_handle("align_detr::deformable_attention", sampling_flops)
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
     with torch.autocast("cpu", dtype=torch.bfloat16):  # the count does not depend on it, the time does
         return analysis.total() / 1e9

@@ -6,7 +6,21 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
+from align_detr.checkpoint.deformable import (
+    convert_detrex_deformable,
+    convert_official_deformable,
+    is_detrex_deformable,
+    is_official_deformable,
+)
 from align_detr.checkpoint.detr import convert_official_detr, is_official_detr
+from align_detr.checkpoint.detrex import (
+    convert_detrex_conditional_detr,
+    convert_detrex_dab_detr,
+    convert_detrex_dn_detr,
+    is_detrex_conditional_detr,
+    is_detrex_dab_detr,
+    is_detrex_dn_detr,
+)
 from align_detr.checkpoint.key_map import rename, torchvision_resnet_rules
 
 State = Mapping[str, Tensor]
@@ -33,8 +47,20 @@ def convert(state: State, *, num_classes: int | None) -> State:
     return state
 
 
+def register_release(is_release: Callable[[State], bool], converted: Callable[[State, int | None], State]) -> None:
+    """Adds a release, such as a project's, which is asked before those that are known already: some published models
+    hold all of DETR's keys and a few of their own. `converted` gets the state and `num_classes`.
+    """
+    _RELEASES.insert(0, (is_release, converted))
+
+
 _RELEASES: list[tuple[Callable[[State], bool], Callable[[State, int | None], State]]] = [
     (is_official_detr, lambda state, num_classes: convert_official_detr(state, num_classes=num_classes)),
+    (is_detrex_conditional_detr, lambda state, _: convert_detrex_conditional_detr(state)),
+    (is_detrex_dab_detr, lambda state, _: convert_detrex_dab_detr(state)),
+    (is_detrex_dn_detr, lambda state, _: convert_detrex_dn_detr(state)),
+    (is_detrex_deformable, lambda state, num_classes: convert_detrex_deformable(state, num_classes=num_classes)),
+    (is_official_deformable, lambda state, num_classes: convert_official_deformable(state, num_classes=num_classes)),
     (is_torchvision_resnet, lambda state, _: rename(state, torchvision_resnet_rules(""), "torchvision ResNet")),
     (is_torchvision_mobilenet_v2, lambda state, _: {f"backbone.{key}": value for key, value in state.items()}),
 ]

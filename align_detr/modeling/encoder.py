@@ -1,10 +1,12 @@
 """The transformer encoder over image tokens."""
 
 import copy
+import dataclasses
 
 from torch import Tensor, nn
 
 from align_detr.layers.attention import FeedForward, MultiHeadAttention
+from align_detr.layers.mlp import MLP
 from align_detr.structures import Memory
 
 
@@ -81,6 +83,25 @@ class InputPositionEncoder(Encoder):
     def forward(self, memory: Memory) -> Memory:
         """The memory with its tokens (B, S, C) placed and encoded."""
         return super().forward(memory.with_tokens(self.content_scale * memory.tokens + memory.position))
+
+
+class ScaledPositionEncoder(Encoder):
+    """The same, with the positions in each layer multiplied by a perceptron of the layer's input, one for all layers.
+
+    DAB-DETR (Liu et al. 2022) describes this for its decoder; its released code, which we follow, has it here as well.
+    """
+
+    def __init__(self, *, layer: nn.Module, num_layers: int, embed_dim: int, norm: nn.Module | None = None) -> None:
+        super().__init__(layer=layer, num_layers=num_layers, norm=norm)
+        self.position_scale = MLP(embed_dim, embed_dim, embed_dim, 2)
+        initialize_matrices(self.position_scale)
+
+    def forward(self, memory: Memory) -> Memory:
+        """The memory with its tokens (B, S, C) encoded; its positions are the ones that came in."""
+        x = memory.tokens
+        for layer in self.layers:
+            x = layer(x, dataclasses.replace(memory, position=memory.position * self.position_scale(x)))
+        return memory.with_tokens(x if self.norm is None else self.norm(x))
 
 
 def initialize_matrices(module: nn.Module) -> None:

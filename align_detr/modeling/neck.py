@@ -1,5 +1,6 @@
 """From backbone maps to a sequence of tokens with positions."""
 
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -59,3 +60,87 @@ class SingleScaleNeck(nn.Module):
             shapes=[shape],
             valid_sizes=[valid],
         )
+
+
+class MultiScaleNeck(nn.Module):
+    """Projects backbone maps to `embed_dim` channels, a 1x1 convolution and group norm each, and puts their tokens
+    after one another, with a learned vector a level added to the positions (Deformable-DETR, Zhu et al. 2021, appendix
+    A.2).
+
+    `in_channels` names the maps, finest first, and their channels. Where `num_levels` is larger than that, a 3x3
+    convolution of stride 2 with group norm makes each further level, the first from the last map as the backbone gives
+    it, the next from the level before.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: Mapping[str, int],
+        embed_dim: int,
+        position: nn.Module,
+        num_levels: int = 4,
+        num_groups: int = 32,
+    ) -> None:
+        super().__init__()
+        if num_levels < len(in_channels):
+            raise ConfigError(
+                f"model.neck.num_levels is {num_levels}, but in_channels names the {len(in_channels)} maps "
+                f"{', '.join(in_channels)}: raise num_levels, or name fewer maps"
+            )
+        self.in_features = list(in_channels)
+        self.position = position
+        channels = [*in_channels.values()]
+        extra = [channels[-1] if i == 0 else embed_dim for i in range(num_levels - len(channels))]
+        self.levels = nn.ModuleList(
+            [_projection(nn.Conv2d(c, embed_dim, kernel_size=1), num_groups) for c in channels]
+            + [_projection(nn.Conv2d(c, embed_dim, kernel_size=3, stride=2, padding=1), num_groups) for c in extra]
+        )
+        self.level_embed = nn.Parameter(torch.randn(num_levels, embed_dim))
+
+    def forward(
+        self, features: Mapping[str, Tensor], image_sizes: Sequence[tuple[int, int]], padded_size: tuple[int, int]
+    ) -> Memory:
+        """features[name] (B, in_channels[name], h, w) of a batch padded to `padded_size`; sizes are (height, width) in
+        pixels.
+        """
+        maps = self._project(features)
+        shapes = [(int(x.shape[-2]), int(x.shape[-1])) for x in maps]
+        valid = [[valid_size(size, padded_size, shape) for size in image_sizes] for shape in shapes]
+        masks = [padding_mask(v, shape, maps[0].device) for v, shape in zip(valid, shapes, strict=True)]
+        tokens = torch.cat([_as_tokens(x) for x in maps], dim=1)
+        positions = [_as_tokens(self.position(m)) + e for m, e in zip(masks, self.level_embed, strict=True)]
+        full = all(size == shape for sizes, shape in zip(valid, shapes, strict=True) for size in sizes)
+        return Memory(
+            tokens=tokens,
+            position=torch.cat(positions, dim=1).to(tokens.dtype),
+            padding=None if full else torch.cat([m.flatten(1) for m in masks], dim=1),
+            shapes=shapes,
+            valid_sizes=valid,
+        )
+
+    def _project(self, features: Mapping[str, Tensor]) -> list[Tensor]:
+        """The map of each level, (B, C, h, w), finest first."""
+        for name in self.in_features:
+            if name not in features:
+                raise ConfigError(
+                    f"model.neck.in_channels names '{name}', but the backbone gives {', '.join(features)}: "
+                    "name one of these, or add it to model.backbone.out_features"
+                )
+        inputs = [features[name] for name in self.in_features]
+        maps = [level(x) for level, x in zip(self.levels, inputs, strict=False)]
+        x = inputs[-1]
+        for level in self.levels[len(inputs) :]:
+            x = level(x)
+            maps.append(x)
+        return maps
+
+
+def _as_tokens(x: Tensor) -> Tensor:
+    """(B, C, h, w) -> (B, h * w, C)."""
+    return x.flatten(2).transpose(1, 2)
+
+
+def _projection(conv: nn.Conv2d, num_groups: int) -> nn.Sequential:
+    nn.init.xavier_uniform_(conv.weight)
+    nn.init.zeros_(conv.bias)
+    return nn.Sequential(OrderedDict(conv=conv, norm=nn.GroupNorm(num_groups, conv.out_channels)))

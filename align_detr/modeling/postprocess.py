@@ -23,7 +23,7 @@ class SoftmaxPostprocess(nn.Module):
 
 class TopKPostprocess(nn.Module):
     """The `num_detections` highest sigmoid scores over queries and classes together (Deformable-DETR and its
-    relatives).
+    relatives). Queries that are padding give none.
     """
 
     def __init__(self, *, num_detections: int = 300) -> None:
@@ -35,12 +35,15 @@ class TopKPostprocess(nn.Module):
         descending, `pred_classes`.
         """
         probability = predictions.logits[-1].float().sigmoid()
+        if predictions.valid is not None:
+            probability = probability.masked_fill(~predictions.valid[..., None], -1.0)
         num_classes = probability.shape[-1]
         flat = probability.flatten(1)
         scores, index = flat.topk(min(self.num_detections, flat.shape[1]), dim=1)
         query = torch.div(index, num_classes, rounding_mode="floor")
         boxes = predictions.boxes[-1].float().gather(1, query[..., None].expand(-1, -1, 4))
-        return _instances(boxes, scores, index % num_classes, image_sizes)
+        results = _instances(boxes, scores, index % num_classes, image_sizes)
+        return results if predictions.valid is None else [found[found.scores >= 0] for found in results]
 
 
 def _instances(

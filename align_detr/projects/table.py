@@ -2,4 +2,9 @@
 
 # Package name -> folder under projects/: "tsp": "TSP" means that `align_detr.projects.tsp` is projects/TSP/tsp and that
 # the configs named "TSP/..." are those of projects/TSP/configs.
-PROJECTS: dict[str, str] = {}
+PROJECTS: dict[str, str] = {
+    "anchor_detr": "AnchorDETR",
+    "faster_rcnn": "FasterRCNN",
+    "smca": "SMCA",
+    "tsp": "TSP",
+}

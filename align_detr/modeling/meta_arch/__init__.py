@@ -1,5 +1,21 @@
 """The detectors in detectron2's registry."""
 
+from align_detr.modeling.meta_arch.conditional_detr import ConditionalDETR
+from align_detr.modeling.meta_arch.dab_detr import DABDETR
+from align_detr.modeling.meta_arch.deformable_detr import DABDeformableDETR, DeformableDETR, HDeformableDETR
 from align_detr.modeling.meta_arch.detr import DETR
+from align_detr.modeling.meta_arch.dino import DINO
+from align_detr.modeling.meta_arch.dn_detr import DNDETR
+from align_detr.modeling.meta_arch.group_detr import GroupDETR
 
-__all__ = ["DETR"]
+__all__ = [
+    "ConditionalDETR",
+    "DABDETR",
+    "DABDeformableDETR",
+    "DETR",
+    "DINO",
+    "DNDETR",
+    "DeformableDETR",
+    "GroupDETR",
+    "HDeformableDETR",
+]

@@ -1,0 +1,177 @@
+"""Weights of the deformable detectors under this library's names: detrex's, and those of Deformable-DETR's own
+repository.
+
+| detrex                                | Deformable-DETR          | here                                          |
+|---------------------------------------|--------------------------|-----------------------------------------------|
+| `backbone.*` (detectron2)             | `backbone.0.body.*`      | `backbone.*`                                  |
+| `neck.convs.N`, `neck.extra_convs.N`  | `input_proj.N.0`, `.1`   | `neck.levels.N.conv`, `.norm`                 |
+| `transformer.level_embeds`            | `transformer.level_embed` | `neck.level_embed`                           |
+| encoder `attentions.0`                | `self_attn`              | `self_attn`                                   |
+| `norms.0`, `norms.1`                  | `norm1`, `norm2`         | `self_attn_norm`, `ffn_norm`                  |
+| decoder `attentions.0.attn`, `.1`     | `self_attn`, `cross_attn` | `self_attn`, `cross_attn`                    |
+| `norms.0`, `norms.1`, `norms.2`       | `norm2`, `norm1`, `norm3` | `self_attn_norm`, `cross_attn_norm`, `ffn_norm` |
+| `ffns.0.layers.0.0`, `layers.1`       | `linear1`, `linear2`     | `ffn.linear1`, `ffn.linear2`                  |
+| `query_embedding`, both halves        | `query_embed`            | `queries.position`, `queries.content`         |
+| `transformer.reference_points`        | the same                 | `queries.reference_points`                    |
+| `transformer.enc_output(_norm)`       | the same                 | `proposals.projection`, `proposals.norm`      |
+| `transformer.pos_trans(_norm)`        | the same                 | `queries.projection`, `queries.norm`          |
+| `tgt_embed`, `refpoint_embed`         | -                        | `queries.content`, `queries.anchor`           |
+| `transformer.decoder.ref_point_head`  | -                        | `decoder.query_position.position`             |
+| `transformer.decoder.query_scale`     | -                        | `decoder.query_position.query_scale`          |
+| `class_embed.N`, `bbox_embed.N`       | the same                 | `head.class_embed.N`, `head.bbox_embed.N`     |
+| the same of the one after the last    | the same                 | `proposals.class_embed`, `proposals.bbox_embed` |
+
+Heads are stored twice where the decoder refines boxes (`transformer.decoder.bbox_embed`), and once a layer where they
+are one and the same: the copies are dropped.
+"""
+
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from align_detr.checkpoint.detr import coco_category_ids
+from align_detr.checkpoint.detrex import DETECTRON2_RESNET_RULES, LAYER_RULES
+from align_detr.checkpoint.key_map import Rules, rename, torchvision_resnet_rules
+
+_ENCODER = r"transformer\.encoder\.layers\.(\d+)\."
+_DECODER = r"transformer\.decoder\.layers\.(\d+)\."
+_DETREX: Rules = [
+    *DETECTRON2_RESNET_RULES,
+    *LAYER_RULES,
+    (r"neck\.convs\.(\d+)\.(.+)", r"neck.levels.\1.\2"),
+    (r"transformer\.level_embeds", "neck.level_embed"),
+    (_ENCODER + r"attentions\.0\.(.+)", r"encoder.layers.\1.self_attn.\2"),
+    (_DECODER + r"attentions\.0\.attn\.(.+)", r"decoder.layers.\1.self_attn.\2"),
+    (_DECODER + r"attentions\.1\.(.+)", r"decoder.layers.\1.cross_attn.\2"),
+    (r"tgt_embed\.weight", "queries.content.weight"),
+    (r"refpoint_embed\.weight", "queries.anchor.weight"),
+    (r"transformer\.decoder\.ref_point_head\.(.+)", r"decoder.query_position.position.\1"),
+    (r"transformer\.decoder\.query_scale\.(.+)", r"decoder.query_position.query_scale.\1"),
+]
+_OFFICIAL: Rules = [
+    *torchvision_resnet_rules(r"backbone\.0\.body\."),
+    (r"input_proj\.(\d+)\.0\.(.+)", r"neck.levels.\1.conv.\2"),
+    (r"input_proj\.(\d+)\.1\.(.+)", r"neck.levels.\1.norm.\2"),
+    (r"transformer\.level_embed", "neck.level_embed"),
+    (r"transformer\.(\w+)\.layers\.(\d+)\.((?:self|cross)_attn\..+)", r"\1.layers.\2.\3"),
+    (r"transformer\.(\w+)\.layers\.(\d+)\.(linear[12]\..+)", r"\1.layers.\2.ffn.\3"),
+    (_ENCODER + r"norm1\.(.+)", r"encoder.layers.\1.self_attn_norm.\2"),
+    (_ENCODER + r"norm2\.(.+)", r"encoder.layers.\1.ffn_norm.\2"),
+    (_DECODER + r"norm1\.(.+)", r"decoder.layers.\1.cross_attn_norm.\2"),
+    (_DECODER + r"norm2\.(.+)", r"decoder.layers.\1.self_attn_norm.\2"),
+    (_DECODER + r"norm3\.(.+)", r"decoder.layers.\1.ffn_norm.\2"),
+]
+
+
+def is_detrex_deformable(state: Mapping[str, Tensor]) -> bool:
+    """Whether the keys are those of one of detrex's deformable detectors."""
+    return "transformer.level_embeds" in state
+
+
+def is_official_deformable(state: Mapping[str, Tensor]) -> bool:
+    """Whether the keys are those of Deformable-DETR's own code."""
+    return "transformer.level_embed" in state
+
+
+def convert_detrex_deformable(state: Mapping[str, Tensor], *, num_classes: int | None) -> dict[str, Tensor]:
+    """The entries of detrex's Deformable-DETR, DAB-Deformable-DETR or H-Deformable-DETR under this library's names.
+
+    Raises `ConfigError` for a key that is none of theirs.
+    """
+    return convert_detrex(state, [], num_classes, "detrex deformable detector's")
+
+
+def convert_official_deformable(state: Mapping[str, Tensor], *, num_classes: int | None) -> dict[str, Tensor]:
+    """The entries of the original Deformable-DETR under this library's names; a model of 80 classes gets COCO's 80 rows
+    out of the official 91. Raises `ConfigError` for a key that is not Deformable-DETR's.
+    """
+    return convert_official(state, [], num_classes, "Deformable-DETR")
+
+
+def convert_detrex(
+    state: Mapping[str, Tensor], rules: Rules, num_classes: int | None, source: str
+) -> dict[str, Tensor]:
+    """The entries of a detector of detrex, with `rules` of its own before those of the deformable ones; `source` is
+    what an error calls it.
+    """
+    first_extra = _count(state, r"neck\.convs\.(\d+)\..+")
+    extra = [
+        (rf"neck\.extra_convs\.{i}\.(.+)", rf"neck.levels.{first_extra + i}.\1")
+        for i in range(_count(state, r"neck\.extra_convs\.(\d+)\..+"))
+    ]
+    return _convert(state, [*rules, *_DETREX, *extra], num_classes, source)
+
+
+def convert_official(
+    state: Mapping[str, Tensor], rules: Rules, num_classes: int | None, source: str
+) -> dict[str, Tensor]:
+    """The same of a detector whose names follow the original Deformable-DETR."""
+    return _convert(state, [*rules, *_OFFICIAL], num_classes, source)
+
+
+def _convert(state: Mapping[str, Tensor], rules: Rules, num_classes: int | None, source: str) -> dict[str, Tensor]:
+    state = _with_query_tables(state)
+    converted = rename(state, [*rules, *_proposal_rules(state), *_head_rules(state)], source)
+    agnostic = "transformer.pos_trans.weight" in state  # Deformable-DETR's two stages; DINO's proposals have classes
+    return {key: _class_rows(key, value, num_classes, agnostic) for key, value in converted.items()}
+
+
+def _with_query_tables(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The learned queries, one table of positions and contents, as two tables under their new names."""
+    result = {}
+    for key, value in state.items():
+        if key not in ("query_embedding.weight", "query_embed.weight"):
+            result[key] = value
+        elif value.shape[1] == _width(state):  # with mixed selection there are contents only, of both branches
+            result["queries.source.content.weight"] = value
+        else:
+            result["queries.position.weight"], result["queries.content.weight"] = value.chunk(2, dim=1)
+    return result
+
+
+def _width(state: Mapping[str, Tensor]) -> int:
+    return next(value for key, value in state.items() if key.startswith("transformer.level_embed")).shape[1]
+
+
+def _proposal_rules(state: Mapping[str, Tensor]) -> Rules:
+    queries = "queries.source" if "queries.source.content.weight" in state else "queries"
+    return [
+        (r"(queries\..+)", r"\1"),
+        (r"transformer\.reference_points\.(.+)", r"queries.reference_points.\1"),
+        (r"transformer\.enc_output\.(.+)", r"proposals.projection.\1"),
+        (r"transformer\.enc_output_norm\.(.+)", r"proposals.norm.\1"),
+        (r"transformer\.pos_trans\.(.+)", rf"{queries}.projection.\1"),
+        (r"transformer\.pos_trans_norm\.(.+)", rf"{queries}.norm.\1"),
+    ]
+
+
+def _head_rules(state: Mapping[str, Tensor]) -> Rules:
+    """One head for all layers, or one for each and maybe one for the proposals."""
+    copies = [(r"transformer\.decoder\.(?:class|bbox)_embed\..+", "")]
+    if not any(key.startswith("transformer.decoder.bbox_embed.") for key in state):
+        shared = [(r"(class|bbox)_embed\.0\.(.+)", r"head.\1_embed.\2"), (r"(?:class|bbox)_embed\.\d+\..+", "")]
+        return [*copies, *shared]
+    num_layers = _count(state, _DECODER + r".+")
+    return [
+        *copies,
+        (rf"(class|bbox)_embed\.{num_layers}\.(.+)", r"proposals.\1_embed.\2"),
+        (r"(class|bbox)_embed\.(\d+)\.(.+)", r"head.\1_embed.\2.\3"),
+    ]
+
+
+def _count(state: Mapping[str, Tensor], pattern: str) -> int:
+    """How many different numbers the keys have in the group of `pattern`."""
+    return len({match[1] for match in (re.fullmatch(pattern, key) for key in state) if match})
+
+
+def _class_rows(key: str, value: Tensor, num_classes: int | None, agnostic: bool) -> Tensor:
+    """COCO's 80 rows out of the official 91, where `value` has a row a class and the model has 80 classes.
+
+    The first row of `agnostic` proposals is "object", not the id 0, which COCO does not use: it stays the first.
+    """
+    if not re.search(r"(class|label)_embed", key) or (value.shape[0], num_classes) != (91, 80):
+        return value
+    ids = coco_category_ids()
+    return value[torch.tensor([0, *ids[1:]] if agnostic and key.startswith("proposals.") else ids)]

@@ -1,0 +1,61 @@
+"""DINO's weights under this library's names: detrex's, which Align-DETR's releases share, and those of DINO's own code.
+
+What DINO has beyond the deformable detectors of `checkpoint/deformable.py`:
+
+| detrex                               | DINO                                | here                                   |
+|--------------------------------------|-------------------------------------|----------------------------------------|
+| `transformer.tgt_embed`              | the same                            | `queries.main.content`                 |
+| `label_enc`                          | the same, with an unused row        | `queries.label_embed`                  |
+| `transformer.decoder.norm`           | the same                            | `decoder.norm`                         |
+| `class_embed.N`, `bbox_embed.N`      | one for all layers                  | `head.class_embed(.N)`, `head.bbox_embed(.N)` |
+| the same of the one after the last   | `transformer.enc_out_class_embed`, `enc_out_bbox_embed` | `proposals.class_embed`, `proposals.bbox_embed` |
+
+DINO's own model is `configs/dino/dino_r50_4scale_official.py`.
+"""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from align_detr.checkpoint.deformable import convert_detrex, convert_official
+from align_detr.checkpoint.key_map import Rules
+
+_COMMON: Rules = [
+    (r"transformer\.tgt_embed\.weight", "queries.main.content.weight"),
+    (r"transformer\.decoder\.norm\.(.+)", r"decoder.norm.\1"),
+]
+_DETREX: Rules = [*_COMMON, (r"label_enc\.weight", "queries.label_embed.weight")]
+_OFFICIAL: Rules = [
+    *_COMMON,
+    (r"queries\.label_embed\.weight", "queries.label_embed.weight"),
+    (r"transformer\.decoder\.ref_point_head\.(.+)", r"decoder.query_position.position.\1"),
+    (r"transformer\.enc_out_(class|bbox)_embed\.(.+)", r"proposals.\1_embed.\2"),
+    # one head, stored under the name of every layer, and once more for all of them in the decoder
+    (r"(class|bbox)_embed\.0\.(.+)", r"head.\1_embed.\2"),
+    (r"(?:class|bbox)_embed\.\d+\..+", ""),
+]
+
+
+def is_detrex_dino(state: Mapping[str, Tensor]) -> bool:
+    """Whether the keys are those of detrex's DINO, or of Align-DETR, which is built on it."""
+    return "transformer.level_embeds" in state and "label_enc.weight" in state
+
+
+def is_official_dino(state: Mapping[str, Tensor]) -> bool:
+    """Whether the keys are those of DINO's own code."""
+    return "transformer.enc_out_class_embed.weight" in state and "label_enc.weight" in state
+
+
+def convert_detrex_dino(state: Mapping[str, Tensor], *, num_classes: int | None) -> dict[str, Tensor]:
+    """The entries under this library's names. Raises `ConfigError` for a key that is not DINO's."""
+    return convert_detrex(state, _DETREX, num_classes, "detrex DINO")
+
+
+def convert_official_dino(state: Mapping[str, Tensor], *, num_classes: int | None) -> dict[str, Tensor]:
+    """The entries under this library's names; a model of 80 classes gets COCO's 80 rows out of the official 91, among
+    the denoising labels too. Raises `ConfigError` for a key that is not DINO's.
+    """
+    # the last row stands for no class and is never drawn
+    labels = {"queries.label_embed.weight": state["label_enc.weight"][:-1]}
+    rest = {key: value for key, value in state.items() if key != "label_enc.weight"}
+    return convert_official({**rest, **labels}, _OFFICIAL, num_classes, "DINO")

@@ -1,0 +1,105 @@
+"""Encoder and decoder layers that look at a few sampled points of every level (Deformable-DETR, Zhu et al. 2021)."""
+
+import torch
+from torch import Tensor, nn
+
+from align_detr.layers.deformable_attention import MultiScaleDeformableAttention
+from align_detr.modeling.decoder_layers import DecoderLayer
+from align_detr.modeling.encoder import Encoder, EncoderLayer
+from align_detr.structures import Memory, QueryPlace
+
+
+class DeformableEncoderLayer(EncoderLayer):
+    """`EncoderLayer` whose tokens attend to `num_points` places near their own in each of `num_levels` levels, for each
+    head (section 4.1 of the paper).
+    """
+
+    def __init__(
+        self,
+        *,
+        embed_dim: int = 256,
+        num_heads: int = 8,
+        ffn_dim: int = 1024,
+        dropout: float = 0.1,
+        num_levels: int = 4,
+        num_points: int = 4,
+        activation: nn.Module | None = None,
+    ) -> None:
+        super().__init__(
+            embed_dim=embed_dim, num_heads=num_heads, ffn_dim=ffn_dim, dropout=dropout, activation=activation
+        )
+        self.self_attn = MultiScaleDeformableAttention(
+            embed_dim=embed_dim, num_heads=num_heads, num_levels=num_levels, num_points=num_points
+        )
+
+    def forward(self, x: Tensor, memory: Memory, reference: Tensor) -> Tensor:
+        """x (B, S, C), positions and padding from `memory`, reference (B, S, L, 2): each token's place in each level ->
+        (B, S, C).
+        """
+        attended = self.self_attn(x + memory.position, reference, x, memory.shapes, memory.padding)
+        x = self.self_attn_norm(x + self.dropout(attended))
+        return self.ffn_norm(x + self.dropout(self.ffn(x)))
+
+
+class DeformableEncoder(Encoder):
+    """The encoder of such layers."""
+
+    def forward(self, memory: Memory) -> Memory:
+        """The memory with its tokens (B, S, C) encoded."""
+        reference = in_each_level(token_centres(memory), memory)
+        x = memory.tokens
+        for layer in self.layers:
+            x = layer(x, memory, reference)
+        return memory.with_tokens(x if self.norm is None else self.norm(x))
+
+
+class DeformableDecoderLayer(DecoderLayer):
+    """`DecoderLayer` whose queries look at `num_points` places near their reference, or spread over it where it is a
+    box, in each of `num_levels` levels, for each head (section 4.1 of the paper).
+    """
+
+    def __init__(
+        self,
+        *,
+        embed_dim: int = 256,
+        num_heads: int = 8,
+        ffn_dim: int = 1024,
+        dropout: float = 0.1,
+        num_levels: int = 4,
+        num_points: int = 4,
+        activation: nn.Module | None = None,
+    ) -> None:
+        super().__init__(
+            embed_dim=embed_dim, num_heads=num_heads, ffn_dim=ffn_dim, dropout=dropout, activation=activation
+        )
+        self.cross_attn = MultiScaleDeformableAttention(
+            embed_dim=embed_dim, num_heads=num_heads, num_levels=num_levels, num_points=num_points
+        )
+
+    def _attend_image(self, x: Tensor, place: QueryPlace, memory: Memory) -> Tensor:
+        reference = in_each_level(place.reference, memory)
+        return self.cross_attn(x + place.position, reference, memory.tokens, memory.shapes, memory.padding)
+
+
+def token_centres(memory: Memory) -> Tensor:
+    """The centre of every token in its own image, (x, y) with 1 at the image's right and bottom edge, beyond it in
+    padding: (B, S, 2) float32.
+    """
+    device = memory.tokens.device
+    # (L, B, 2): one copy to the device for all levels
+    extents = torch.tensor(memory.valid_sizes, dtype=torch.float32).to(device, non_blocking=True)
+    centres = []
+    for (rows, columns), extent in zip(memory.shapes, extents, strict=True):
+        y, x = (torch.arange(n, device=device) + 0.5 for n in (rows, columns))
+        y, x = y / extent[:, :1], x / extent[:, 1:]
+        grid = torch.stack([x[:, None, :].expand(-1, rows, -1), y[:, :, None].expand(-1, -1, columns)], dim=-1)
+        centres.append(grid.flatten(1, 2))
+    return torch.cat(centres, dim=1)
+
+
+def in_each_level(reference: Tensor, memory: Memory) -> Tensor:
+    """Places in the image, (B, Q, 2) points or (B, Q, 4) boxes, as places in each level's padded map: (B, Q, L, 2 or
+    4).
+    """
+    ratios = memory.valid_ratios.repeat(1, 1, reference.shape[-1] // 2)
+    return reference[:, :, None] * ratios[:, None]

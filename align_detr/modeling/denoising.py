@@ -1,0 +1,225 @@
+"""Denoising: query sources that put noisy objects before the queries of another source, in training."""
+
+import dataclasses
+import logging
+
+import torch
+from detectron2.utils.logger import log_first_n
+from torch import Tensor, nn
+
+from align_detr.errors import ConfigError
+from align_detr.layers.boxes import inverse_sigmoid
+from align_detr.modeling.denoising_noise import (
+    Draws,
+    Layout,
+    contrast_boxes,
+    flip_labels,
+    jitter_boxes,
+    lay_out,
+)
+from align_detr.modeling.events import log_scalar
+from align_detr.structures import Match, Memory, Proposals, QueryPart, Targets
+
+
+class DenoisingSource(nn.Module):
+    """What all denoising has in common: in training, a part `dn` of noisy objects goes before the parts of the source
+    `main`, whose queries have boxes as references.
+
+    `num_labels` rows of `label_dim` columns are learned, one for each label. `max_queries` is the hard cap on the
+    denoising queries of an image, so that memory does not grow with a crowded one: it costs groups first, then objects
+    (see `lay_out`; the losses are still divided by all objects). How many queries there are and how many objects found
+    no place is logged as `denoising_queries` and `denoising_left_out` in detectron2's event storage.
+
+    Images with fewer objects than the fullest have empty queries: content zero, box in the middle. They are seen by
+    their group and count as background, as in the official code.
+    """
+
+    copies = 1  # queries for each object in a group
+
+    def __init__(self, *, main: nn.Module, num_labels: int, label_dim: int, max_queries: int) -> None:
+        super().__init__()
+        if max_queries < self.copies:
+            raise ConfigError(
+                f"queries.max_queries is {max_queries}, but denoising needs at least {self.copies}: raise it, or use "
+                "the source `main` alone"
+            )
+        self.main = main
+        self.label_embed = nn.Embedding(num_labels, label_dim)
+        self.max_queries = max_queries
+
+    def forward(
+        self, memory: Memory, proposals: Proposals | None = None, targets: Targets | None = None
+    ) -> list[QueryPart]:
+        """The parts of `main`, after the part `dn` in training. Without any object it has Q = 0 queries."""
+        parts = self.mark(self.main(memory, proposals, targets))
+        if targets is None:
+            return parts
+        for part in parts:
+            if part.position is not None or part.reference is None or part.reference.shape[-1] != 4:
+                raise ConfigError(
+                    f"queries.main gives the part '{part.name}' learned positions or no boxes, which denoising queries "
+                    "cannot join: use a source whose queries are known by reference boxes alone"
+                )
+        return [self.denoise(targets), *parts]
+
+    def denoise(self, targets: Targets) -> QueryPart:
+        """The part `dn`: content (B, Q, C), reference (B, Q, 4), and the match of the positive copies."""
+        layout = lay_out(targets.counts, self.num_groups(max(targets.counts)), self.copies, self.max_queries)
+        self._log(layout)
+        index = torch.from_numpy(layout.index).to(targets.boxes.device, non_blocking=True)
+        image, target, query = index
+        draws = self.draw(*image.shape, targets.boxes.device)
+        labels, boxes = self.add_noise(targets.labels[image, target], targets.boxes[image, target], draws)
+        content = self.embed(labels)
+        shape = (len(targets.counts), layout.num_queries)
+        # bounds of 1e-3, as in the official code, whatever the head has
+        reference = inverse_sigmoid(boxes, eps=1e-3).sigmoid()
+        positive = index[:, :: self.copies].flatten(1)
+        return QueryPart(
+            name="dn",
+            content=content.new_zeros(*shape, content.shape[-1]).index_put((image, query), content),
+            reference=reference.new_full((*shape, 4), 0.5).index_put((image, query), reference),
+            groups=layout.groups,
+            sees_main=True,
+            match=Match(torch.zeros_like(positive[0]), positive[0], query=positive[2], target=positive[1]),
+            scale=float(layout.groups),
+        )
+
+    def mark(self, parts: list[QueryPart]) -> list[QueryPart]:
+        """What the parts of `main` are told about not being denoising queries: nothing."""
+        return parts
+
+    def embed(self, labels: Tensor) -> Tensor:
+        """The content of denoising queries: labels (...) -> (..., C)."""
+        return self.label_embed(labels)
+
+    def num_groups(self, longest: int) -> int:
+        """How many groups are wanted where the fullest image has `longest` objects."""
+        raise NotImplementedError
+
+    def draw(self, copies: int, count: int, device: torch.device) -> Draws:
+        """Random numbers for `copies` noisy copies (D) of `count` objects (N), made on the device."""
+        flip = torch.rand(copies, count, device=device)
+        label = torch.randint(self.label_embed.num_embeddings, (copies, count), device=device)
+        return Draws(flip=flip, label=label, box=torch.rand(copies, count, 4, device=device))
+
+    def add_noise(self, labels: Tensor, boxes: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+        """labels (D, N), boxes (D, N, 4) normalised cxcywh -> the same with noise."""
+        raise NotImplementedError
+
+    def _log(self, layout: Layout) -> None:
+        log_scalar("denoising_queries", layout.num_queries)
+        log_scalar("denoising_left_out", layout.left_out)
+        if layout.left_out:
+            log_first_n(
+                logging.WARNING,
+                f"denoising has room for {layout.width} objects an image (queries.max_queries={self.max_queries}): "
+                "images with more take part with a random choice of theirs",
+                name=__name__,
+            )
+
+
+class DenoisingQueries(DenoisingSource):
+    """Groups of slightly moved objects, some with a wrong label, to be put right (DN-DETR, Li et al. 2022, section 4).
+
+    `label_noise` is the probability of another label, `box_noise` the reach of the box noise (`jitter_boxes`). With
+    `indicator` the last channel says 1 for denoising queries and 0 for the others (section 4.5). The source's own
+    queries get the row after the classes, "unknown", added to their contents; in DAB-DETR these are zero otherwise. As
+    in detrex the noise draws "unknown" as well; the paper's own code draws classes only.
+
+    With the default cap of 500 an image of 100 objects still has its five groups.
+    """
+
+    def __init__(
+        self,
+        *,
+        main: nn.Module,
+        num_classes: int = 80,
+        embed_dim: int = 256,
+        groups: int = 5,
+        label_noise: float = 0.2,
+        box_noise: float = 0.4,
+        indicator: bool = True,
+        max_queries: int = 500,
+    ) -> None:
+        _check_positive(groups, "groups")
+        label_dim = embed_dim - 1 if indicator else embed_dim
+        super().__init__(main=main, num_labels=num_classes + 1, label_dim=label_dim, max_queries=max_queries)
+        self.groups = groups
+        self.label_noise = label_noise
+        self.box_noise = box_noise
+        self.indicator = indicator
+
+    def mark(self, parts: list[QueryPart]) -> list[QueryPart]:
+        """Adds "unknown" to the contents, and makes the indicator 0."""
+        return [dataclasses.replace(part, content=self._unknown(part.content)) for part in parts]
+
+    def embed(self, labels: Tensor) -> Tensor:
+        """labels (...) -> (..., C), the indicator 1."""
+        rows = self.label_embed(labels)
+        return nn.functional.pad(rows, (0, 1), value=1.0) if self.indicator else rows
+
+    def num_groups(self, longest: int) -> int:
+        """Always the same number."""
+        return self.groups
+
+    def add_noise(self, labels: Tensor, boxes: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+        """labels (D, N), boxes (D, N, 4) normalised cxcywh -> the same with noise."""
+        return flip_labels(labels, draws, self.label_noise), jitter_boxes(boxes, draws, self.box_noise)
+
+    def _unknown(self, content: Tensor) -> Tensor:
+        row = self.label_embed.weight[-1]
+        if not self.indicator:
+            return content + row
+        return nn.functional.pad(content[..., :-1] + row, (0, 1))
+
+
+class ContrastiveDenoisingQueries(DenoisingSource):
+    """Pairs of a slightly moved object, to be put right, and one moved further, to be called background (DINO, Zhang et
+    al. 2022, section 3.3).
+
+    `dn_number` pairs an image, in as many groups as the fullest image allows: max(1, `dn_number` // n) for its n
+    objects. `label_noise` is twice the probability of another label (as in the official code), `box_noise` the reach of
+    the box noise (`contrast_boxes`). `max_queries` is 2 x `dn_number`, but at least 200, unless given: up to
+    `dn_number` objects nothing is cut off.
+    """
+
+    copies = 2
+
+    def __init__(
+        self,
+        *,
+        main: nn.Module,
+        num_classes: int = 80,
+        embed_dim: int = 256,
+        dn_number: int = 100,
+        label_noise: float = 0.5,
+        box_noise: float = 1.0,
+        max_queries: int | None = None,
+    ) -> None:
+        _check_positive(dn_number, "dn_number")
+        cap = max(200, 2 * dn_number) if max_queries is None else max_queries
+        super().__init__(main=main, num_labels=num_classes, label_dim=embed_dim, max_queries=cap)
+        self.dn_number = dn_number
+        self.label_noise = label_noise
+        self.box_noise = box_noise
+
+    def num_groups(self, longest: int) -> int:
+        """As many as make `dn_number` pairs, at least one."""
+        return max(1, self.dn_number // max(1, longest))
+
+    def draw(self, copies: int, count: int, device: torch.device) -> Draws:
+        """Random numbers for `copies` noisy copies (D) of `count` objects (N), made on the device."""
+        sign = torch.randint(2, (copies, count, 4), device=device) * 2.0 - 1
+        return dataclasses.replace(super().draw(copies, count, device), sign=sign)
+
+    def add_noise(self, labels: Tensor, boxes: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+        """labels (D, N), boxes (D, N, 4) normalised cxcywh -> the same with noise."""
+        return flip_labels(labels, draws, self.label_noise / 2), contrast_boxes(boxes, draws, self.box_noise)
+
+
+def _check_positive(value: int, name: str) -> None:
+    if value < 1:
+        raise ConfigError(
+            f"queries.{name} is {value}, but must be at least 1: to go without, use the source `main` alone"
+        )

@@ -1,0 +1,12 @@
+"""DN-DETR."""
+
+from detectron2.modeling import META_ARCH_REGISTRY
+
+from align_detr.modeling.meta_arch.detr import DETR
+
+
+@META_ARCH_REGISTRY.register()
+class DNDETR(DETR):
+    """DN-DETR: accelerate DETR training by introducing query denoising (Li et al. 2022): DAB-DETR that also puts noisy
+    objects right while it trains (`DenoisingQueries`).
+    """

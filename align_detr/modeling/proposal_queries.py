@@ -1,0 +1,124 @@
+"""Queries made of a two-stage detector's proposals: their references are the proposals' boxes, without gradient."""
+
+import dataclasses
+
+from torch import Tensor, nn
+
+from align_detr.layers.positional import encode_coordinates
+from align_detr.modeling.encoder import initialize_matrices
+from align_detr.structures import Memory, Proposals, QueryPart, Targets
+
+
+class ProposalQueries(nn.Module):
+    """The proposed tokens as contents; the decoder makes positions from references (DAB-Deformable-DETR, two-stage)."""
+
+    def forward(
+        self, memory: Memory, proposals: Proposals | None = None, targets: Targets | None = None
+    ) -> list[QueryPart]:
+        """One part, `main`: content (B, Q, C), reference (B, Q, 4)."""
+        return [QueryPart(name="main", content=proposals.content, reference=proposals.reference, valid=proposals.valid)]
+
+
+class MixedSelectionQueries(nn.Module):
+    """The same with learned contents (DINO, Zhang et al. 2022, section 3.3, "mixed query selection"): the token of a
+    proposal may show several objects, or part of one.
+    """
+
+    def __init__(self, *, num_queries: int = 900, embed_dim: int = 256) -> None:
+        super().__init__()
+        self.content = nn.Embedding(num_queries, embed_dim)
+
+    def forward(
+        self, memory: Memory, proposals: Proposals | None = None, targets: Targets | None = None
+    ) -> list[QueryPart]:
+        """One part, `main`: content (B, Q, C), reference (B, Q, 4)."""
+        content = self.content.weight.expand(len(proposals.reference), -1, -1)
+        return [QueryPart(name="main", content=content, reference=proposals.reference, valid=proposals.valid)]
+
+
+class EncodedProposalQueries(nn.Module):
+    """Positions and contents are the halves of a linear layer, with norm, of the proposals' encoded boxes
+    (Deformable-DETR, Zhu et al. 2021, appendix A.4, as its released code has it).
+    """
+
+    def __init__(self, *, embed_dim: int = 256, temperature: float = 10000.0) -> None:
+        super().__init__()
+        self.num_features = embed_dim // 2
+        self.temperature = temperature
+        self.projection = nn.Linear(2 * embed_dim, 2 * embed_dim)
+        self.norm = nn.LayerNorm(2 * embed_dim)
+        initialize_matrices(self.projection)
+        nn.init.zeros_(self.projection.bias)
+
+    def forward(
+        self, memory: Memory, proposals: Proposals | None = None, targets: Targets | None = None
+    ) -> list[QueryPart]:
+        """One part, `main`: content and position (B, Q, C), reference (B, Q, 4)."""
+        position, content = self.encode(proposals.reference).chunk(2, dim=-1)
+        return [
+            QueryPart(
+                name="main",
+                content=content,
+                position=position,
+                reference=proposals.reference,
+                valid=proposals.valid,
+            )
+        ]
+
+    def encode(self, boxes: Tensor) -> Tensor:
+        """boxes (B, Q, 4) normalised cxcywh -> (B, Q, 2C), encoded in the order x, y, width, height."""
+        return self.norm(self.projection(encode_coordinates(boxes, self.num_features, self.temperature)))
+
+
+class EncodedMixedSelectionQueries(EncodedProposalQueries):
+    """The same with learned contents (H-DETR, Jia et al. 2023, its "mixed selection"); half of the encoding is unused,
+    as in the released code.
+    """
+
+    def __init__(self, *, num_queries: int = 300, embed_dim: int = 256, temperature: float = 10000.0) -> None:
+        super().__init__(embed_dim=embed_dim, temperature=temperature)
+        self.content = nn.Embedding(num_queries, embed_dim)
+
+    def forward(
+        self, memory: Memory, proposals: Proposals | None = None, targets: Targets | None = None
+    ) -> list[QueryPart]:
+        """One part, `main`: content and position (B, Q, C), reference (B, Q, 4)."""
+        (part,) = super().forward(memory, proposals, targets)
+        return [dataclasses.replace(part, content=self.content.weight.expand_as(part.content))]
+
+
+class HybridQueries(nn.Module):
+    """Of the queries of `source`, the first `num_one_to_one` are `main`; the others are there in training only, blind
+    to `main` and it to them, and are matched to `copies` of each object: the set `o2m` (H-DETR, Jia et al. 2023,
+    section 3.2, the hybrid branch).
+
+    Give the matcher the same number, `copies={"o2m": ...}`, and the criterion the weight, `set_weights={"o2m": ...}`.
+    """
+
+    def __init__(self, *, source: nn.Module, num_one_to_one: int = 300, copies: int = 6) -> None:
+        super().__init__()
+        self.source = source
+        self.num_one_to_one = num_one_to_one
+        self.copies = copies
+
+    def forward(
+        self, memory: Memory, proposals: Proposals | None = None, targets: Targets | None = None
+    ) -> list[QueryPart]:
+        """`main`, and with targets also `o2m`, whose losses are divided by `copies` times the number of targets."""
+        (part,) = self.source(memory, proposals, targets)
+        main = _queries_of(part, slice(None, self.num_one_to_one))
+        if targets is None:
+            return [main]
+        others = _queries_of(part, slice(self.num_one_to_one, None))
+        return [main, dataclasses.replace(others, name="o2m", scale=float(self.copies))]
+
+
+def _queries_of(part: QueryPart, which: slice) -> QueryPart:
+    """Some of a part's queries."""
+    return dataclasses.replace(
+        part,
+        content=part.content[:, which],
+        position=None if part.position is None else part.position[:, which],
+        reference=None if part.reference is None else part.reference[:, which],
+        valid=None if part.valid is None else part.valid[:, which],
+    )

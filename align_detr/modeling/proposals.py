@@ -1,0 +1,153 @@
+"""The first stage of two-stage detectors: every token proposes a box, and the best become the decoder's queries."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from align_detr.modeling.deformable import token_centres
+from align_detr.modeling.encoder import initialize_matrices
+from align_detr.modeling.head import box_correction, prior_classifier
+from align_detr.structures import Memory, Predictions, Proposals
+
+ANCHOR_SIDE = 0.05  # of the image, at the finest level; twice as much at each further level, unless given
+
+
+class TwoStageProposals(nn.Module):
+    """The parts that both kinds of proposals share: a projection of the tokens, a classifier and a box perceptron, as
+    the ones of a decoder layer (Deformable-DETR, Zhu et al. 2021, appendix A.4).
+
+    A token's box starts at an anchor, see `token_anchors`, of side `anchor_sides[l]` of the image at level l. In the
+    released code padding and tokens whose anchor leaves the image have the same score, all of them, and may be picked;
+    and an image with fewer tokens than `num_queries` stops the program. Here they come last, and the proposals of an
+    image that has too few are padding: `valid` is False there and their references are finite.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_queries: int = 300,
+        num_classes: int = 80,
+        embed_dim: int = 256,
+        prior: float = 0.01,
+        anchor_sides: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__()
+        self.num_queries = num_queries
+        self.anchor_sides = None if anchor_sides is None else [float(side) for side in anchor_sides]
+        self.projection = nn.Linear(embed_dim, embed_dim)
+        self.norm = nn.LayerNorm(embed_dim)
+        initialize_matrices(self.projection)
+        nn.init.zeros_(self.projection.bias)
+        self.class_embed = prior_classifier(embed_dim, num_classes, prior)
+        self.bbox_embed = box_correction(embed_dim)
+
+    def forward(self, memory: Memory) -> Proposals:
+        """From encoded tokens."""
+        raise NotImplementedError
+
+    def encode(self, memory: Memory) -> tuple[Tensor, Tensor, Tensor]:
+        """The tokens as proposals see them (B, S, C), their anchors as logits (B, S, 4), and which of them may propose,
+        (B, S) bool. The others are encoded zeros, and their anchors infinite.
+        """
+        anchors, allowed = token_anchors(memory, self.anchor_sides)
+        tokens = self.norm(self.projection(memory.tokens.masked_fill(~allowed[..., None], 0.0)))
+        return tokens, torch.logit(anchors).masked_fill(~allowed[..., None], torch.inf), allowed
+
+    def boxes(self, tokens: Tensor, anchors: Tensor) -> Tensor:
+        """Normalised cxcywh (..., 4) float32, of encoded tokens (..., C) and the logits of their anchors (..., 4)."""
+        return (self.bbox_embed(tokens).float() + anchors).sigmoid()
+
+    def best(self, scores: Tensor, allowed: Tensor, memory: Memory) -> tuple[Tensor, Tensor | None]:
+        """The tokens with the highest `scores` (B, S) among the `allowed`, best first: (B, Q); and which of them are no
+        padding, (B, Q), or None where all are: known on the host, without waiting for the device.
+        """
+        k = min(self.num_queries, scores.shape[1])
+        index = scores.detach().masked_fill(~allowed, -torch.inf).topk(k, dim=1).indices
+        counts = count_allowed(memory, self.anchor_sides)
+        if min(counts) >= self.num_queries:
+            return index, None
+        index = F.pad(index, (0, self.num_queries - k))  # fewer tokens in the whole map: the first one fills up
+        filled = torch.tensor(counts).to(index.device, non_blocking=True)
+        return index, torch.arange(self.num_queries, device=index.device) < filled[:, None]
+
+
+class ObjectProposals(TwoStageProposals):
+    """Ranked by class 0, which stands for "object" whatever its class; every token is trained (Deformable-DETR).
+
+    The set `enc` has all S tokens. Those that may not propose are hidden by its `valid`; in the released code they are
+    trained as background, and padding of the batch then changes the loss.
+    """
+
+    def forward(self, memory: Memory) -> Proposals:
+        """From encoded tokens; logits (1, B, S, K) and boxes (1, B, S, 4) of all of them."""
+        tokens, anchors, allowed = self.encode(memory)
+        logits, boxes = self.class_embed(tokens).float(), self.boxes(tokens, anchors)
+        index, valid = self.best(logits[..., 0], allowed, memory)
+        return Proposals(
+            content=pick(tokens, index).detach(),
+            reference=pick(boxes, index).detach(),
+            predictions=Predictions(logits=logits[None], boxes=boxes[None], valid=allowed, class_agnostic=True),
+            valid=valid,
+        )
+
+
+class ClassProposals(TwoStageProposals):
+    """Ranked by their most probable class; the picked tokens are trained, with the classes of the objects
+    (DAB-Deformable-DETR, DINO).
+    """
+
+    def forward(self, memory: Memory) -> Proposals:
+        """From encoded tokens; logits (1, B, Q, K) and boxes (1, B, Q, 4) of those that are picked."""
+        tokens, anchors, allowed = self.encode(memory)
+        with torch.no_grad():  # only what is picked is trained
+            scores = self.class_embed(tokens).amax(-1)
+        index, valid = self.best(scores, allowed, memory)
+        tokens, anchors = pick(tokens, index), pick(anchors, index)
+        boxes = self.boxes(tokens, anchors)
+        logits = self.class_embed(tokens).float()
+        return Proposals(
+            content=tokens.detach(),
+            reference=boxes.detach(),
+            predictions=Predictions(logits=logits[None], boxes=boxes[None], valid=valid),
+            valid=valid,
+        )
+
+
+def token_anchors(memory: Memory, sides: Sequence[float] | None = None) -> tuple[Tensor, Tensor]:
+    """A box around every token's centre, normalised cxcywh (B, S, 4) float32, of side `sides[level]`, by default 0.05
+    2^level, and which of them count, (B, S) bool: their tokens are no padding, and their four numbers lie in (0.01,
+    0.99).
+    """
+    centres = token_centres(memory)
+    sides = _sides(memory, sides)
+    size = torch.cat([centres.new_full((h * w,), side) for side, (h, w) in zip(sides, memory.shapes, strict=True)])
+    anchors = torch.cat([centres, size[:, None].expand(len(centres), -1, 2)], dim=-1)
+    # padding's centres lie beyond 1
+    return anchors, ((anchors > 0.01) & (anchors < 0.99)).all(-1)
+
+
+def count_allowed(memory: Memory, sides: Sequence[float] | None = None) -> list[int]:
+    """How many tokens of each image `token_anchors` lets propose, from the valid sizes alone."""
+    counts = [0] * len(memory.valid_sizes[0])
+    for side, sizes in zip(_sides(memory, sides), memory.valid_sizes, strict=True):
+        for image, (height, width) in enumerate(sizes):
+            if 0.01 < side < 0.99:
+                counts[image] += _count_inside(height) * _count_inside(width)
+    return counts
+
+
+def _sides(memory: Memory, sides: Sequence[float] | None) -> Sequence[float]:
+    return [ANCHOR_SIDE * 2**level for level in range(len(memory.shapes))] if sides is None else sides
+
+
+def _count_inside(length: int) -> int:
+    """How many of the centres (i + 0.5) / length lie in (0.01, 0.99), in whole numbers."""
+    outside = (length + 50) // 100  # at each end: i with 100 i + 50 <= length
+    return max(0, length - 2 * outside)
+
+
+def pick(values: Tensor, index: Tensor) -> Tensor:
+    """values (B, S, n) of the tokens index (B, Q): (B, Q, n)."""
+    return values.gather(1, index[..., None].expand(-1, -1, values.shape[-1]))

@@ -1,0 +1,10 @@
+"""The ablations' detector with the focal loss."""
+
+from detectron2.config import LazyCall as L
+
+from align_detr.modeling.losses import SigmoidFocalLoss
+
+from .digits_ia_bce import dataloader, lr_multiplier, model, optimizer, train
+
+model.criterion.losses[0] = L(SigmoidFocalLoss)(weight=2.0, alpha=0.25, gamma=2.0)
+train.output_dir = "./output/ablations/digits_focal"

@@ -1,0 +1,10 @@
+"""The ablations' detector with the VariFocal Loss."""
+
+from detectron2.config import LazyCall as L
+
+from align_detr.modeling.losses import VariFocalLoss
+
+from .digits_ia_bce import dataloader, lr_multiplier, model, optimizer, train
+
+model.criterion.losses[0] = L(VariFocalLoss)(weight=2.0, alpha=0.75, gamma=2.0)
+train.output_dir = "./output/ablations/digits_vfl"

@@ -1,0 +1,13 @@
+"""H-Deformable-DETR-R50 with the IoU-aware class loss alone, as in table 7 of Align-DETR. Published: 49.3 AP.
+
+The hybrid branch is the one that matches many queries to an object.
+"""
+
+from detectron2.config import LazyCall as L
+
+from align_detr.modeling.losses import IABCELoss
+
+from ..h_deformable_detr.h_deformable_detr_r50_12ep import dataloader, lr_multiplier, model, optimizer, train
+
+model.criterion.losses[0] = L(IABCELoss)(weight=2.0, alpha=0.25, gamma=2.0)
+train.output_dir = "./output/align_h_deformable_detr_r50_12ep"

@@ -1,0 +1,40 @@
+"""Conditional-DETR with a ResNet-50 (Meng et al. 2021): 300 queries, 6 + 6 layers, dropout 0.1, class weight 2.
+
+The backbone's stem alone is frozen, as in detrex; the paper's own code freezes res2 as well (freeze_at=2).
+"""
+
+from detectron2.config import LazyCall as L
+from torch import nn
+
+from align_detr.modeling.conditional import ConditionalDecoderLayer, FirstConditionalDecoderLayer
+from align_detr.modeling.decoder import Decoder
+from align_detr.modeling.head import SharedHead
+from align_detr.modeling.losses import GIoULoss, L1Loss, SigmoidFocalLoss
+from align_detr.modeling.matcher import FocalCost, GIoUCost, L1Cost
+from align_detr.modeling.meta_arch import ConditionalDETR
+from align_detr.modeling.postprocess import TopKPostprocess
+from align_detr.modeling.queries import ConditionalQueries
+from align_detr.modeling.query_position import ConditionalPosition
+
+from .detr_r50 import model
+
+sizes = dict(embed_dim=256, num_heads=8, ffn_dim=2048, dropout=0.1)
+
+model._target_ = ConditionalDETR
+model.backbone.freeze_at = 1
+model.queries = L(ConditionalQueries)(num_queries=300, embed_dim=256)
+model.decoder = L(Decoder)(
+    layer=L(ConditionalDecoderLayer)(**sizes),
+    first_layer=L(FirstConditionalDecoderLayer)(**sizes),
+    num_layers=6,
+    norm=L(nn.LayerNorm)(normalized_shape=256),
+    query_position=L(ConditionalPosition)(embed_dim=256, temperature=10000),
+)
+model.head = L(SharedHead)(num_classes=80, embed_dim=256)
+model.criterion.matcher.costs = [L(FocalCost)(weight=2.0), L(L1Cost)(weight=5.0), L(GIoUCost)(weight=2.0, eps=1e-6)]
+model.criterion.losses = [
+    L(SigmoidFocalLoss)(weight=2.0, alpha=0.25, gamma=2.0),
+    L(L1Loss)(weight=5.0),
+    L(GIoULoss)(weight=2.0, eps=1e-6),
+]
+model.postprocess = L(TopKPostprocess)(num_detections=300)

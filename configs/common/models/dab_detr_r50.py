@@ -1,0 +1,30 @@
+"""DAB-DETR with a ResNet-50 (Liu et al. 2022): 300 anchors, no dropout, PReLU, class weight 1.
+
+Tokens are placed with temperature 20, as in the paper; the released code keeps 10000 for anchors, and so do we.
+"""
+
+from detectron2.config import LazyCall as L
+from torch import nn
+
+from align_detr.modeling.conditional import ConditionalDecoderLayer, FirstConditionalDecoderLayer
+from align_detr.modeling.encoder import EncoderLayer, ScaledPositionEncoder
+from align_detr.modeling.meta_arch import DABDETR
+from align_detr.modeling.queries import AnchorQueries
+from align_detr.modeling.query_position import AnchorPosition
+
+from .conditional_detr_r50 import model
+
+sizes = dict(embed_dim=256, num_heads=8, ffn_dim=2048, dropout=0.0, activation=L(nn.PReLU)())
+
+model._target_ = DABDETR
+model.neck.position.temperature = 20
+model.encoder = L(ScaledPositionEncoder)(layer=L(EncoderLayer)(**sizes), num_layers=6, embed_dim=256)
+model.queries = L(AnchorQueries)(num_queries=300, embed_dim=256)
+model.decoder.update(
+    layer=L(ConditionalDecoderLayer)(**sizes),
+    first_layer=L(FirstConditionalDecoderLayer)(**sizes),
+    query_position=L(AnchorPosition)(embed_dim=256, temperature=10000),
+    refine=True,
+    look_forward_twice=True,  # the released code keeps the gradient of a layer's reference for the layer before
+)
+model.criterion.losses[0].weight = 1.0

@@ -1,0 +1,29 @@
+"""A DINO that trains from scratch on a CPU, for images of a hundred pixels or so: three scales, no encoder, 50 queries.
+
+Without an encoder the tokens are given their positions at once. The anchors are as large as the objects of such images.
+"""
+
+from detectron2.config import LazyCall as L
+
+from align_detr.modeling.backbone import build_small_resnet
+from align_detr.modeling.deformable import DeformableEncoderLayer
+from align_detr.modeling.encoder import InputPositionEncoder
+
+from .dino_r50 import model
+
+sizes = dict(embed_dim=128, num_heads=4, ffn_dim=512, num_levels=3)
+
+model.backbone = L(build_small_resnet)(out_features=["res3", "res4", "res5"])
+model.neck.update(in_channels=dict(res3=64, res4=128, res5=192), embed_dim=128, num_levels=3)
+model.neck.position.update(num_features=64, temperature=20)
+model.encoder = L(InputPositionEncoder)(layer=L(DeformableEncoderLayer)(**sizes), num_layers=0)
+model.proposals.update(num_queries=50, embed_dim=128, anchor_sides=[0.16, 0.30, 0.45])
+model.queries.update(embed_dim=128, dn_number=16, label_noise=0.5, box_noise=0.8)
+model.queries.main.update(num_queries=50, embed_dim=128)
+model.decoder.layer.update(**sizes)
+model.decoder.num_layers = 3
+model.decoder.norm.normalized_shape = 128
+model.decoder.query_position.update(embed_dim=128, temperature=20)
+model.head.update(num_layers=3, embed_dim=128)
+model.criterion.losses[0].weight = 2.0
+model.postprocess.num_detections = 100

@@ -1,0 +1,24 @@
+"""Anchor-DETR (Wang et al. 2022): queries are anchor points with several patterns each, and attention is decoupled into
+rows and columns.
+"""
+
+from align_detr.checkpoint.conversion import register_release
+from align_detr.projects.anchor_detr.checkpoint import convert_anchor_detr, is_anchor_detr
+from align_detr.projects.anchor_detr.layers import RowColumnDecoderLayer, RowColumnEncoderLayer, RowColumnPosition
+from align_detr.projects.anchor_detr.meta_arch import AnchorDETR
+from align_detr.projects.anchor_detr.neck import AnchorNeck
+from align_detr.projects.anchor_detr.position import PointEncoding, RowColumnEncoding
+from align_detr.projects.anchor_detr.queries import AnchorPointQueries
+
+register_release(is_anchor_detr, lambda state, num_classes: convert_anchor_detr(state, num_classes=num_classes))
+
+__all__ = [
+    "AnchorDETR",
+    "AnchorNeck",
+    "AnchorPointQueries",
+    "PointEncoding",
+    "RowColumnDecoderLayer",
+    "RowColumnEncoderLayer",
+    "RowColumnEncoding",
+    "RowColumnPosition",
+]

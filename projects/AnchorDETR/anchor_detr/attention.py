@@ -1,0 +1,83 @@
+"""Row-column decoupled attention."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class RowColumnAttention(nn.Module):
+    """Attention along the rows of a map, then along its columns, with a softmax for each (RCDA;
+    Anchor-DETR, Wang et al. 2022): the weight of a place is the product of the weights of its x and its y, so no query
+    is compared with every place.
+
+    Row keys, one for each x, are means over the height; column keys, one for each y, are means over the width. The
+    reference port averages over the padding as well, so that a result depends on the batch; here the mean is over the
+    image's own part, unless `average_padding`, for comparisons with the port. The five projections are one parameter,
+    in the order row query, column query, row key, column key, value.
+    """
+
+    def __init__(self, *, embed_dim: int, num_heads: int, average_padding: bool = False) -> None:
+        super().__init__()
+        if embed_dim % num_heads:
+            raise ValueError(f"embed_dim {embed_dim} is not a multiple of num_heads {num_heads}")
+        self.num_heads = num_heads
+        self.average_padding = average_padding
+        self.in_proj_weight = nn.Parameter(torch.empty(5 * embed_dim, embed_dim))
+        self.in_proj_bias = nn.Parameter(torch.zeros(5 * embed_dim))
+        self.out_proj = nn.Linear(embed_dim, embed_dim)
+        nn.init.xavier_uniform_(self.in_proj_weight)
+        nn.init.zeros_(self.out_proj.bias)
+
+    def forward(
+        self,
+        row_query: Tensor,
+        column_query: Tensor,
+        row_key: Tensor,
+        column_key: Tensor,
+        value: Tensor,
+        *,
+        shape: tuple[int, int],
+        padding: Tensor | None = None,
+    ) -> Tensor:
+        """Queries (B, Q, C), keys and value (B, h * w, C) of a map of `shape` (h, w) -> (B, Q, C). `padding` (B, h * w)
+        is True outside of the image, whose part of the map is its top left.
+        """
+        outside = None if padding is None else padding.unflatten(1, shape)
+        averaged = None if self.average_padding else outside
+        # the projection of a mean is the mean of the projections, which would cost more
+        keys = (
+            mean_of_image(row_key.unflatten(1, shape), averaged, dim=1),
+            mean_of_image(column_key.unflatten(1, shape), averaged, dim=2),
+        )
+        q_row, q_column, k_row, k_column, v = (
+            F.linear(x, weight, bias).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+            for x, weight, bias in zip(
+                (row_query, column_query, *keys, value),
+                self.in_proj_weight.chunk(5),
+                self.in_proj_bias.chunk(5),
+                strict=True,
+            )
+        )
+        along_x = attention_weights(q_row, k_row, None if outside is None else outside[:, 0])
+        along_y = attention_weights(q_column, k_column, None if outside is None else outside[:, :, 0])
+        of_rows = along_x[:, :, None] @ v.unflatten(2, shape)  # (B, H, h, Q, C / H)
+        out = torch.einsum("bnqh,bnhqd->bnqd", along_y, of_rows)
+        return self.out_proj(out.transpose(1, 2).flatten(2))
+
+
+def attention_weights(query: Tensor, key: Tensor, outside: Tensor | None) -> Tensor:
+    """query (B, H, Q, d), key (B, H, n, d), outside (B, n) -> (B, H, Q, n), sums of 1."""
+    logits = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
+    if outside is not None:
+        logits = logits.masked_fill(outside[:, None, None], -torch.inf)
+    return logits.softmax(-1).to(query.dtype)
+
+
+def mean_of_image(x: Tensor, outside: Tensor | None, dim: int) -> Tensor:
+    """x (B, h, w, C) averaged over the height (`dim` 1) or the width (2), where it is not `outside` (B, h, w); lines
+    that lie outside altogether give 0: (B, w or h, C).
+    """
+    if outside is None:
+        return x.mean(dim)
+    inside = (~outside)[..., None].to(x.dtype)
+    return (x * inside).sum(dim) / inside.sum(dim).clamp(min=1)

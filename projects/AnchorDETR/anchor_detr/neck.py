@@ -1,0 +1,68 @@
+"""From a backbone map to normed tokens, with the encoding that queries share with them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from align_detr.modeling.neck import SingleScaleNeck
+from align_detr.structures import Memory
+
+
+@dataclass
+class AnchorMemory(Memory):
+    """Tokens, with the `encoding` that made their positions: the anchor points of queries pass the same one."""
+
+    encoding: nn.Module
+
+
+class AnchorNeck(SingleScaleNeck):
+    """A 1x1 convolution and a group norm; `position` is a `PointEncoding` or a `RowColumnEncoding`.
+
+    The norm looks at each image's own part, so that an image gives the same tokens in any batch. The reference port
+    takes the padding into its statistics: `norm_padding=True` does so too.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_feature: str,
+        in_channels: int,
+        embed_dim: int,
+        position: nn.Module,
+        num_groups: int = 32,
+        norm_padding: bool = False,
+    ) -> None:
+        super().__init__(in_feature=in_feature, in_channels=in_channels, embed_dim=embed_dim, position=position)
+        self.norm = nn.GroupNorm(num_groups, embed_dim)
+        self.norm_padding = norm_padding
+
+    def forward(
+        self, features: Mapping[str, Tensor], image_sizes: Sequence[tuple[int, int]], padded_size: tuple[int, int]
+    ) -> AnchorMemory:
+        """features[in_feature] (B, in_channels, h, w) of a batch padded to `padded_size`; sizes are (height, width) in
+        pixels.
+        """
+        memory = super().forward(features, image_sizes, padded_size)
+        return AnchorMemory(
+            tokens=group_norm(memory.tokens, self.norm, None if self.norm_padding else memory.padding),
+            position=memory.position,
+            padding=memory.padding,
+            shapes=memory.shapes,
+            valid_sizes=memory.valid_sizes,
+            encoding=self.position,
+        )
+
+
+def group_norm(tokens: Tensor, norm: nn.GroupNorm, padding: Tensor | None) -> Tensor:
+    """`norm` of tokens (B, S, C), in float32, with mean and variance over the tokens that are not `padding` (B, S)."""
+    if padding is None:
+        return norm(tokens.transpose(1, 2)).transpose(1, 2)
+    x = tokens.float().unflatten(-1, (norm.num_groups, -1))
+    inside = (~padding).float()[..., None, None]
+    count = inside.sum(1, keepdim=True) * x.shape[-1]
+    mean = (x * inside).sum((1, 3), keepdim=True) / count
+    variance = ((x - mean).square() * inside).sum((1, 3), keepdim=True) / count
+    x = ((x - mean) * torch.rsqrt(variance + norm.eps)).flatten(2)
+    return torch.addcmul(norm.bias, x, norm.weight).to(tokens.dtype)

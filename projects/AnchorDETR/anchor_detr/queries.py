@@ -1,0 +1,37 @@
+"""Queries that are anchor points."""
+
+from torch import nn
+
+from align_detr.projects.anchor_detr.neck import AnchorMemory
+from align_detr.structures import Proposals, QueryPart, Targets
+
+
+class AnchorPointQueries(nn.Module):
+    """`num_queries` learned anchor points, and at each of them one query for each of `num_patterns` learned patterns,
+    so that several objects may share a place (Anchor-DETR, Wang et al. 2022): num_patterns x num_queries queries, all
+    points of the first pattern first.
+
+    Points start uniformly in the image. They are coordinates as they are, without a sigmoid, so that training may move
+    them out of [0, 1]; boxes then start at the border.
+    """
+
+    def __init__(self, *, num_queries: int = 300, num_patterns: int = 3, embed_dim: int = 256) -> None:
+        super().__init__()
+        self.point = nn.Embedding(num_queries, 2)
+        self.pattern = nn.Embedding(num_patterns, embed_dim)
+        nn.init.uniform_(self.point.weight)
+
+    def forward(
+        self, memory: AnchorMemory, proposals: Proposals | None = None, targets: Targets | None = None
+    ) -> list[QueryPart]:
+        """One part, `main`: content (B, Q, C), position as the memory's encoding gives it, reference (B, Q, 2)."""
+        batch, patterns, points = memory.tokens.shape[0], self.pattern.num_embeddings, self.point.num_embeddings
+        position = memory.encoding.encode_queries(self.point.weight)
+        return [
+            QueryPart(
+                name="main",
+                content=self.pattern.weight.repeat_interleave(points, dim=0).expand(batch, -1, -1),
+                position=position.repeat(patterns, 1).expand(batch, -1, -1),
+                reference=self.point.weight.repeat(patterns, 1).expand(batch, -1, -1),
+            )
+        ]

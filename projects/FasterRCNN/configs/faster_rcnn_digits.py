@@ -1,0 +1,37 @@
+"""A small Faster R-CNN from scratch on the built-in digits, on the CPU: the proposals of TSP's small TSP-RCNN, and two
+layers of 256 in the place of its transformer.
+"""
+
+from detectron2.config import LazyCall as L
+
+from align_detr.modeling.backbone import build_small_resnet
+
+from ....configs.common.data.digits import dataloader
+from ....configs.common.optim import AdamW as optimizer
+from ....configs.common.schedule import cosine_with_warmup
+from ....configs.common.train import train
+from .common.faster_rcnn_r50 import model
+
+model.backbone.update(
+    bottom_up=L(build_small_resnet)(out_features=["res3", "res4", "res5"]), out_channels=96, top_block=None
+)
+_rpn, _heads = model.proposal_generator, model.roi_heads
+_rpn.update(in_features=["p3", "p4", "p5"], pre_nms_topk=(200, 200), post_nms_topk=(100, 100))
+_rpn.head.num_anchors = 6
+_rpn.anchor_generator.update(sizes=[[16, 23], [32, 45], [64, 90]], strides=[8, 16, 32], offset=0.5)
+_heads.update(box_in_features=["p3", "p4", "p5"], batch_size_per_image=100, num_classes=10)
+_heads.box_pooler.update(scales=[1 / 8, 1 / 16, 1 / 32], canonical_box_size=64)  # 64 pixels belong to p4
+_heads.box_head.fc_dims = [256, 256]
+model.pixel_std = [58.395, 57.12, 57.375]
+
+optimizer.lr = 1e-3
+optimizer.params.lr_factors = {}  # nothing is pretrained
+lr_multiplier = cosine_with_warmup(epochs=1, warmup_epochs=0.02, final=0.01)
+
+train.max_iter = 3000
+train.eval_period = 1000
+train.log_period = 50
+train.clip_grad.max_norm = 1.0
+train.ema.update(enabled=True, decay=0.998)
+train.device = "cpu"
+train.output_dir = "./output/faster_rcnn_digits"

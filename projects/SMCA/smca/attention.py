@@ -1,0 +1,40 @@
+"""Attention whose logits have a Gaussian prior added."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from align_detr.layers.attention import MultiHeadAttention
+
+
+class ModulatedAttention(MultiHeadAttention):
+    """Scaled dot-product attention with the logarithm of a spatial prior added to the logits (SMCA, Gao et al. 2021,
+    section 3.2).
+    """
+
+    def forward(
+        self, query: Tensor, key: Tensor, value: Tensor, *, log_prior: Tensor, padding: Tensor | None = None
+    ) -> Tensor:
+        """query (B, Q, C), key and value (B, S, C), log_prior (B, H, Q, S), padding (B, S) True for keys to ignore ->
+        (B, Q, C).
+        """
+        q, k, v = self._project(query, key, value)
+        if padding is not None:
+            log_prior = log_prior.masked_fill(padding[:, None, None], -torch.inf)
+        # A constant a query changes no weight; with the largest entry at 0, half precision holds what matters even for
+        # a centre far from the image.
+        log_prior = log_prior - log_prior.detach().amax(-1, keepdim=True)
+        dropout = self.dropout if self.training else 0.0
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=log_prior.to(q.dtype), dropout_p=dropout)
+        return self.out_proj(out.transpose(1, 2).flatten(2))
+
+
+def log_gaussian(centre: Tensor, factor: Tensor, shape: tuple[int, int], smooth: float) -> Tensor:
+    """-((x - centre_x)^2 factor_x + (y - centre_y)^2 factor_y) / smooth at every cell (x, y) = (0, 0), (1, 0), ... of a
+    map of `shape` (h, w), row by row: centre (in cells) and factor (..., 2) -> (..., h * w) (SMCA, section 3.2).
+    """
+    x, y = (
+        (torch.arange(n, device=centre.device) - centre[..., i, None]).square() * factor[..., i, None] / -smooth
+        for i, n in enumerate((shape[1], shape[0]))
+    )
+    return (y[..., :, None] + x[..., None, :]).flatten(-2)

@@ -1,0 +1,44 @@
+"""A single-scale neck that also says how large each image is, in cells of its map."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from align_detr.modeling.neck import SingleScaleNeck
+from align_detr.structures import Memory
+
+
+@dataclass
+class ExtentMemory(Memory):
+    """Tokens, with `extent` (B, 2) float32: each image's own width and height in cells, not rounded."""
+
+    extent: Tensor
+
+
+class ExtentNeck(SingleScaleNeck):
+    """Projects one backbone map as DETR does, and notes each image's size in cells of `stride` pixels."""
+
+    def __init__(
+        self, *, in_feature: str, in_channels: int, embed_dim: int, position: torch.nn.Module, stride: int = 32
+    ) -> None:
+        super().__init__(in_feature=in_feature, in_channels=in_channels, embed_dim=embed_dim, position=position)
+        self.stride = stride
+
+    def forward(
+        self, features: Mapping[str, Tensor], image_sizes: Sequence[tuple[int, int]], padded_size: tuple[int, int]
+    ) -> ExtentMemory:
+        """features[in_feature] (B, in_channels, h, w) of a batch padded to `padded_size`; sizes are (height, width) in
+        pixels.
+        """
+        memory = super().forward(features, image_sizes, padded_size)
+        cells = torch.tensor([(w / self.stride, h / self.stride) for h, w in image_sizes], dtype=torch.float32)
+        return ExtentMemory(
+            tokens=memory.tokens,
+            position=memory.position,
+            padding=memory.padding,
+            shapes=memory.shapes,
+            valid_sizes=memory.valid_sizes,
+            extent=cells.to(memory.tokens.device, non_blocking=True),
+        )

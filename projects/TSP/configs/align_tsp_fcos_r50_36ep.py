@@ -1,0 +1,15 @@
+"""Align-TSP-FCOS-R50: Align-DETR's IA-BCE on TSP's matched set, three points an object, weighted by their rank. Not
+published.
+"""
+
+from detectron2.config import LazyCall as L
+
+from align_detr.modeling.losses import IABCELoss
+from align_detr.modeling.weighting import PrimeSampleWeighting
+
+from .tsp_fcos_r50_36ep import dataloader, lr_multiplier, model, optimizer, train
+
+model.criterion.matched.losses = [L(IABCELoss)(weight=1.0)]
+model.criterion.matched.weighting = L(PrimeSampleWeighting)()
+model.criterion.matched.matcher.copies = {"main": 3}
+train.output_dir = "./output/align_tsp_fcos_r50_36ep"

@@ -1,0 +1,6 @@
+"""Training options of TSP: as everywhere, but the optimizer itself clips, and its encoder alone."""
+
+from .....configs.common.train import train
+
+train.clip_grad.max_norm = 0.0
+train.epochs = 36.5  # 270,000 iterations of 16 images, which the papers call 36 epochs

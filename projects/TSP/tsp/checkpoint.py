@@ -1,0 +1,73 @@
+"""Official TSP-FCOS weights (Edward-Sun/TSP-Detection) under the names here. None were published; this is for weights
+trained with that code.
+
+| official                                          | here                                              |
+|---------------------------------------------------|---------------------------------------------------|
+| `backbone.bottom_up.*`, `backbone.fpn_*`          | the same                                          |
+| `backbone.top_block.pN.conv`, `.bn`               | `backbone.top_block.pN`, `.norm`                  |
+| `fcos_head.cls_tower`, `bbox_tower`, `cls_logits` | `points.class_tower`, `box_tower`, `class_embed`  |
+| `enc_proj`, `post_enc_proj_norm`                  | `encoding.projection`, `norm`                     |
+| `pyramid_position_embedding`                      | `encoding.level_embed`                            |
+| `transformer_encoder.*`                           | `encoder.*`, see `encoder_rules`                  |
+| `cls_logits`, `bbox_pred`, `ctrness`, `scales`    | `head.class_embed`, `bbox_embed`, `centerness`, `scales` |
+"""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from align_detr.checkpoint.key_map import Rules, rename
+
+
+def backbone_rules() -> Rules:
+    """ResNet, FPN and its two extra levels, of TSP-FCOS and TSP-RCNN."""
+    return [
+        (r"(backbone\.bottom_up\..+)", r"\1"),
+        (r"(backbone\.fpn_(lateral|output)\d\..+)", r"\1"),
+        (r"backbone\.top_block\.(p[67])\.conv\.(.+)", r"backbone.top_block.\1.\2"),
+        (r"backbone\.top_block\.(p[67])\.bn\.(.+)", r"backbone.top_block.\1.norm.\2"),
+        (r"pixel_(mean|std)", ""),  # in BGR there; ours are in the config, for RGB images
+    ]
+
+
+def encoder_rules(official: str, ours: str) -> Rules:
+    """The encoder whose keys begin with the regular expression `official` (no groups in it), under the name `ours`."""
+    layer = rf"{official}layers\.(\d+)\."
+    return [
+        (layer + r"self_attn\.(.+)", rf"{ours}layers.\1.self_attn.\2"),
+        (layer + r"(linear[12])\.(.+)", rf"{ours}layers.\1.ffn.\2.\3"),
+        (layer + r"norm1\.(.+)", rf"{ours}layers.\1.self_attn_norm.\2"),
+        (layer + r"norm2\.(.+)", rf"{ours}layers.\1.ffn_norm.\2"),
+        (rf"{official}norm\.(.+)", rf"{ours}norm.\1"),
+    ]
+
+
+_FCOS_RULES = [
+    *backbone_rules(),
+    *encoder_rules(r"transformer_encoder\.", "encoder."),
+    (r"fcos_head\.cls_tower\.(.+)", r"points.class_tower.\1"),
+    (r"fcos_head\.bbox_tower\.(.+)", r"points.box_tower.\1"),
+    (r"fcos_head\.cls_logits\.(.+)", r"points.class_embed.\1"),
+    (r"enc_proj\.(.+)", r"encoding.projection.\1"),
+    (r"post_enc_proj_norm\.(.+)", r"encoding.norm.\1"),
+    (r"pyramid_position_embedding", "encoding.level_embed"),
+    (r"cls_logits\.(.+)", r"head.class_embed.\1"),
+    (r"bbox_pred\.(.+)", r"head.bbox_embed.\1"),
+    (r"ctrness\.(.+)", r"head.centerness.\1"),
+    (r"scales", "head.scales"),
+]
+
+
+def is_official_tsp_fcos(state: Mapping[str, Tensor]) -> bool:
+    """Whether the keys are those of the official TSP-FCOS."""
+    return "pyramid_position_embedding" in state and "fcos_head.cls_logits.weight" in state
+
+
+def is_official_tsp_rcnn(state: Mapping[str, Tensor]) -> bool:
+    """Whether the keys are those of the official TSP-RCNN, with or without iterative refinement."""
+    return any(key.startswith("roi_heads.box_head.") and "dec_pos_embed_proj" in key for key in state)
+
+
+def convert_official_tsp_fcos(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The official entries under the names here. Raises `ConfigError` for a key that is not TSP-FCOS's."""
+    return rename(state, _FCOS_RULES, "TSP-FCOS")

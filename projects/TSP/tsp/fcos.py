@@ -1,0 +1,139 @@
+"""TSP-FCOS: points that an FCOS-like detector proposes, encoded together, are the predictions."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from detectron2.config import configurable
+from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.modeling.postprocessing import detector_postprocess
+from detectron2.structures import Instances
+from torch import Tensor, nn
+
+from align_detr.config import model_from_yacs
+from align_detr.errors import ConfigError
+from align_detr.modeling.batching import features_of_padded_batch
+from align_detr.projects.tsp.fcos_head import PointPredictions
+from align_detr.projects.tsp.foi import FoIs
+from align_detr.projects.tsp.points import Points
+from align_detr.structures import Targets
+
+
+@META_ARCH_REGISTRY.register()
+class TSPFCOS(nn.Module):
+    """Transformer-based set prediction on FCOS (Sun et al. 2021): no decoder and no learned queries.
+
+    backbone (with FPN) -> points -> selection -> encoding -> encoder -> head. `pixel_mean` and `pixel_std` are in the
+    channel order and range of the images (RGB, 0 to 255). In training, `forward` returns weighted losses by name;
+    otherwise detections.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        backbone: nn.Module,
+        points: nn.Module,
+        assigner: nn.Module,
+        selection: nn.Module,
+        encoding: nn.Module,
+        encoder: nn.Module,
+        head: nn.Module,
+        criterion: nn.Module,
+        postprocess: nn.Module,
+        pixel_mean: Sequence[float] = (123.675, 116.28, 103.53),
+        pixel_std: Sequence[float] = (1.0, 1.0, 1.0),
+    ) -> None:
+        super().__init__()
+        _check_levels(points, assigner, encoding, head)
+        self.backbone = backbone
+        self.points = points
+        self.assigner = assigner
+        self.selection = selection
+        self.encoding = encoding
+        self.encoder = encoder
+        self.head = head
+        self.criterion = criterion
+        self.postprocess = postprocess
+        self.register_buffer("pixel_mean", torch.tensor(list(pixel_mean)).view(3, 1, 1), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(list(pixel_std)).view(3, 1, 1), persistent=False)
+
+    @classmethod
+    def from_config(cls, cfg: Any) -> dict[str, Any]:
+        """The constructor's arguments from a yacs config with the two keys of `align_detr.config`."""
+        return model_from_yacs(cfg, cls)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is, and where images and targets are moved to."""
+        return self.pixel_mean.device
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return self.head.num_classes
+
+    def forward(self, batched_inputs: Sequence[Mapping[str, Any]]) -> dict[str, Tensor] | list[dict[str, Instances]]:
+        """detectron2's inputs: `image` (3, h, w) RGB, `height` and `width` of the output, and in training `instances`
+        with `gt_boxes`, `gt_classes`.
+        """
+        images = [self.normalize(x["image"]) for x in batched_inputs]
+        if not self.training:
+            return self._detections(images, batched_inputs)
+        targets = Targets.from_instances(
+            [x["instances"] for x in batched_inputs],
+            num_classes=self.num_classes,
+            device=self.device,
+            names=[x.get("file_name", f"number {b} of the batch") for b, x in enumerate(batched_inputs)],
+        )
+        points = self.extract_points(images)
+        assignment = self.assigner(points, targets)
+        fois = self.selection(points, assignment.owner >= 0)
+        return self.criterion(self.predict(points, fois), points, assignment, targets)
+
+    def normalize(self, image: Tensor) -> Tensor:
+        """(3, h, w), 0 to 255 -> the same on the model's device, less the mean, divided by the standard deviation."""
+        return (image.to(self.device, non_blocking=True).float() - self.pixel_mean) / self.pixel_std
+
+    def extract_points(self, images: Sequence[Tensor]) -> Points:
+        """All points of normalised (3, h, w) images, padded to the largest."""
+        features, padded_size = features_of_padded_batch(self.backbone, images)
+        return self.points(features, [(x.shape[-2], x.shape[-1]) for x in images], padded_size)
+
+    def predict(self, points: Points, fois: FoIs) -> PointPredictions:
+        """The predictions of the selected points, from all of them together."""
+        return self.head(self.encoder(self.encoding(points, fois)).tokens, fois)
+
+    def _detections(
+        self, images: Sequence[Tensor], batched_inputs: Sequence[Mapping[str, Any]]
+    ) -> list[dict[str, Instances]]:
+        """Images of one size at a time: the towers' GroupNorm averages over whole maps, so that padding would change
+        what is found in an image.
+        """
+        members: dict[torch.Size, list[int]] = {}
+        for i, image in enumerate(images):
+            members.setdefault(image.shape, []).append(i)
+        results: dict[int, dict[str, Instances]] = {}
+        for indices in members.values():
+            points = self.extract_points([images[i] for i in indices])
+            found = self.postprocess(self.predict(points, self.selection(points)))
+            for i, instances in zip(indices, found, strict=True):
+                x, (height, width) = batched_inputs[i], instances.image_size
+                rescaled = detector_postprocess(instances, x.get("height", height), x.get("width", width))
+                results[i] = {"instances": rescaled}
+        return [results[i] for i in range(len(images))]
+
+
+def _check_levels(points: nn.Module, assigner: nn.Module, encoding: nn.Module, head: nn.Module) -> None:
+    """Raises ConfigError unless all parts count the same levels: on a device, a level too many ends the process."""
+    levels = len(points.strides)
+    if len(assigner.sizes) != levels - 1:
+        raise ConfigError(
+            f"model.assigner.sizes has {len(assigner.sizes)} bounds for the {levels} levels of model.points: give one "
+            "between each level and the next"
+        )
+    for name, count in {"encoding": len(encoding.level_embed), "head": len(head.scales)}.items():
+        if count != levels:
+            raise ConfigError(
+                f"model.{name}.num_levels is {count}, but model.points has {levels} levels: set it to {levels}"
+            )

@@ -1,0 +1,87 @@
+"""What TSP-FCOS predicts for each token."""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from align_detr.layers.boxes import xyxy_to_cxcywh
+from align_detr.projects.tsp.fcos_assign import Assignment, side_distances
+from align_detr.projects.tsp.foi import FoIs
+from align_detr.structures import Predictions
+
+
+@dataclass
+class PointPredictions(Predictions):
+    """A prediction set of points: beside the boxes, `distances` (R, B, Q, 4) from the point to the sides (left, top,
+    right, bottom) in strides, `centerness` (R, B, Q) logits, and the points themselves.
+
+    In training: `owner` (B, Q) the object a point belongs to or -1, and `target_distances` (B, Q, T, 4) to the sides of
+    every object of the image.
+    """
+
+    distances: Tensor | None = None
+    centerness: Tensor | None = None
+    fois: FoIs | None = None
+    owner: Tensor | None = None
+    target_distances: Tensor | None = None
+
+    def pixel_boxes(self) -> Tensor:
+        """(B, Q, 4) absolute xyxy of the last row, not clipped."""
+        return _boxes_around(self.fois, self.distances[-1])
+
+    def assigned(self, assignment: Assignment) -> "PointPredictions":
+        """The same set with what training knows of its points."""
+        index = self.fois.index
+        boxes = assignment.boxes[:, None]
+        return dataclasses.replace(
+            self,
+            allowed=assignment.allowed.gather(1, index[..., None].expand(-1, -1, boxes.shape[2])),
+            owner=assignment.owner.gather(1, index),
+            target_distances=side_distances(self.fois.locations[:, :, None], self.fois.strides[..., None], boxes),
+        )
+
+
+class PointHead(nn.Module):
+    """Linear classifier (sigmoid), box and centerness of each token; distances are rectified and scaled by a learned
+    number of the level.
+
+    The centerness is trained and not used in detection, as in the official recipe.
+    """
+
+    def __init__(
+        self, *, num_classes: int = 80, embed_dim: int = 512, num_levels: int = 5, prior: float = 0.01
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.class_embed = nn.Linear(embed_dim, num_classes)
+        self.bbox_embed = nn.Linear(embed_dim, 4)
+        self.centerness = nn.Linear(embed_dim, 1)
+        self.scales = nn.Parameter(torch.ones(num_levels))
+        for layer in (self.class_embed, self.centerness):
+            nn.init.normal_(layer.weight, std=0.01)
+        nn.init.constant_(self.class_embed.bias, -math.log((1 - prior) / prior))
+        nn.init.zeros_(self.centerness.bias)
+
+    def forward(self, hidden: Tensor, fois: FoIs) -> PointPredictions:
+        """hidden (B, Q, C) -> one row, float32."""
+        logits, centerness = self.class_embed(hidden).float(), self.centerness(hidden).float()
+        distances = self.bbox_embed(hidden).float().relu() * self.scales[fois.levels][..., None]
+        sizes = distances.new_tensor([[width, height] * 2 for height, width in fois.image_sizes])
+        boxes = xyxy_to_cxcywh(_boxes_around(fois, distances) / sizes[:, None])
+        return PointPredictions(
+            logits=logits[None],
+            boxes=boxes[None],
+            valid=fois.valid,
+            distances=distances[None],
+            centerness=centerness.squeeze(-1)[None],
+            fois=fois,
+        )
+
+
+def _boxes_around(fois: FoIs, distances: Tensor) -> Tensor:
+    """Distances (B, Q, 4) in strides -> absolute xyxy."""
+    pixels = distances * fois.strides[..., None]
+    return torch.cat([fois.locations - pixels[..., :2], fois.locations + pixels[..., 2:]], dim=-1)

@@ -1,0 +1,76 @@
+"""Matching of points: the terms of the cost, for the library's matcher, which leaves out what is not `allowed`; and the
+match of every point with the object it belongs to.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from align_detr.modeling.matcher import Cost
+from align_detr.projects.tsp.fcos_geometry import centerness, point_giou
+from align_detr.projects.tsp.fcos_head import PointPredictions
+from align_detr.structures import Match, Targets
+
+
+class PointCost(Cost):
+    """A cost of points and objects that is 0 for pairs that may not be matched.
+
+    The matcher adds one large number to these. If anything else distinguished them, an object without a single point of
+    its own would choose among the others', and take a point from the object that it is best for.
+    """
+
+    def of_all(self, preds: PointPredictions, targets: Targets) -> Tensor:
+        """(R, B, Q, T), finite for every pair."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def forward(self, preds: PointPredictions, targets: Targets) -> Tensor:
+        """(R, B, Q, T), without gradient."""
+        return torch.where(preds.allowed, self.of_all(preds, targets), 0.0)
+
+
+class CenternessClassCost(PointCost):
+    """-s (c + 1e-6): the probability s of the target's class, less from where the point lies off the centre of the
+    target's box, c being its centerness there (TSP-FCOS, official code; the paper has the probability alone).
+    """
+
+    def of_all(self, preds: PointPredictions, targets: Targets) -> Tensor:
+        """In [-1, 0]."""
+        rows, _, queries, _ = preds.logits.shape
+        label = targets.labels[None, :, None].expand(rows, -1, queries, -1)
+        return -preds.logits.gather(-1, label).sigmoid() * (centerness(preds.target_distances) + 1e-6)
+
+
+class PointGIoUCost(PointCost):
+    """1 - generalised IoU in strides; `smooth` as in `point_giou`."""
+
+    def __init__(self, *, weight: float, smooth: float = 1.0) -> None:
+        super().__init__(weight=weight)
+        self.smooth = smooth
+
+    def of_all(self, preds: PointPredictions, targets: Targets) -> Tensor:
+        """In [0, 2]."""
+        return 1 - point_giou(preds.distances[:, :, :, None], preds.target_distances, self.smooth)
+
+
+class OwnershipMatcher(nn.Module):
+    """Every point with the object it belongs to, known beforehand and many to one: what TSP's box losses are taken
+    over. Points of the background, and of padding, are among the pairs with weight 0, since their number is not known
+    without asking the device.
+    """
+
+    @torch.no_grad()
+    def forward(self, sets: dict[str, PointPredictions], targets: Targets) -> dict[str, Match]:
+        """A match of R x B x Q pairs for every set."""
+        return {name: self._match(preds) for name, preds in sets.items()}
+
+    def _match(self, preds: PointPredictions) -> Match:
+        foreground = is_foreground(preds)
+        counts = (torch.arange(n, device=foreground.device) for n in preds.logits.shape[:3])
+        row, image, query = (x.flatten() for x in torch.meshgrid(*counts, indexing="ij"))
+        target = preds.owner.clamp(min=0)[image, query]
+        return Match(row, image, query, target, foreground[image, query].float())
+
+
+def is_foreground(preds: PointPredictions) -> Tensor:
+    """(B, Q): whether a point belongs to an object and is not padding."""
+    return preds.owner >= 0 if preds.valid is None else (preds.owner >= 0) & preds.valid

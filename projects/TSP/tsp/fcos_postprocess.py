@@ -1,0 +1,53 @@
+"""From points to detections."""
+
+import torch
+from detectron2.layers import batched_nms
+from detectron2.structures import Boxes, Instances
+from torch import Tensor, nn
+
+from align_detr.projects.tsp.fcos_head import PointPredictions
+
+
+class PointPostprocess(nn.Module):
+    """The `candidates_per_level` best pairs of point and class of each level, class-wise NMS, then the
+    `num_detections` best.
+
+    Scores are the square roots of the class probability, as in the official code, where FCOS multiplied by centerness;
+    the order is that of the probability. `nms_threshold=None` leaves NMS out: the set loss then has to do without.
+    """
+
+    def __init__(
+        self, *, num_detections: int = 100, candidates_per_level: int = 1000, nms_threshold: float | None = 0.6
+    ) -> None:
+        super().__init__()
+        self.num_detections = num_detections
+        self.candidates_per_level = candidates_per_level
+        self.nms_threshold = nms_threshold
+
+    def forward(self, predictions: PointPredictions) -> list[Instances]:
+        """`pred_boxes` absolute xyxy, not clipped, `scores` descending, `pred_classes` for every image."""
+        scores = predictions.logits[-1].sigmoid().sqrt()
+        if predictions.valid is not None:
+            scores = torch.where(predictions.valid[..., None], scores, 0.0)
+        boxes, levels = predictions.pixel_boxes(), predictions.fois.levels
+        sizes = predictions.fois.image_sizes
+        return [self._detect(*x) for x in zip(scores, boxes, levels, sizes, strict=True)]
+
+    def _detect(self, scores: Tensor, boxes: Tensor, levels: Tensor, size: tuple[int, int]) -> Instances:
+        """scores (Q, K), boxes (Q, 4), levels (Q,) of one image."""
+        parts = []
+        for level in levels.unique():
+            of_level = (levels == level).nonzero().squeeze(1)
+            flat = scores[of_level].flatten()
+            best, index = flat.topk(min(self.candidates_per_level, len(flat)))
+            point = of_level[torch.div(index, scores.shape[1], rounding_mode="floor")]
+            parts.append((best, boxes[point], index % scores.shape[1]))
+        score, box, label = (torch.cat(x) for x in zip(*parts, strict=True))
+        positive = score > 0
+        score, box, label = score[positive], box[positive], label[positive]
+        if self.nms_threshold is None:
+            kept = score.argsort(descending=True)
+        else:
+            kept = batched_nms(box, score, label, self.nms_threshold)
+        kept = kept[: self.num_detections]
+        return Instances(size, pred_boxes=Boxes(box[kept]), scores=score[kept], pred_classes=label[kept])

@@ -1,0 +1,74 @@
+"""Classes and boxes of encoded proposals (TSP-RCNN)."""
+
+import math
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from align_detr.layers.mlp import MLP
+from align_detr.projects.tsp.rcnn_rois import BoxCoder
+
+
+class SoftmaxClassifier(nn.Module):
+    """One linear layer over K classes and background."""
+
+    softmax = True
+
+    def __init__(self, *, num_classes: int = 80, embed_dim: int = 512) -> None:
+        super().__init__()
+        self.linear = nn.Linear(embed_dim, num_classes + 1)
+        nn.init.normal_(self.linear.weight, std=0.01)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """hidden (B, Q, C) -> logits (B, Q, K + 1) float32, background last."""
+        return self.linear(hidden).float()
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """(B, Q, K + 1), background last, which is what detectron2's post-processing expects."""
+        return logits.softmax(-1)
+
+
+class SigmoidClassifier(nn.Module):
+    """One linear layer over K classes, for the losses on sigmoid logits; every class starts at `prior`."""
+
+    softmax = False
+
+    def __init__(self, *, num_classes: int = 80, embed_dim: int = 512, prior: float = 0.01) -> None:
+        super().__init__()
+        self.linear = nn.Linear(embed_dim, num_classes)
+        nn.init.normal_(self.linear.weight, std=0.01)
+        nn.init.constant_(self.linear.bias, math.log(prior / (1 - prior)))
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """hidden (B, Q, C) -> logits (B, Q, K) float32."""
+        return self.linear(hidden).float()
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """(B, Q, K + 1) with a last column of zeros, the place of background in detectron2's post-processing."""
+        return F.pad(logits.sigmoid(), (0, 1))
+
+
+class ClassBoxes(nn.Module):
+    """A three-layer perceptron that predicts box deltas for every class; `weights` are those of `BoxCoder`."""
+
+    def __init__(
+        self, *, num_classes: int = 80, embed_dim: int = 512, weights: Sequence[float] = (10.0, 10.0, 5.0, 5.0)
+    ) -> None:
+        super().__init__()
+        self.coder = BoxCoder(weights=tuple(float(x) for x in weights))
+        self.mlp = MLP(embed_dim, embed_dim, 4 * num_classes, 3)
+        nn.init.normal_(self.mlp.layers[-1].weight, std=0.001)
+        nn.init.zeros_(self.mlp.layers[-1].bias)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """hidden (B, Q, C) -> deltas (B, Q, D, 4) float32, one for each of D box classes."""
+        return self.mlp(hidden).float().unflatten(-1, (-1, 4))
+
+
+class AgnosticBoxes(ClassBoxes):
+    """The same with one box for all classes, which can be the proposal of a further stage."""
+
+    def __init__(self, *, embed_dim: int = 512, weights: Sequence[float] = (10.0, 10.0, 5.0, 5.0)) -> None:
+        super().__init__(num_classes=1, embed_dim=embed_dim, weights=weights)

@@ -1,0 +1,187 @@
+"""TSP-RCNN's region heads, in the place of detectron2's."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from detectron2.config import configurable, instantiate
+from detectron2.layers import ShapeSpec
+from detectron2.modeling.roi_heads import ROI_HEADS_REGISTRY
+from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference
+from detectron2.structures import ImageList, Instances
+from torch import Tensor, nn
+
+from align_detr import model_zoo
+from align_detr.errors import ConfigError
+from align_detr.projects.tsp.rcnn_predictors import AgnosticBoxes
+from align_detr.projects.tsp.rcnn_rois import RoIOutputs, RoIPredictions, RoIs, pad_images
+from align_detr.projects.tsp.sampling import BACKGROUND, ProposalSampler, assign_objects
+from align_detr.structures import Targets
+
+
+class RoIStage(nn.Module):
+    """One transformer over the proposals with its classifier and boxes. As a later stage, a refined proposal belongs to
+    the object of largest IoU where that reaches `iou_threshold`.
+    """
+
+    def __init__(
+        self, *, transformer: nn.Module, classifier: nn.Module, boxes: nn.Module, iou_threshold: float = 0.5
+    ) -> None:
+        super().__init__()
+        self.transformer = transformer
+        self.classifier = classifier
+        self.boxes = boxes
+        self.iou_threshold = iou_threshold
+
+    def forward(self, pooled: Tensor, rois: RoIs, previous: RoIOutputs | None = None) -> RoIOutputs:
+        """Pooled regions (N, C', r, r) of all images after one another, and what the stage before said."""
+        hidden = self.transformer(pooled, rois, None if previous is None else previous.hidden)
+        return RoIOutputs(
+            hidden=hidden, logits=self.classifier(hidden), deltas=self.boxes(hidden), coder=self.boxes.coder
+        )
+
+
+class ClassWiseNMS(nn.Module):
+    """Detections of an image: non-maximum suppression class by class, then the `num_detections` highest scores of those
+    above `score_threshold`.
+    """
+
+    def __init__(self, *, nms_threshold: float = 0.7, score_threshold: float = 0.0, num_detections: int = 100) -> None:
+        super().__init__()
+        self.nms_threshold = nms_threshold
+        self.score_threshold = score_threshold
+        self.num_detections = num_detections
+
+    def forward(self, probabilities: Tensor, boxes: Tensor, rois: RoIs) -> list[Instances]:
+        """probabilities (B, Q, K + 1), boxes (B, Q, D, 4) absolute xyxy -> `pred_boxes` inside their images, `scores`
+        descending, `pred_classes`.
+        """
+        found, _ = fast_rcnn_inference(
+            [x[:n].flatten(1) for x, n in zip(boxes, rois.counts, strict=True)],
+            [x[:n] for x, n in zip(probabilities, rois.counts, strict=True)],
+            rois.image_sizes,
+            self.score_threshold,
+            self.nms_threshold,
+            self.num_detections,
+        )
+        return found
+
+
+@ROI_HEADS_REGISTRY.register()
+class TSPROIHeads(nn.Module):
+    """Set prediction on the proposals of an R-CNN (TSP-RCNN, Sun et al. 2021, section 4.2).
+
+    A drop-in for detectron2's ROI heads inside `GeneralizedRCNN`, with any proposal generator. Several `stages` refine
+    iteratively: each but the last needs class-agnostic boxes, which are the next one's proposals. `criterion` is the
+    set loss and `box_criterion` adds the losses on boxes; both see {"main": RoIPredictions}.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        in_features: Sequence[str],
+        pooler: nn.Module,
+        sampler: ProposalSampler,
+        stages: Sequence[RoIStage],
+        criterion: nn.Module,
+        box_criterion: nn.Module,
+        postprocess: nn.Module,
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.in_features = list(in_features)
+        self.pooler = pooler
+        self.sampler = sampler
+        self.stages = nn.ModuleList(stages)
+        self.criterion = criterion
+        self.box_criterion = box_criterion
+        self.postprocess = postprocess
+        for stage in self.stages[:-1]:
+            if not isinstance(stage.boxes, AgnosticBoxes):
+                raise ConfigError(
+                    f"roi_heads.stages has {len(self.stages)} stages, but one before the last predicts a box for each "
+                    "class: set its boxes to AgnosticBoxes, whose box is the next stage's proposal"
+                )
+
+    @classmethod
+    def from_config(cls, cfg: Any, input_shape: Mapping[str, ShapeSpec]) -> dict[str, Any]:
+        """The published heads with the numbers of MODEL.ROI_HEADS, MODEL.ROI_BOX_HEAD and TEST of a yacs config in the
+        place of theirs: classes, feature maps, pooling, sampling, post-processing.
+        """
+        given, box = cfg.MODEL.ROI_HEADS, cfg.MODEL.ROI_BOX_HEAD
+        model = model_zoo.get_config("TSP/tsp_rcnn_r50_36ep").model
+        model.backbone.out_channels = input_shape[given.IN_FEATURES[0]].channels
+        heads = model.roi_heads
+        heads.update(num_classes=given.NUM_CLASSES, in_features=given.IN_FEATURES)
+        heads.pooler.update(
+            output_size=box.POOLER_RESOLUTION,
+            scales=[1 / input_shape[name].stride for name in given.IN_FEATURES],
+            sampling_ratio=box.POOLER_SAMPLING_RATIO,
+            pooler_type=box.POOLER_TYPE,
+        )
+        heads.sampler.update(
+            iou_threshold=given.IOU_THRESHOLDS[0],
+            batch_size_per_image=given.BATCH_SIZE_PER_IMAGE,
+            positive_fraction=given.POSITIVE_FRACTION,
+        )
+        heads.postprocess.update(
+            nms_threshold=given.NMS_THRESH_TEST,
+            score_threshold=given.SCORE_THRESH_TEST,
+            num_detections=cfg.TEST.DETECTIONS_PER_IMAGE,
+        )
+        return {key: instantiate(value) for key, value in heads.items() if key != "_target_"}
+
+    def forward(
+        self,
+        images: ImageList,
+        features: Mapping[str, Tensor],
+        proposals: Sequence[Instances],
+        targets: Sequence[Instances] | None = None,
+    ) -> tuple[list[Instances], dict[str, Tensor]]:
+        """detectron2's interface: in training, with `gt_boxes` and `gt_classes`, no instances and the losses, else the
+        detections and no losses.
+        """
+        if self.training:
+            truth = Targets.from_instances(targets, num_classes=self.num_classes, device=targets[0].gt_classes.device)
+            return [], self.losses(features, RoIs.from_instances(self.sampler(proposals, targets)), truth)
+        rois, outputs = RoIs.from_instances(proposals), None
+        for stage in self.stages:
+            rois = rois if outputs is None else rois.refined(outputs.boxes(rois)[:, :, 0])
+            outputs = stage(self.pool(features, rois), rois, outputs)
+        probabilities = self.stages[-1].classifier.probabilities(outputs.logits)
+        return self.postprocess(probabilities, outputs.boxes(rois), rois), {}
+
+    def losses(self, features: Mapping[str, Tensor], rois: RoIs, targets: Targets) -> dict[str, Tensor]:
+        """Weighted losses of the sampled proposals; those of a stage k before the last end with `_k`."""
+        losses: dict[str, Tensor] = {}
+        outputs = None
+        for k, stage in enumerate(self.stages):
+            if outputs is not None:
+                rois = self._relabelled(rois.refined(outputs.boxes(rois)[:, :, 0].detach()), targets, stage)
+            outputs = stage(self.pool(features, rois), rois, outputs)
+            sets = {"main": RoIPredictions.of(outputs, rois, targets, softmax=stage.classifier.softmax)}
+            found = {**self.criterion(sets, targets), **self.box_criterion(sets, targets)}
+            suffix = "" if k == len(self.stages) - 1 else f"_{k}"
+            losses.update({f"{name}{suffix}": value for name, value in found.items()})
+        return losses
+
+    def pool(self, features: Mapping[str, Tensor], rois: RoIs) -> Tensor:
+        """Regions (N, C', r, r) of all images after one another, float32: boxes would be rounded by whole pixels with
+        the maps' half precision. With several stages, each passes back its share of the gradient (Cascade R-CNN).
+        """
+        maps = [features[name].float() for name in self.in_features]
+        with torch.autocast(rois.boxes.device.type, enabled=False):
+            pooled = self.pooler(maps, rois.of_images())
+        share = 1 / len(self.stages)
+        return pooled if share == 1 else pooled.detach() + share * (pooled - pooled.detach())
+
+    @staticmethod
+    def _relabelled(rois: RoIs, targets: Targets, stage: RoIStage) -> RoIs:
+        owners = [
+            assign_objects(boxes.tensor, objects.gt_boxes.tensor, stage.iou_threshold)
+            for boxes, objects in zip(rois.of_images(), targets.instances, strict=True)
+        ]
+        return dataclasses.replace(rois, owner=pad_images(owners, BACKGROUND))

@@ -1,0 +1,86 @@
+"""The proposal head of TSP-RCNN."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from detectron2.config import configurable
+from detectron2.layers import ShapeSpec, get_norm
+from detectron2.modeling.anchor_generator import build_anchor_generator
+from detectron2.modeling.proposal_generator.rpn import RPN_HEAD_REGISTRY
+from torch import Tensor, nn
+
+from align_detr.errors import ConfigError
+
+
+class LevelNormTower(nn.Module):
+    """3x3 convolutions that all levels share, each followed by a batch norm of the level's own and ReLU."""
+
+    def __init__(self, *, channels: int, num_convs: int, num_levels: int, norm: str) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in range(num_convs))
+        self.norms = nn.ModuleList(
+            nn.ModuleList(get_norm(norm, channels) for _ in range(num_convs)) for _ in range(num_levels)
+        )
+
+    def forward(self, x: Tensor, level: int) -> Tensor:
+        """x (B, C, h, w) of the level of that index -> (B, C, h, w)."""
+        for conv, norm in zip(self.convs, self.norms[level], strict=True):
+            x = norm(conv(x)).relu()
+        return x
+
+
+@RPN_HEAD_REGISTRY.register()
+class TowerRPNHead(nn.Module):
+    """Objectness and box deltas of all anchors, each from a tower of its own, where detectron2's head shares one
+    convolution (TSP, Sun et al. 2021; the towers and their norms are those of the official code).
+
+    A drop-in for detectron2's `StandardRPNHead`: `RPN(head=...)`, or MODEL.RPN.HEAD_NAME "TowerRPNHead". `num_levels`
+    is the number of feature maps, as each has its own statistics; `norm` is one of detectron2's names.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        in_channels: int = 256,
+        num_anchors: int = 9,
+        num_levels: int = 5,
+        num_convs: int = 2,
+        norm: str = "SyncBN",
+        box_dim: int = 4,
+    ) -> None:
+        super().__init__()
+        sizes = dict(channels=in_channels, num_convs=num_convs, num_levels=num_levels, norm=norm)
+        self.objectness_tower = LevelNormTower(**sizes)
+        self.delta_tower = LevelNormTower(**sizes)
+        self.objectness_logits = nn.Conv2d(in_channels, num_anchors, 1)
+        self.anchor_deltas = nn.Conv2d(in_channels, num_anchors * box_dim, 1)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.normal_(module.weight, std=0.01)
+                nn.init.zeros_(module.bias)
+
+    @classmethod
+    def from_config(cls, cfg: Any, input_shape: Sequence[ShapeSpec]) -> dict[str, Any]:
+        """The constructor's arguments from a yacs config; MODEL.RPN.CONV_DIMS gives the number of convolutions."""
+        anchors = build_anchor_generator(cfg, input_shape)
+        if len({shape.channels for shape in input_shape}) > 1 or len(set(anchors.num_anchors)) > 1:
+            raise ConfigError(
+                "TowerRPNHead shares its convolutions: give all of MODEL.RPN.IN_FEATURES the same number of channels "
+                "and of anchors a cell"
+            )
+        return {
+            "in_channels": input_shape[0].channels,
+            "num_anchors": anchors.num_anchors[0],
+            "num_levels": len(input_shape),
+            "num_convs": len(cfg.MODEL.RPN.CONV_DIMS),
+            "box_dim": anchors.box_dim,
+        }
+
+    def forward(self, features: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """One (B, C, h, w) map a level -> objectness logits (B, A, h, w) and deltas (B, 4 A, h, w), float32."""
+        objectness, deltas = [], []
+        for level, x in enumerate(features):
+            objectness.append(self.objectness_logits(self.objectness_tower(x, level)).float())
+            deltas.append(self.anchor_deltas(self.delta_tower(x, level)).float())
+        return objectness, deltas

@@ -1,0 +1,91 @@
+"""DN-DETR against the recorded network: evaluation, and a whole training step with its recorded noise."""
+
+import pytest
+import torch
+from denoising_draws import recorded_draws, replay
+from golden_files import Fixture, fixtures, load
+from paths import GOLDEN
+from single_scale import Network, assert_gradients, assert_predictions, dab_network
+from torch.testing import assert_close
+
+from align_detr.checkpoint.conversion import convert
+from align_detr.checkpoint.detrex import convert_detrex_dn_detr
+from align_detr.modeling.criterion import SetCriterion
+from align_detr.modeling.denoising import DenoisingQueries
+from align_detr.modeling.losses import GIoULoss, L1Loss, SigmoidFocalLoss
+from align_detr.modeling.matcher import FocalCost, GIoUCost, HungarianMatcher, L1Cost
+from align_detr.modeling.queries import AnchorQueries
+
+
+def build(fixture: Fixture, *, mask_padding: bool, **noise: float) -> Network:
+    config = fixture.meta["config"]
+    dim = config["embed_dim"]
+    queries = DenoisingQueries(
+        main=AnchorQueries(num_queries=config["num_queries"], embed_dim=dim),
+        num_classes=config["num_classes"],
+        embed_dim=dim,
+        indicator=config["with_indicator"],
+        **noise,
+    )
+    return dab_network(fixture, queries, convert_detrex_dn_detr, mask_padding=mask_padding)
+
+
+@pytest.mark.parametrize(("mask_padding", "prefix"), [(True, "crossmask_"), (False, "")])
+@fixtures("dn_detr")
+def test_forward(fixture: Fixture, mask_padding: bool, prefix: str) -> None:
+    network = build(fixture, mask_padding=mask_padding)
+    assert_predictions(network(fixture)["main"], fixture, prefix)
+
+
+@fixtures("dn_detr")
+def test_states_and_references(fixture: Fixture) -> None:
+    network = build(fixture, mask_padding=False)
+    memory = network.memory(fixture)
+    hidden, references = network.decoder.decode(network.queries(memory), memory, network.head)
+    assert_close(hidden, fixture.output["hidden_states"], atol=3e-4, rtol=0)
+    assert_close(torch.stack(references), fixture.output["references"], atol=3e-5, rtol=0)
+
+
+@fixtures("dn_detr")
+def test_recognised_by_its_keys(fixture: Fixture) -> None:
+    converted = convert(fixture.weights, num_classes=fixture.meta["config"]["num_classes"])
+    assert set(converted) == set(build(fixture, mask_padding=True).state_dict())
+
+
+@fixtures("dn_detr_train")
+def test_training_step(fixture: Fixture) -> None:
+    """Predictions of both sets, every loss with its weight, the total, and the gradients of the total."""
+    recorded, config = load(GOLDEN / fixture.meta["weights_from"]), fixture.meta["config"]
+    network = build(
+        recorded,
+        mask_padding=False,
+        groups=config["denoising_groups"],
+        label_noise=config["label_noise_prob"],
+        box_noise=config["box_noise_scale"],
+    )
+    replay(network.queries, recorded_draws(fixture, config["label_noise_prob"]))
+    features, targets = recorded.input["feat_res5"].clone().requires_grad_(), fixture.targets()
+    sets = network(recorded, features, targets)
+    assert_predictions(sets["main"], fixture)
+    assert_predictions(sets["dn"], fixture, "dn_")
+
+    weights = fixture.meta["weight_dict"]
+    criterion = SetCriterion(
+        matcher=HungarianMatcher(costs=[FocalCost(weight=2.0), L1Cost(weight=5.0), GIoUCost(weight=2.0, eps=1e-6)]),
+        losses=[
+            SigmoidFocalLoss(weight=weights["loss_class"]),
+            L1Loss(weight=weights["loss_bbox"]),
+            GIoULoss(weight=weights["loss_giou"], eps=1e-6),
+        ],
+    )
+    losses = criterion(sets, targets)
+    expected = {
+        name: value * weights["_".join(name.split("_")[:2])] for name, value in fixture.loss.items() if name != "total"
+    }
+    assert losses.keys() == expected.keys()
+    for name, value in losses.items():
+        assert_close(value, expected[name], rtol=2e-5, atol=0, msg=name)
+    total = sum(losses.values())
+    assert_close(total, fixture.loss["total"], rtol=2e-5, atol=0)
+    total.backward()
+    assert_gradients(network, features, recorded.weights, fixture, convert_detrex_dn_detr)

@@ -1,0 +1,10 @@
+"""The fixture under test, read from its file."""
+
+import pytest
+from golden_files import Fixture, load
+
+
+@pytest.fixture
+def fixture(request: pytest.FixtureRequest) -> Fixture:
+    """The numeric fixture of the parametrised path."""
+    return load(request.param)

@@ -1,0 +1,65 @@
+"""Published Anchor-DETR weights: every key has a place of the same shape here, and the parameter counts are equal."""
+
+import json
+
+import pytest
+import torch
+from detectron2.config import instantiate
+from paths import GOLDEN
+
+from align_detr import model_zoo
+from align_detr.checkpoint.conversion import convert
+from align_detr.checkpoint.detr import coco_category_ids
+from align_detr.errors import ConfigError
+from align_detr.projects.anchor_detr.checkpoint import convert_anchor_detr
+
+MANIFESTS = sorted((GOLDEN / "manifests").glob("anchor_detr_r50.json"))
+CONFIG = "AnchorDETR/anchor_detr_r50_50ep.py"
+
+
+@pytest.mark.skipif(not MANIFESTS, reason=f"no manifest anchor_detr_r50 in {GOLDEN} (set ALIGN_DETR_GOLDEN)")
+@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.name)
+def test_counts_and_keys(path) -> None:
+    manifest = json.loads(path.read_text())
+    shapes = manifest["state_dict"]
+    model = instantiate(model_zoo.get_config(CONFIG).model)
+    assert model.num_classes == shapes["transformer.class_embed.0.bias"][0]
+    assert sum(p.numel() for p in model.parameters()) == manifest["params_total"]
+    assert sum(p.numel() for p in model.parameters() if p.requires_grad) == manifest["params_trainable"]
+    state = {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
+    converted = convert(state, num_classes=model.num_classes)
+    repeated = sum(len(names) - 1 for names in manifest["shared_keys"])
+    assert len(converted) == manifest["num_keys"] - repeated
+    assert {key: tuple(value.shape) for key, value in converted.items()} == {
+        key: tuple(value.shape) for key, value in model.state_dict().items()
+    }
+
+
+def tiny_state(num_projections: int, rows: int) -> dict[str, torch.Tensor]:
+    """What a release is recognised by, the classifier, and what only one kind of attention needs."""
+    return {
+        "transformer.decoder_layers.0.cross_attn.in_proj_weight": torch.zeros(num_projections * 4, 4),
+        "transformer.pattern.weight": torch.zeros(3, 4),
+        "transformer.adapt_pos1d.0.weight": torch.zeros(4, 4),
+        "transformer.class_embed.0.weight": torch.arange(float(rows))[:, None],
+        "transformer.class_embed.0.bias": torch.arange(float(rows)),
+        "transformer.class_embed.1.bias": torch.arange(float(rows)),
+    }
+
+
+def test_coco_rows_are_picked_by_id() -> None:
+    assert convert(tiny_state(5, 91), num_classes=80)["head.class_embed.bias"].tolist() == coco_category_ids()
+    for rows, num_classes in [(80, 80), (91, 91), (91, 3), (91, None)]:
+        kept = convert_anchor_detr(tiny_state(5, rows), num_classes=num_classes)
+        assert kept["head.class_embed.bias"].tolist() == list(range(rows))
+
+
+def test_axis_perceptron_is_dropped_with_ordinary_attention_only() -> None:
+    key = "neck.position.axis.layers.0.weight"
+    assert key in convert(tiny_state(5, 80), num_classes=80)
+    assert key not in convert(tiny_state(3, 80), num_classes=80)
+
+
+def test_an_unknown_key_raises() -> None:
+    with pytest.raises(ConfigError, match="the key 'transformer.extra' is not one of"):
+        convert({**tiny_state(5, 80), "transformer.extra": torch.zeros(1)}, num_classes=80)

@@ -1,0 +1,188 @@
+"""TSP-FCOS as a whole: batches with and without objects, sizes, order, precision, registration."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.config import LazyConfig, get_cfg, instantiate
+from detectron2.modeling import META_ARCH_REGISTRY, build_model
+from detectron2.structures import Instances
+from parts import image_input
+from paths import PROJECT
+from torch.testing import assert_close
+from tsp_fcos_parts import tiny_tsp_fcos
+
+from align_detr.config import add_align_detr_config
+from align_detr.errors import ConfigError
+from align_detr.projects.tsp.fcos import TSPFCOS
+
+LOSSES = {"loss_class", "loss_giou", "loss_centerness", "loss_class_dense"}
+# Differently sized, two alike, wide and tall, one smaller than a cell of the coarsest level.
+SIZES = [(96, 70), (64, 128), (96, 70), (23, 31), (128, 101)]
+
+
+def inputs(counts: list[int]) -> list[dict]:
+    torch.manual_seed(1)
+    return [image_input(*size, num_objects=n) for size, n in zip(SIZES, counts, strict=False)]
+
+
+def same(a: Instances, b: Instances) -> None:
+    assert len(a) == len(b) > 0
+    assert_close(a.pred_boxes.tensor, b.pred_boxes.tensor, atol=1e-3, rtol=0)
+    assert_close(a.scores, b.scores, atol=1e-5, rtol=0)
+    assert torch.equal(a.pred_classes, b.pred_classes)
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [[2, 0, 1], [0, 0], [0], [5, 5, 5, 5, 5], [40, 1]],
+    ids=["one empty", "all empty", "single empty", "all sizes", "more objects than points"],
+)
+@pytest.mark.parametrize("num_queries", [20, 2000], ids=["some points", "all points"])
+def test_every_parameter_gets_a_gradient(counts: list[int], num_queries: int) -> None:
+    model = tiny_tsp_fcos(num_queries).train()
+    losses = model(inputs(counts))
+    assert losses.keys() == LOSSES
+    sum(losses.values()).backward()
+    for name, loss in losses.items():
+        assert loss.dim() == 0 and torch.isfinite(loss), name
+    for name, p in model.named_parameters():
+        assert p.grad is not None and torch.isfinite(p.grad).all(), name
+    assert (model.head.class_embed.bias.grad != 0).all() and (model.points.class_embed.bias.grad != 0).all()
+
+
+def test_a_batch_without_objects_teaches_background() -> None:
+    """The class loss is the focal loss of negatives alone, 0.75 s^2 (-ln(1 - s)), divided by 2 x 1 + 0.2 x 1: nothing
+    is a positive by accident. Every score starts at the prior 0.01 when the classifier's weights are zero.
+    """
+    model = tiny_tsp_fcos(keep=(1.0, 1.0)).train()
+    torch.nn.init.zeros_(model.head.class_embed.weight)
+    torch.nn.init.zeros_(model.points.class_embed.weight)
+    losses = model(inputs([0, 0]))
+    negative = 0.75 * 0.01**2 * -math.log(0.99)
+    assert_close(losses["loss_class"], torch.tensor(2 * 20 * 3 * negative / 2.2), rtol=1e-4, atol=0)
+    points = 12 * 16 + 6 * 8 + 3 * 4  # 96 x 128 at strides 8, 16 and 32
+    assert_close(losses["loss_class_dense"], torch.tensor(2 * points * 3 * negative), rtol=1e-4, atol=0)
+    assert losses["loss_giou"] == 0 and losses["loss_centerness"] == 0
+
+
+def test_batch_does_not_change_detections() -> None:
+    model = tiny_tsp_fcos().eval()
+    images = inputs([0] * len(SIZES))
+    with torch.no_grad():
+        together = model(images)
+        turned = model(images[::-1])[::-1]
+        alone = [model([image])[0] for image in images]
+    for a, b, c in zip(together, alone, turned, strict=True):
+        same(a["instances"], b["instances"])
+        same(a["instances"], c["instances"])
+
+
+def test_order_of_images_does_not_change_losses() -> None:
+    model, images = tiny_tsp_fcos(keep=(1.0, 1.0)).train(), inputs([3, 0, 2, 1, 4])
+    there, back = model(images), model(images[::-1])
+    for name, loss in there.items():
+        assert_close(loss, back[name], rtol=1e-5, atol=1e-6)
+
+
+def test_detections_are_in_the_output_size() -> None:
+    model, image = tiny_tsp_fcos().eval(), inputs([0])[0]
+    with torch.no_grad():
+        plain = model([image])[0]["instances"]
+        doubled = model([{**image, "height": 2 * 96, "width": 2 * 70}])[0]["instances"]
+    assert plain.image_size == (96, 70) and doubled.image_size == (192, 140)
+    assert_close(doubled.pred_boxes.tensor, 2 * plain.pred_boxes.tensor)
+    assert (plain.scores[:-1] >= plain.scores[1:]).all()
+
+
+@pytest.mark.parametrize("counts", [[2, 0, 1], [0, 0]], ids=["objects", "none"])
+def test_bfloat16(counts: list[int]) -> None:
+    model, images = tiny_tsp_fcos(keep=(1.0, 1.0)).train(), inputs(counts)
+    plain = model(images)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = model(images)
+    for name, loss in half.items():
+        assert loss.dtype == torch.float32
+        assert_close(loss, plain[name], rtol=0.1, atol=0.02)
+    sum(half.values()).backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.requires_grad)
+
+
+def test_boxes_stay_exact_under_autocast() -> None:
+    """The box of a point is computed in float32: its corners lie around the point by whole distances."""
+    model = tiny_tsp_fcos().eval()
+    images = [model.normalize(x["image"]) for x in inputs([0])]
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        points = model.extract_points(images)
+        preds = model.predict(points, model.selection(points))
+    assert preds.boxes.dtype == preds.distances.dtype == preds.logits.dtype == torch.float32
+    d, fois = preds.distances[0] * preds.fois.strides[..., None], preds.fois
+    expected = torch.cat([fois.locations - d[..., :2], fois.locations + d[..., 2:]], dim=-1)
+    assert_close(preds.pixel_boxes(), expected)
+
+
+def test_forward_changes_neither_inputs_nor_buffers() -> None:
+    model, images = tiny_tsp_fcos().train(), inputs([2, 0, 1])
+    kept = [x["image"].clone() for x in images]
+    boxes = [x["instances"].gt_boxes.tensor.clone() for x in images]
+    state = {k: v.clone() for k, v in model.state_dict().items()}
+    model(images)
+    assert all(torch.equal(x["image"], y) for x, y in zip(images, kept, strict=True))
+    assert all(torch.equal(x["instances"].gt_boxes.tensor, y) for x, y in zip(images, boxes, strict=True))
+    assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
+
+
+def test_a_point_of_a_known_box_learns_it() -> None:
+    """Sixty steps on one image: the box of its only object is found."""
+    model, image = tiny_tsp_fcos(keep=(1.0, 1.0)), image_input(64, 64, 1)
+    image["instances"].gt_boxes.tensor[:] = torch.tensor([[20.0, 12.0, 44.0, 52.0]])
+    optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
+    for _ in range(60):
+        optimizer.zero_grad()
+        sum(model.train()([image]).values()).backward()
+        optimizer.step()
+    with torch.no_grad():
+        best = model.eval()([image])[0]["instances"][0]
+    assert best.pred_classes == image["instances"].gt_classes[0]
+    assert_close(best.pred_boxes.tensor, image["instances"].gt_boxes.tensor, atol=4.0, rtol=0)
+
+
+def test_registered_and_built_from_yacs(tmp_path: Path) -> None:
+    assert META_ARCH_REGISTRY.get("TSPFCOS") is TSPFCOS
+    cfg = get_cfg()
+    add_align_detr_config(cfg)
+    cfg.MODEL.META_ARCHITECTURE = "TSPFCOS"
+    cfg.MODEL.DEVICE = "cpu"
+    cfg.MODEL.ALIGN_DETR.CONFIG = "TSP/tsp_fcos_digits.py"
+    cfg.MODEL.ALIGN_DETR.OVERRIDES = ["model.head.num_classes=4"]
+    model = build_model(cfg)
+    assert isinstance(model, TSPFCOS) and model.num_classes == 4
+
+
+def test_the_number_of_classes_is_set_in_one_place() -> None:
+    cfg = LazyConfig.load(str(PROJECT / "projects/TSP/configs/tsp_fcos_digits.py"))
+    LazyConfig.apply_overrides(cfg, ["model.head.num_classes=7"])
+    model = instantiate(cfg.model)
+    assert model.num_classes == 7 and model.points.class_embed.out_channels == 7
+    LazyConfig.apply_overrides(cfg, ["model.points.num_classes=1"])
+    model = instantiate(cfg.model).train()
+    assert model.head.class_embed.out_features == 7 and model.points.class_embed.out_channels == 1
+    losses = model([image_input(64, 64, 2, 7), image_input(64, 64, 0, 7)])
+    assert losses.keys() == LOSSES and torch.isfinite(sum(losses.values()))
+
+
+@pytest.mark.parametrize(
+    "override, message",
+    [
+        ("model.assigner.sizes=[64]", "sizes has 1 bounds for the 3 levels"),
+        ("model.encoding.num_levels=5", "model.encoding.num_levels is 5, but model.points has 3 levels"),
+        ("model.head.num_levels=2", "model.head.num_levels is 2, but model.points has 3 levels"),
+        ("model.points.strides=[8,16]", "has 3 in_features and 2 strides"),
+    ],
+)
+def test_parts_that_disagree_about_levels(override: str, message: str) -> None:
+    cfg = LazyConfig.load(str(PROJECT / "projects/TSP/configs/tsp_fcos_digits.py"))
+    LazyConfig.apply_overrides(cfg, [override])
+    with pytest.raises(ConfigError, match=message):
+        instantiate(cfg.model)

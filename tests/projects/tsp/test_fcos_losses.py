@@ -1,0 +1,211 @@
+"""Matching, losses and detections of points on numbers a reader can redo, and against other forms."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from detectron2.structures import Boxes, Instances
+from detectron2.structures import pairwise_iou as detectron2_iou
+from torch import Tensor
+from torch.testing import assert_close
+from tsp_fcos_parts import criterion, matcher
+
+from align_detr.layers.boxes import generalized_box_iou
+from align_detr.modeling.losses import IABCELoss
+from align_detr.modeling.weighting import PrimeSampleWeighting
+from align_detr.projects.tsp.fcos_geometry import centerness, point_giou
+from align_detr.projects.tsp.fcos_head import PointPredictions
+from align_detr.projects.tsp.fcos_losses import CenternessLoss, PointGIoULoss, RestrictedFocalLoss
+from align_detr.projects.tsp.fcos_matching import OwnershipMatcher
+from align_detr.projects.tsp.fcos_postprocess import PointPostprocess
+from align_detr.projects.tsp.foi import FoIs
+from align_detr.structures import Match, Targets
+
+
+def random_points(owner: Tensor, num_targets: list[int], num_classes: int = 3) -> tuple[PointPredictions, Targets]:
+    """Predictions of points at random places, `owner` (B, Q) their objects."""
+    images, queries = owner.shape
+    longest = max([1, *num_targets])
+    fois = FoIs(
+        index=torch.arange(queries).expand(images, -1),
+        valid=None,
+        locations=torch.rand(images, queries, 2) * 100,
+        strides=torch.full((images, queries), 8.0),
+        levels=torch.zeros(images, queries, dtype=torch.int64),
+        image_sizes=[(100, 100)] * images,
+    )
+    objects = torch.rand(images, longest, 4) * 0.4 + 0.1
+    preds = PointPredictions(
+        logits=torch.randn(1, images, queries, num_classes, requires_grad=True),
+        boxes=torch.rand(1, images, queries, 4) * 0.4 + 0.1,
+        distances=(torch.rand(1, images, queries, 4) * 3).requires_grad_(),
+        centerness=torch.randn(1, images, queries, requires_grad=True),
+        fois=fois,
+        owner=owner,
+        allowed=owner[..., None] == torch.arange(longest),
+        target_distances=torch.rand(images, queries, longest, 4) * 3 + 0.1,
+    )
+    labels = torch.randint(num_classes, (images, longest))
+    return preds, Targets(labels=labels, boxes=objects, counts=num_targets)
+
+
+def pairs_of(match: Match) -> set[tuple[int, int, int]]:
+    return set(zip(match.image.tolist(), match.target.tolist(), match.query.tolist(), strict=True))
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_with_one_owner_a_point_matching_is_each_objects_cheapest_point(seed: int) -> None:
+    torch.manual_seed(seed)
+    preds, targets = random_points(torch.randint(-1, 6, (3, 30)), [6, 4, 6])
+    preds.owner[1] = torch.where(preds.owner[1] < 4, preds.owner[1], -1)  # two of its six are padding
+    preds.owner[2, preds.owner[2] == 3] = -1  # this object has no point
+    preds.allowed = preds.owner[..., None] == torch.arange(6)
+    cost = matcher().cost(preds, targets)[0]
+    expected = set()
+    for image, n in enumerate(targets.counts):
+        for target in range(n):
+            own = (preds.owner[image] == target).nonzero().flatten().tolist()
+            if own:
+                expected.add((image, target, min(own, key=lambda query: cost[image, query, target])))
+    assert pairs_of(matcher()({"main": preds}, targets)["main"]) == expected
+
+
+def test_shared_points_are_matched_one_to_one() -> None:
+    """Two objects with the same two points: each gets one, so that the sum is least."""
+    preds, targets = random_points(torch.zeros(1, 2, dtype=torch.int64), [2])
+    preds.allowed = torch.ones(1, 2, 2, dtype=torch.bool)
+    cost = matcher().cost(preds, targets)[0, 0]
+    straight, crossed = cost[0, 0] + cost[1, 1], cost[0, 1] + cost[1, 0]
+    expected = {(0, 0, 0), (0, 1, 1)} if straight < crossed else {(0, 0, 1), (0, 1, 0)}
+    assert pairs_of(matcher()({"main": preds}, targets)["main"]) == expected
+
+
+def test_cost_by_hand() -> None:
+    preds, targets = random_points(torch.zeros(1, 1, dtype=torch.int64), [1], num_classes=1)
+    preds.logits = torch.zeros(1, 1, 1, 1)
+    preds.distances = torch.full((1, 1, 1, 4), 2.0)
+    preds.target_distances = torch.tensor([1.0, 1.0, 3.0, 1.0]).view(1, 1, 1, 4)
+    # Centerness sqrt(1/3). Intersection (1 + 2) x (1 + 1) = 6, union 16 + 8 - 6 = 18, hull (2 + 3) x (2 + 2) = 20.
+    expected = -0.5 * (math.sqrt(1 / 3) + 1e-6) + 2 * (1 - (7 / 19 - 2 / 20))
+    assert_close(matcher().cost(preds, targets).flatten(), torch.tensor([expected]))
+
+
+def test_point_giou_is_giou() -> None:
+    torch.manual_seed(0)
+    a, b = torch.rand(2, 50, 4, dtype=torch.float64) * 5
+    boxes = [torch.cat([-x[:, :2], x[:, 2:]], dim=1) for x in (a, b)]
+    assert_close(point_giou(a, b, smooth=0.0), generalized_box_iou(*boxes))
+    assert_close(point_giou(a, a), torch.ones(50, dtype=torch.float64))
+    assert (point_giou(a, b) >= point_giou(a, b, smooth=0.0)).all()
+    nothing = torch.zeros(1, 4, requires_grad=True)
+    for smooth in (0.0, 1.0):
+        value = point_giou(nothing, torch.zeros(1, 4), smooth)
+        assert torch.isfinite(value) and torch.isfinite(torch.autograd.grad(value.sum(), nothing)[0]).all()
+
+
+def test_centerness_by_hand() -> None:
+    sides = torch.tensor([[1.0, 1.0, 1.0, 1.0], [1.0, 2.0, 4.0, 2.0], [-1.0, 1.0, 3.0, 1.0], [0.0, 0.0, 0.0, 0.0]])
+    assert_close(centerness(sides), torch.tensor([1.0, 0.5, 0.0, 0.0]))
+
+
+def test_class_loss_by_hand() -> None:
+    """Two points of one object, one of them matched, and one of background; two classes, all logits 0."""
+    preds, targets = random_points(torch.tensor([[0, 0, -1]]), [1], num_classes=2)
+    targets.labels[:] = 1
+    preds.logits = torch.zeros(1, 1, 3, 2)
+    zero = torch.zeros(1, dtype=torch.int64)
+    match = Match(zero, zero, zero, zero)
+    positive, negative = 0.25 * 0.25 * math.log(2), 0.75 * 0.25 * math.log(2)
+    total = positive + (1 + 1 + 0.1 + 2) * negative  # own class of the unmatched point: a tenth
+    loss = RestrictedFocalLoss()(preds, targets, match, torch.tensor(1.0))
+    assert_close(loss, torch.tensor([total / (2 * 1 + 0.2 * 2)]))
+    weighted = RestrictedFocalLoss()(preds, targets, replace(match, weight=torch.tensor([0.5])), torch.tensor(1.0))
+    assert_close(weighted, torch.tensor([(total - positive / 2) / 2.4]))
+
+
+def test_losses_of_boxes_are_means_over_the_points_of_objects() -> None:
+    torch.manual_seed(0)
+    preds, targets = random_points(torch.tensor([[0, 1, -1, 1], [-1, -1, 0, -1]]), [2, 1])
+    preds.valid = torch.tensor([[True, True, True, False], [True, True, True, True]])
+    losses = criterion().foreground({"main": preds}, targets)
+    own = [(0, 0, 0), (0, 1, 1), (1, 2, 0)]
+    wanted = torch.stack([preds.target_distances[i] for i in own])
+    found = torch.stack([preds.distances[0, b, q] for b, q, _ in own])
+    c = centerness(wanted)
+    assert_close(losses["loss_giou"], (c * (1 - point_giou(found, wanted))).sum() / c.sum())
+    logits = torch.stack([preds.centerness[0, b, q] for b, q, _ in own])
+    assert_close(losses["loss_centerness"], F.binary_cross_entropy_with_logits(logits, c))
+    grads = torch.autograd.grad(sum(losses.values()), [preds.distances, preds.centerness])
+    for grad in grads:
+        touched = grad.reshape(1, 2, 4, -1).ne(0).any(-1)[0]
+        assert touched.tolist() == [[True, True, False, False], [False, False, True, False]]
+
+
+def test_background_never_reaches_a_gradient() -> None:
+    """Not even where its distances to some object are nothing that could be a box."""
+    preds, targets = random_points(torch.full((1, 5), -1), [1])
+    preds.target_distances = torch.full_like(preds.target_distances, -1e30)
+    match = OwnershipMatcher()({"main": preds}, targets)["main"]
+    assert len(match) == 5 and (match.weight == 0).all()
+    for loss in (PointGIoULoss(), CenternessLoss()):
+        value = loss(preds, targets, match, torch.tensor(1.0)).sum()
+        assert value == 0
+        for grad in torch.autograd.grad(value, [preds.distances, preds.centerness], allow_unused=True):
+            assert grad is None or (grad == 0).all()
+
+
+def test_align_losses_take_the_same_set() -> None:
+    """Three points an object, as far as it has them, weighted by their rank."""
+    torch.manual_seed(0)
+    preds, targets = random_points(torch.tensor([[0, 0, 0, 0, 1, -1, -1, -1, -1, -1, -1, -1]]), [2])
+    solver = matcher()
+    solver.copies = {"main": 3}
+    match = PrimeSampleWeighting()(preds, targets, solver({"main": preds}, targets)["main"])
+    assert match.target.bincount().tolist() == [3, 1]
+    weights = match.weight[match.target == 0].sort(descending=True).values
+    assert_close(weights, torch.exp(-torch.arange(3) / 1.5))
+    loss = IABCELoss()(preds, targets, match, torch.tensor(2.0))
+    assert torch.isfinite(loss).all() and torch.autograd.grad(loss.sum(), preds.logits)[0].ne(0).all()
+
+
+def detections(postprocess: PointPostprocess, scores: Tensor, boxes: Tensor, levels: Tensor | None = None) -> Instances:
+    """Detections of one image from probabilities (Q, K) and boxes (Q, 4)."""
+    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
+    fois = FoIs(
+        index=torch.arange(len(boxes))[None],
+        valid=None,
+        locations=centre[None],
+        strides=torch.ones(1, len(boxes)),
+        levels=torch.zeros(1, len(boxes), dtype=torch.int64) if levels is None else levels[None],
+        image_sizes=[(100, 100)],
+    )
+    sides = torch.cat([centre - boxes[:, :2], boxes[:, 2:] - centre], dim=1)
+    preds = PointPredictions(
+        logits=scores.logit()[None, None], boxes=boxes[None, None] / 100, distances=sides[None, None], fois=fois
+    )
+    return postprocess(preds)[0]
+
+
+def test_detections_by_hand() -> None:
+    boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 8.0], [50.0, 50.0, 60.0, 60.0]])
+    scores = torch.tensor([[0.64, 0.04], [0.36, 0.01], [0.25, 0.16]])
+    found = detections(PointPostprocess(), scores, boxes)  # the first two overlap by 0.8: one of each class remains
+    assert_close(found.scores, torch.tensor([0.8, 0.5, 0.4, 0.2]))
+    assert found.pred_classes.tolist() == [0, 0, 1, 1]
+    assert_close(found.pred_boxes.tensor, boxes[[0, 2, 2, 0]])
+    everything = detections(PointPostprocess(nms_threshold=None), scores, boxes)
+    assert_close(everything.scores, scores.flatten().sqrt().sort(descending=True).values)
+    assert len(detections(PointPostprocess(num_detections=2), scores, boxes)) == 2
+    one_a_level = PointPostprocess(candidates_per_level=1)
+    assert_close(detections(one_a_level, scores, boxes, torch.tensor([0, 0, 1])).scores, torch.tensor([0.8, 0.5]))
+
+
+def test_detections_of_many_points_overlap_by_class_at_most_as_much_as_allowed() -> None:
+    torch.manual_seed(0)
+    corners = torch.rand(200, 2, 2).sort(dim=1).values * 100
+    found = detections(PointPostprocess(num_detections=1000), torch.rand(200, 2), corners.flatten(1))
+    overlap = detectron2_iou(found.pred_boxes, Boxes(found.pred_boxes.tensor)).fill_diagonal_(0)
+    alike = found.pred_classes[:, None] == found.pred_classes
+    assert overlap[alike].max() <= 0.6 < overlap.max()

@@ -1,0 +1,130 @@
+"""TSP-RCNN's region heads on given features and proposals."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from detectron2.structures import Boxes, ImageList, Instances
+from omegaconf import DictConfig
+from torch.testing import assert_close
+from tsp_rcnn_tiny import build, features, heads_of, random_proposals, refining, tiny
+
+from align_detr.projects.tsp.rcnn_rois import RoIPredictions, RoIs
+from align_detr.structures import Targets
+
+IMAGE_LIST = ImageList(torch.zeros(0), [])  # the heads read features and proposals alone
+
+
+@pytest.mark.parametrize("name", ["tsp_rcnn_r50_36ep", "align_tsp_rcnn_r50_36ep"])
+def test_images_without_proposals(name: str) -> None:
+    torch.manual_seed(0)
+    heads, maps, empty = build(tiny(name)).roi_heads.train(), features(), random_proposals(0, 0)
+    truth = [Instances((96, 128), gt_boxes=Boxes(torch.zeros(0, 4)), gt_classes=torch.zeros(0, dtype=torch.int64))] * 2
+    _, losses = heads(IMAGE_LIST, maps, empty, truth)
+    sum(losses.values()).backward()
+    assert all(torch.isfinite(value) for value in losses.values())
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in heads.parameters())
+    found, _ = heads.eval()(IMAGE_LIST, maps, empty)
+    assert [len(x) for x in found] == [0, 0]
+
+
+def test_nothing_foreground_is_matched() -> None:
+    """Objects are there, but no sampled proposal belongs to one."""
+    torch.manual_seed(0)
+    heads, maps = build(tiny()).roi_heads.train(), features()
+    rois = RoIs.from_instances(random_proposals(5, 3))
+    rois.owner = torch.full((2, 5), -1)
+    truth = [Instances((96, 128), gt_boxes=Boxes(torch.rand(2, 4) + 5), gt_classes=torch.tensor([0, 2]))] * 2
+    for x in truth:
+        x.gt_boxes.tensor[:, 2:] += 20
+    losses = heads.losses(maps, rois, Targets.from_instances(truth, num_classes=3, device="cpu"))
+    sum(losses.values()).backward()
+    assert losses["loss_obj"] > 0 and losses["loss_box_l1"] == 0
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in heads.parameters())
+
+
+@pytest.mark.parametrize("node", [tiny, refining])
+def test_one_image_against_a_batch(node: Callable[[], DictConfig]) -> None:
+    """Neither another image nor the padding of its tokens changes what is found."""
+    torch.manual_seed(0)
+    heads, maps, proposals = heads_of(node()), features(), random_proposals(4, 11)
+    with torch.no_grad():
+        together, _ = heads(IMAGE_LIST, maps, proposals)
+        for i, expected in enumerate(together):
+            own = {name: x[i : i + 1] for name, x in maps.items()}
+            (alone,), _ = heads(IMAGE_LIST, own, proposals[i : i + 1])
+            assert len(alone) == len(expected) > 0
+            assert_close(alone.scores, expected.scores, rtol=1e-5, atol=1e-6)
+            assert_close(alone.pred_boxes.tensor, expected.pred_boxes.tensor, rtol=1e-5, atol=1e-3)
+            assert torch.equal(alone.pred_classes, expected.pred_classes)
+
+
+def test_permuted_proposals_give_permuted_predictions() -> None:
+    torch.manual_seed(0)
+    heads, maps, (proposals,) = heads_of(tiny()), features(1), random_proposals(9)
+    order = torch.randperm(9)
+    with torch.no_grad():
+        (plain, permuted) = (
+            heads.stages[0](heads.pool(maps, rois), rois)
+            for rois in (RoIs.from_instances([proposals]), RoIs.from_instances([proposals[order]]))
+        )
+    assert_close(plain.logits[:, order], permuted.logits, rtol=1e-5, atol=1e-5)
+    assert_close(plain.deltas[:, order], permuted.deltas, rtol=1e-5, atol=1e-5)
+
+
+def test_refinement_shares_the_gradient_of_the_maps() -> None:
+    torch.manual_seed(0)
+    heads, maps, rois = heads_of(refining()), features(1), RoIs.from_instances(random_proposals(3))
+    plain = {name: x.clone().requires_grad_() for name, x in maps.items()}
+    shared = {name: x.clone().requires_grad_() for name, x in maps.items()}
+    expected = heads.pooler(list(plain.values()), rois.of_images())
+    pooled = heads.pool(shared, rois)
+    assert torch.equal(pooled, expected)
+    expected.square().sum().backward()
+    pooled.square().sum().backward()
+    for name in maps:
+        assert_close(shared[name].grad, plain[name].grad / 2)
+
+
+def test_each_object_takes_its_cheapest_own_proposal() -> None:
+    """Where a proposal has one owner, the assignment needs no solver; and an object without a proposal stays alone."""
+    torch.manual_seed(0)
+    truth = [Instances((96, 128), gt_boxes=Boxes(x.proposal_boxes.tensor)) for x in random_proposals(4, 2)]
+    for x in truth:
+        x.gt_classes = torch.randint(3, (len(x),))
+    targets = Targets.from_instances(truth, num_classes=3, device="cpu")
+    rois, heads = RoIs.from_instances(random_proposals(30, 12)), heads_of(tiny())
+    rois.owner = torch.randint(-1, 3, (2, 30)).masked_fill(~rois.valid, -1)  # object 3 of the first image has none
+    rois.owner[1] = rois.owner[1].clamp(max=1)
+    outputs = heads.stages[0](heads.pool(features(), rois), rois)
+    preds = RoIPredictions.of(outputs, rois, targets, softmax=True)
+    match = heads.criterion.matcher({"main": preds}, targets)["main"]
+    cost = heads.criterion.matcher.cost(preds, targets)[0]
+    expected = set()
+    for image, count in enumerate(targets.counts):
+        for target in range(count):
+            own = (rois.owner[image] == target).nonzero()[:, 0].tolist()
+            if own:
+                expected.add((image, min(own, key=lambda q: cost[image, q, target].item()), target))
+    assert len(expected) == 5
+    assert set(zip(match.image.tolist(), match.query.tolist(), match.target.tolist(), strict=True)) == expected
+
+
+def test_copies_stay_with_their_own_objects() -> None:
+    """The aligned version: up to three proposals an object, all of them its own."""
+    torch.manual_seed(0)
+    heads = build(tiny("align_tsp_rcnn_r50_36ep")).roi_heads
+    truth = [Instances((96, 128), gt_boxes=Boxes(torch.tensor([[5.0, 5, 60, 60], [70, 20, 120, 90]])))]
+    truth[0].gt_classes = torch.tensor([2, 0])
+    targets = Targets.from_instances(truth, num_classes=3, device="cpu")
+    rois = RoIs.from_instances(random_proposals(20))
+    rois.owner = torch.tensor([[0] * 5 + [1] * 2 + [-1] * 13])
+    outputs = heads.stages[0](heads.pool(features(1), rois), rois)
+    preds = RoIPredictions.of(outputs, rois, targets, softmax=False)
+    match = heads.criterion.matcher({"main": preds}, targets)["main"]
+    assert torch.equal(rois.owner[0, match.query], match.target)
+    assert match.target.bincount().tolist() == [3, 2]
+    weights = heads.criterion.weighting(preds, targets, match).weight
+    for target in (0, 1):
+        ranks = weights[match.target == target].sort(descending=True).values.log() * -1.5
+        assert_close(ranks, torch.arange(len(ranks)).float(), rtol=1e-5, atol=1e-6)
