@@ -40,7 +40,6 @@ PUBLISHED = {
     "align_detr/align_dab_detr_r101_dc5_50ep.py": (61, 280),
     "deformable_detr/deformable_detr_r50_50ep.py": (40, 173),
     "deformable_detr/deformable_detr_r50_two_stage_50ep.py": (41, 173),
-    "dab_deformable_detr/dab_deformable_detr_r50_50ep.py": (40, 173),
     "h_deformable_detr/h_deformable_detr_r50_12ep.py": ("-", 234),
 }
 
