@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from typing import Any
 
 import torch
 from detectron2.structures import Instances
@@ -19,6 +19,20 @@ from torch import Tensor
 
 from align_detr.errors import DatasetError
 from align_detr.layers.boxes import xyxy_to_cxcywh
+
+
+class computed_once(property):  # noqa: N801  (a decorator, as `property` is)
+    """A property of a dataclass that is computed when it is first asked for.
+
+    `functools.cached_property` holds a lock until Python 3.11, which `torch.compile` cannot follow.
+    """
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        """The value, from the instance where it is there."""
+        name = self.fget.__name__
+        if name not in instance.__dict__:
+            instance.__dict__[name] = self.fget(instance)
+        return instance.__dict__[name]
 
 
 @dataclass
@@ -199,12 +213,12 @@ class Memory:
         """The same places with other contents."""
         return dataclasses.replace(self, tokens=tokens)
 
-    @cached_property
+    @computed_once
     def placed(self) -> Tensor:
         """tokens + position (B, S, C): computed once for all decoder layers."""
         return self.tokens + self.position
 
-    @cached_property
+    @computed_once
     def valid_ratios(self) -> Tensor:
         """The part of each level that each image covers, as (width, height) in (0, 1]: (B, L, 2) float32."""
         ratios = [
@@ -234,8 +248,8 @@ class QueryPart:
     content (B, Q, C); position (B, Q, C) or None where the decoder makes it from the reference; reference (B, Q, 2)
     points or (B, Q, 4) boxes, normalised, or None. The Q queries are `groups` runs of equal length that do not see each
     other, nor any other part, but for the part `main` where `sees_main`. `match` (its row is 0) is given where it is
-    known beforehand; a part without it is matched group by group. `valid` (B, Q) is False for queries that are padding.
-    `scale` multiplies the number of targets that normalises the losses.
+    known beforehand; a part without it is matched group by group. `valid` (B, Q) is False for queries that are padding,
+    the same ones in each group. `scale` multiplies the number of targets that normalises the losses.
     """
 
     name: str
@@ -258,8 +272,9 @@ class QueryPart:
             None if x is None else _groups_to_rows(x, self.groups)
             for x in (predictions.logits, predictions.boxes, predictions.iou)
         )
+        valid = None if self.valid is None else self.valid[:, : self.valid.shape[1] // self.groups]
         return dataclasses.replace(
-            predictions, logits=logits, boxes=boxes, iou=iou, groups=self.groups, valid=self.valid, scale=self.scale
+            predictions, logits=logits, boxes=boxes, iou=iou, groups=self.groups, valid=valid, scale=self.scale
         )
 
 

@@ -56,13 +56,17 @@ def image_input(height: int, width: int, num_objects: int, num_classes: int = 3)
     return {"image": image, "height": height, "width": width, "instances": instances}
 
 
-def random_set(rows: int, counts: list[int], queries: int, num_classes: int = 3) -> tuple[Predictions, Targets]:
-    """Random softmax predictions with gradients, and random targets with `counts[b]` objects."""
+def random_set(
+    rows: int, counts: list[int], queries: int, num_classes: int = 3, softmax: bool = True
+) -> tuple[Predictions, Targets]:
+    """Random predictions with gradients, K + 1 logits also where they are sigmoid ones, and random targets with
+    `counts[b]` objects.
+    """
     images, longest = len(counts), max([1, *counts])
     preds = Predictions(
         logits=torch.randn(rows, images, queries, num_classes + 1, requires_grad=True),
         boxes=(torch.rand(rows, images, queries, 4) * 0.5 + 0.2).requires_grad_(),
-        softmax=True,
+        softmax=softmax,
     )
     targets = Targets(
         labels=torch.randint(num_classes, (images, longest)),

@@ -1,7 +1,7 @@
 """Loading and saving of checkpoints."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -90,7 +90,8 @@ class Checkpointer(DetectionCheckpointer):
 
     def _convert(self, state_dict: dict[str, Any]) -> dict[str, Any]:
         """Return `state_dict` under this library's names if it is a known release, else unchanged."""
-        return dict(convert(state_dict, num_classes=getattr(self.model, "num_classes", None)))
+        converted = convert(state_dict, num_classes=getattr(self.model, "num_classes", None))
+        return _into_pyramid(converted, self.model.state_dict().keys())
 
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
         """Load the weights; raises ConfigError if not one of the file's keys, with its shape, is the model's."""
@@ -111,6 +112,15 @@ class Checkpointer(DetectionCheckpointer):
                 f"the model such as {_examples(list(wanted))}; check train.init_checkpoint and the config."
             )
         return incompatible
+
+
+def _into_pyramid(state_dict: Mapping[str, Any], wanted: Collection[str]) -> dict[str, Any]:
+    """The entries of a backbone under the names they have where a feature pyramid is built on it."""
+    moved = {key: key.replace("backbone.", "backbone.bottom_up.", 1) for key in state_dict}
+    return {
+        moved[key] if key not in wanted and key.startswith("backbone.") and moved[key] in wanted else key: value
+        for key, value in state_dict.items()
+    }
 
 
 def _examples(keys: list[str]) -> str:

@@ -21,6 +21,12 @@ from align_detr.checkpoint.detrex import (
     is_detrex_dab_detr,
     is_detrex_dn_detr,
 )
+from align_detr.checkpoint.dino import (
+    convert_detrex_dino,
+    convert_official_dino,
+    is_detrex_dino,
+    is_official_dino,
+)
 from align_detr.checkpoint.key_map import rename, torchvision_resnet_rules
 
 State = Mapping[str, Tensor]
@@ -59,6 +65,9 @@ _RELEASES: list[tuple[Callable[[State], bool], Callable[[State, int | None], Sta
     (is_detrex_conditional_detr, lambda state, _: convert_detrex_conditional_detr(state)),
     (is_detrex_dab_detr, lambda state, _: convert_detrex_dab_detr(state)),
     (is_detrex_dn_detr, lambda state, _: convert_detrex_dn_detr(state)),
+    # before the deformable detectors, whose keys DINO has too
+    (is_detrex_dino, lambda state, num_classes: convert_detrex_dino(state, num_classes=num_classes)),
+    (is_official_dino, lambda state, num_classes: convert_official_dino(state, num_classes=num_classes)),
     (is_detrex_deformable, lambda state, num_classes: convert_detrex_deformable(state, num_classes=num_classes)),
     (is_official_deformable, lambda state, num_classes: convert_official_deformable(state, num_classes=num_classes)),
     (is_torchvision_resnet, lambda state, _: rename(state, torchvision_resnet_rules(""), "torchvision ResNet")),

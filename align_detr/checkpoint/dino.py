@@ -2,13 +2,13 @@
 
 What DINO has beyond the deformable detectors of `checkpoint/deformable.py`:
 
-| detrex                               | DINO                                | here                                   |
-|--------------------------------------|-------------------------------------|----------------------------------------|
-| `transformer.tgt_embed`              | the same                            | `queries.main.content`                 |
-| `label_enc`                          | the same, with an unused row        | `queries.label_embed`                  |
-| `transformer.decoder.norm`           | the same                            | `decoder.norm`                         |
-| `class_embed.N`, `bbox_embed.N`      | one for all layers                  | `head.class_embed(.N)`, `head.bbox_embed(.N)` |
-| the same of the one after the last   | `transformer.enc_out_class_embed`, `enc_out_bbox_embed` | `proposals.class_embed`, `proposals.bbox_embed` |
+| detrex                          | DINO                            | here                                |
+|---------------------------------|---------------------------------|-------------------------------------|
+| `transformer.tgt_embed`         | the same                        | `queries.main.content`              |
+| `label_enc`                     | the same, with a row unused     | `queries.label_embed`               |
+| `transformer.decoder.norm`      | the same                        | `decoder.norm`                      |
+| `class_embed.N`, `bbox_embed.N` | the same, one for all layers    | `head.class_embed`, `.bbox_embed`   |
+| the same, one after the last    | `transformer.enc_out_*_embed`   | `proposals.class_embed`, `.bbox_embed` |
 
 DINO's own model is `configs/dino/dino_r50_4scale_official.py`.
 """

@@ -104,7 +104,7 @@ def check_num_classes(model_num_classes: int, dataset_name: str) -> None:
     if classes is not None and model_num_classes != len(classes):
         raise DatasetError(
             f"The model has {model_num_classes} classes, but the data set '{dataset_name}' has {len(classes)}: set "
-            f"model.head.num_classes={len(classes)}."
+            f"model.head.num_classes={len(classes)} (in an R-CNN, model.roi_heads.num_classes)."
         )
 
 

@@ -63,8 +63,10 @@ def _scatter_sorted(matrix: SamplingMatrix, values: Tensor, columns: int) -> Ten
 
 
 def _dots_on_host(matrix: SamplingMatrix, left: Tensor, right: Tensor) -> Tensor:
-    _silence_beta_warning()
     n, width = matrix.index.shape
+    if width > len(right):  # rows with more entries than columns are more than PyTorch's sparse rows may have
+        return (left @ right.t()).gather(1, matrix.index.long())
+    _silence_beta_warning()
     starts = torch.arange(0, n * width + 1, width, dtype=torch.int32)
     values = left.new_zeros(n * width)
     pattern = torch.sparse_csr_tensor(starts, matrix.index.view(-1), values, (n, len(right)), check_invariants=False)

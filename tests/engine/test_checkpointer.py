@@ -171,3 +171,15 @@ def test_partial_fit_is_loaded_and_reported(tmp_path, caplog):
 
 def test_no_path_loads_nothing():
     assert Checkpointer(nn.Linear(3, 2)).load("") == {}
+
+
+def test_a_backbones_weights_find_it_under_a_pyramid(tmp_path):
+    """`backbone.X` of a file is `backbone.bottom_up.X` of a model with a pyramid, whose own keys stay."""
+    model = nn.Module()
+    model.backbone = nn.ModuleDict({"bottom_up": nn.Linear(3, 2), "fpn": nn.Linear(1, 1)})
+    file = {"backbone.weight": torch.ones(2, 3), "backbone.bias": torch.ones(2), "backbone.fpn.bias": torch.ones(1)}
+    torch.save({"model": file}, tmp_path / "backbone.pth")
+    checkpointer = Checkpointer(model)
+    checkpointer.load(str(tmp_path / "backbone.pth"))
+    assert checkpointer.missing_parameters == ["backbone.fpn.weight"]
+    assert model.backbone["bottom_up"].bias.tolist() == [1, 1] and model.backbone["fpn"].bias.tolist() == [1]

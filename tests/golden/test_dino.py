@@ -103,8 +103,8 @@ def test_forward(fixture: Fixture) -> None:
     hidden, references = model.decoder.decode(model.queries(memory, proposals), memory, model.head)
     assert_close(hidden, fixture.output["inter_states"], atol=3e-4, rtol=0)
     assert_close(references[0], fixture.output["init_reference"], atol=3e-5, rtol=0)
-    for ours, theirs in zip(references[1:], fixture.output["inter_references"], strict=False):
-        assert_close(ours, theirs, atol=3e-5, rtol=0)
+    # the file's last one is what a further layer would start from
+    assert_close(torch.stack(references[1:]), fixture.output["inter_references"][:-1], atol=3e-5, rtol=0)
 
 
 @fixtures("dino")

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from parts import tiny_detr
 from torch import Tensor, nn
 from torch.testing import assert_close
 
@@ -170,3 +171,20 @@ def test_iou_branch_of_each_layer() -> None:
 def test_valid_ratios_by_hand() -> None:
     """Image 1 covers 1 of 2 rows and 2 of 3 columns: (width, height) = (2/3, 1/2)."""
     assert_close(noise_memory().valid_ratios, torch.tensor([[[1.0, 1.0]], [[2 / 3, 1 / 2]]]))
+
+
+def test_a_compiled_detector_gives_the_same() -> None:
+    """Encoder, queries, decoder and head in one graph; the tokens' places are made inside it."""
+    model, sizes = tiny_detr().eval(), [[(2, 3), (1, 2)]]
+
+    def predict(tokens: Tensor, position: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        memory = model.encoder(
+            Memory(tokens=tokens, position=position, padding=None, shapes=[(2, 3)], valid_sizes=sizes)
+        )
+        preds = model.predict(memory)["main"]
+        return preds.logits, preds.boxes, memory.valid_ratios
+
+    tokens, position = torch.randn(2, 6, 16), torch.randn(2, 6, 16)
+    with torch.no_grad():
+        expected = predict(tokens, position)
+        assert_close(torch.compile(predict, backend="eager", fullgraph=True)(tokens, position), expected)

@@ -4,8 +4,8 @@ from align_detr.modeling.meta_arch.conditional_detr import ConditionalDETR
 from align_detr.modeling.meta_arch.dab_detr import DABDETR
 from align_detr.modeling.meta_arch.deformable_detr import DABDeformableDETR, DeformableDETR, HDeformableDETR
 from align_detr.modeling.meta_arch.detr import DETR
-from align_detr.modeling.meta_arch.dino import DINO
-from align_detr.modeling.meta_arch.dn_detr import DNDETR
+from align_detr.modeling.meta_arch.dino import DINO, GroupDINO
+from align_detr.modeling.meta_arch.dn_detr import DNDETR, DNDeformableDETR
 from align_detr.modeling.meta_arch.group_detr import GroupDETR
 
 __all__ = [
@@ -15,7 +15,9 @@ __all__ = [
     "DETR",
     "DINO",
     "DNDETR",
+    "DNDeformableDETR",
     "DeformableDETR",
     "GroupDETR",
+    "GroupDINO",
     "HDeformableDETR",
 ]

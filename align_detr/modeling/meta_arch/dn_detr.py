@@ -1,7 +1,8 @@
-"""DN-DETR."""
+"""DN-DETR, and the same with several scales."""
 
 from detectron2.modeling import META_ARCH_REGISTRY
 
+from align_detr.modeling.meta_arch.deformable_detr import DABDeformableDETR
 from align_detr.modeling.meta_arch.detr import DETR
 
 
@@ -10,3 +11,8 @@ class DNDETR(DETR):
     """DN-DETR: accelerate DETR training by introducing query denoising (Li et al. 2022): DAB-DETR that also puts noisy
     objects right while it trains (`DenoisingQueries`).
     """
+
+
+@META_ARCH_REGISTRY.register()
+class DNDeformableDETR(DABDeformableDETR):
+    """DN-Deformable-DETR (Li et al. 2022): DAB-Deformable-DETR with the same denoising."""

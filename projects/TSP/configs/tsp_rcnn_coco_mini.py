@@ -1,5 +1,5 @@
-"""TSP-RCNN on 96 photos of COCO, MobileNetV2 as backbone, two layers of 128 channels and three levels of proposals: shows
-that everything works on real data, in a few minutes on a CPU.
+"""TSP-RCNN on 96 photos of COCO, MobileNetV2 as backbone, two layers of 128 channels and three levels of proposals:
+shows that everything works on real data, in a few minutes on a CPU.
 """
 
 from detectron2.config import LazyCall as L

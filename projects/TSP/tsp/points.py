@@ -37,7 +37,8 @@ class PointTowers(nn.Module):
 
     Both towers' outputs are the points' features; nothing dense is predicted from the box tower. The paper speaks of a
     binary classifier of features of interest, the official code has all classes, and so has this;
-    `num_classes=1` gives the binary one. `strides[l]` is that of `in_features[l]`.
+    `num_classes=1` gives the binary one. `strides[l]` is that of `in_features[l]`. `init_std` is that of the weights of
+    all convolutions.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class PointTowers(nn.Module):
         num_classes: int = 80,
         position: nn.Module,
         prior: float = 0.01,
+        init_std: float = 0.01,
     ) -> None:
         super().__init__()
         if len(in_features) != len(strides):
@@ -64,7 +66,7 @@ class PointTowers(nn.Module):
         self.position = position
         for conv in (*self.class_tower, *self.box_tower, self.class_embed):
             if isinstance(conv, nn.Conv2d):
-                nn.init.normal_(conv.weight, std=0.01)
+                nn.init.normal_(conv.weight, std=init_std)
                 nn.init.zeros_(conv.bias)
         nn.init.constant_(self.class_embed.bias, -math.log((1 - prior) / prior))
 

@@ -9,6 +9,7 @@ from detectron2.structures import Instances
 from torch import Tensor
 
 from align_detr.config import model_from_yacs
+from align_detr.projects.tsp import roi_heads, rpn  # noqa: F401  (they enter detectron2's registries)
 from align_detr.structures import Targets
 
 

@@ -87,7 +87,11 @@ class RoIs:
         return [Boxes(x[:n]) for x, n in zip(self.boxes, self.counts, strict=True)]
 
     def refined(self, boxes: Tensor) -> RoIs:
-        """The same places with boxes (B, Q, 4) cut off at the borders of their images, and no owners yet."""
+        """The same places with boxes (B, Q, 4) cut off at the borders of their images, and no owners yet.
+
+        A box outside its image becomes empty. It then overlaps no object, so that it is background and no delta is
+        ever computed from its sides; the official code stops there.
+        """
         return dataclasses.replace(self, boxes=torch.minimum(boxes.clamp(min=0), self.sides), owner=None)
 
 

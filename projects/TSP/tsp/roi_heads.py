@@ -44,7 +44,7 @@ class RoIStage(nn.Module):
 
 class ClassWiseNMS(nn.Module):
     """Detections of an image: non-maximum suppression class by class, then the `num_detections` highest scores of those
-    above `score_threshold`.
+    above `score_threshold`. A `nms_threshold` of 1 suppresses nothing.
     """
 
     def __init__(self, *, nms_threshold: float = 0.7, score_threshold: float = 0.0, num_detections: int = 100) -> None:

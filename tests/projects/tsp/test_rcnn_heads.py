@@ -86,6 +86,22 @@ def test_refinement_shares_the_gradient_of_the_maps() -> None:
         assert_close(shared[name].grad, plain[name].grad / 2)
 
 
+def test_refined_boxes_outside_of_the_image() -> None:
+    """They are empty, and background."""
+    torch.manual_seed(0)
+    heads = build(refining()).roi_heads.train()
+    with torch.no_grad():
+        heads.stages[0].boxes.mlp.layers[-1].bias.copy_(torch.tensor([1000.0, 0, 0, 0]))  # 100 widths to the right
+    truth = [Instances((96, 128), gt_boxes=Boxes(torch.tensor([[5.0, 5, 60, 60]])), gt_classes=torch.tensor([1]))] * 2
+    rois = RoIs.from_instances(random_proposals(6, 4))
+    rois.owner = torch.tensor([[0, -1, -1, -1, -1, -1], [-1] * 6])
+    losses = heads.losses(features(), rois, Targets.from_instances(truth, num_classes=3, device="cpu"))
+    sum(losses.values()).backward()
+    assert all(torch.isfinite(value) for value in losses.values())
+    assert losses["loss_box_l1_0"] > 0 and losses["loss_box_l1"] == 0
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in heads.parameters())
+
+
 def test_each_object_takes_its_cheapest_own_proposal() -> None:
     """Where a proposal has one owner, the assignment needs no solver; and an object without a proposal stays alone."""
     torch.manual_seed(0)

@@ -43,7 +43,7 @@ def test_proposals(model: TSPRCNN) -> None:
     assert rpn.anchor_matcher.thresholds[1:-1] == [0.3, 0.7] and rpn.anchor_matcher.labels == [0, -1, 1]
     assert rpn.box_reg_loss_type == "smooth_l1" and rpn.smooth_l1_beta == 0
     for predictor in (rpn.rpn_head.objectness_logits, rpn.rpn_head.anchor_deltas):
-        assert predictor.weight.std() == pytest.approx(0.01, rel=0.1) and not predictor.bias.any()
+        assert predictor.weight.std().item() == pytest.approx(0.01, rel=0.1) and not predictor.bias.any()
     assert all(isinstance(norm, nn.SyncBatchNorm) for norm in rpn.rpn_head.objectness_tower.norms[0])
 
 
@@ -65,8 +65,8 @@ def test_region_heads(model: TSPRCNN) -> None:
         assert layer.ffn.linear1.weight.shape == (2048, 512) and layer.self_attn.num_heads == 8
         assert layer.dropout.p == layer.ffn.dropout.p == layer.self_attn.dropout == 0.1
     assert stage.boxes.coder.weights == (10, 10, 5, 5)
-    assert stage.boxes.mlp.layers[-1].weight.std() == pytest.approx(0.001, rel=0.1)
-    assert stage.classifier.linear.weight.std() == pytest.approx(0.01, rel=0.1)
+    assert stage.boxes.mlp.layers[-1].weight.std().item() == pytest.approx(0.001, rel=0.1)
+    assert stage.classifier.linear.weight.std().item() == pytest.approx(0.01, rel=0.1)
 
 
 def test_losses(model: TSPRCNN) -> None:
@@ -98,7 +98,7 @@ def test_variants(name: str) -> None:
     bottom_up = instantiate(cfg.model.backbone.bottom_up)
     assert [len(stage) for stage in bottom_up.stages] == BLOCKS[depth]
     assert bottom_up.stages[1][0].conv1.stride == (2, 2), "the MSRA form strides in the 1x1 convolution"
-    assert cfg.train.epochs == epochs and cfg.train.init_checkpoint.endswith(f"MSRA/R-{depth}.pkl")
+    assert int(cfg.train.epochs) == epochs and cfg.train.init_checkpoint.endswith(f"MSRA/R-{depth}.pkl")
     assert cfg.optimizer.lr == 0.02 and cfg.optimizer.weight_decay == 1e-4
     assert cfg.train.clip_grad.max_norm == 0 and cfg.dataloader.train.total_batch_size == 16
     mapper = cfg.dataloader.train.mapper

@@ -1,0 +1,57 @@
+"""TSP-RCNN at full size: the names and shapes of the official state dict, the optimizer of every parameter."""
+
+import json
+
+import pytest
+import torch
+from detectron2.config import instantiate
+from paths import GOLDEN
+
+from align_detr import model_zoo
+from align_detr.projects.tsp.rcnn_checkpoint import convert_official_tsp_rcnn
+
+MANIFEST = GOLDEN / "manifests" / "tsp_rcnn_r50.json"
+GROUPS = GOLDEN / "manifests" / "tsp_rcnn_r50_param_groups.json"
+needs_manifests = pytest.mark.skipif(not MANIFEST.is_file(), reason=f"no manifests in {GOLDEN} (ALIGN_DETR_GOLDEN)")
+
+
+@needs_manifests
+def test_manifest() -> None:
+    """Every official key has a place of the same shape, and the parameter counts are equal."""
+    manifest = json.loads(MANIFEST.read_text())
+    shapes = manifest["shapes"]
+    cfg = model_zoo.get_config("TSP/tsp_rcnn_r50_36ep")
+    cfg.model.roi_heads.num_classes = shapes["roi_heads.box_predictor.cls_score.bias"][0] - 1
+    model = instantiate(cfg.model)
+    assert sum(p.numel() for p in model.parameters()) == manifest["parameters_total"]
+    assert sum(p.numel() for p in model.parameters() if p.requires_grad) == manifest["parameters_trainable"]
+    constants = [key for key in shapes if key.startswith(("pixel_", "proposal_generator.anchor_generator."))]
+    converted = convert_official_tsp_rcnn({key: torch.empty(shape, device="meta") for key, shape in shapes.items()})
+    assert len(converted) == len(shapes) - len(constants)
+    assert {k: v.shape for k, v in converted.items()} == {k: v.shape for k, v in model.state_dict().items()}
+
+
+@needs_manifests
+def test_optimizer_groups() -> None:
+    """Every parameter has its optimizer, learning rate, weight decay and clipping."""
+    manifest = json.loads(GROUPS.read_text())
+    cfg = model_zoo.get_config("TSP/tsp_rcnn_r50_36ep")
+    model = instantiate(cfg.model)
+    cfg.optimizer.params.model = model
+    optimizer = instantiate(cfg.optimizer)
+    names = {id(p): name for name, p in model.named_parameters()}
+    found = {
+        names[id(p)]: (group["optimizer"], group["lr"], group["weight_decay"])
+        for group in optimizer.param_groups
+        for p in group["params"]
+    }
+    entries = manifest["groups"]
+    place = {old: next(iter(convert_official_tsp_rcnn({old: torch.empty(0)}))) for old in entries}
+    assert {place[old] for old in entries} == found.keys()
+    for old, entry in entries.items():
+        optimizer_name, lr, decay = found[place[old]]
+        assert optimizer_name == entry["optimizer"].lower(), old
+        assert entry["clipped"] == (optimizer_name == "adamw")
+        assert (lr, decay) == pytest.approx((entry["lr"], entry["weight_decay"]), rel=1e-9), old
+    assert optimizer.clip_max_norm == manifest["clip_max_norm"]
+    assert cfg.train.clip_grad.max_norm == 0

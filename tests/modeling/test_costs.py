@@ -1,0 +1,152 @@
+"""Costs and assignment problems, which the matcher joins."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+from parts import random_set
+from scipy.optimize import linear_sum_assignment
+from torch.testing import assert_close
+
+from align_detr.errors import ConfigError
+from align_detr.layers.boxes import cxcywh_to_xyxy, pairwise_giou
+from align_detr.modeling import pairs
+from align_detr.modeling.assignment import assign, assign_all
+from align_detr.modeling.matcher import (
+    Cost,
+    FocalCost,
+    GIoUCost,
+    HungarianMatcher,
+    L1Cost,
+    PositionModulatedCost,
+    SoftmaxCost,
+)
+from align_detr.structures import Predictions, Targets
+
+
+@pytest.fixture
+def matcher() -> HungarianMatcher:
+    torch.manual_seed(0)
+    return HungarianMatcher(costs=[SoftmaxCost(weight=1.0), L1Cost(weight=5.0), GIoUCost(weight=2.0)])
+
+
+def test_cost_by_hand() -> None:
+    preds = Predictions(
+        logits=torch.tensor([[[[0.0, 0.0]]]]), boxes=torch.tensor([[[[0.5, 0.5, 0.4, 0.4]]]]), softmax=True
+    )
+    targets = Targets(labels=torch.tensor([[0]]), boxes=torch.tensor([[[0.5, 0.5, 0.2, 0.4]]]), counts=[1])
+    matcher = HungarianMatcher(costs=[SoftmaxCost(weight=1.0), L1Cost(weight=5.0), GIoUCost(weight=2.0)])
+    # probability 1/2; L1 0.2; the target is half of the prediction: IoU 1/2, hull = union
+    assert matcher.cost(preds, targets).item() == pytest.approx(-0.5 + 5 * 0.2 - 2 * 0.5, rel=1e-5)
+
+
+def test_costs_are_float32_under_autocast(matcher: HungarianMatcher) -> None:
+    preds, targets = random_set(rows=1, counts=[2], queries=3)
+    expected = matcher.cost(preds, targets)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(matcher.cost(preds, targets), expected)
+
+
+def test_class_agnostic_sets_ask_for_class_0(matcher: HungarianMatcher) -> None:
+    preds, targets = random_set(rows=1, counts=[2, 1], queries=4)
+    agnostic = dataclasses.replace(preds, class_agnostic=True)
+    zeros = Targets(labels=torch.zeros_like(targets.labels), boxes=targets.boxes, counts=targets.counts)
+    labels = targets.labels.clone()
+    assert torch.equal(matcher.cost(agnostic, targets), matcher.cost(preds, zeros))
+    assert torch.equal(targets.labels, labels)
+
+
+class Shifted(L1Cost):
+    """A cost of a user's, which starts from one of ours."""
+
+    def forward(self, preds: Predictions, targets: Targets) -> torch.Tensor:
+        return super().forward(preds, targets) + preds.boxes[..., :1]
+
+
+@pytest.mark.parametrize("size", [1, 12, 40, 2**16])
+@pytest.mark.parametrize("distinct", [True, False])
+@pytest.mark.parametrize("softmax", [True, False])
+def test_costs_of_pairs_in_parts_equal_all_costs(monkeypatch, size: int, distinct: bool, softmax: bool) -> None:
+    """Parts of one target and one row, of some, and of all; as on a CPU and, without `distinct`, on a device."""
+    monkeypatch.setattr(pairs, "CACHED_PAIRS", size)
+    if not distinct:
+        monkeypatch.setattr(pairs, "_distinct", lambda *_: None)
+    torch.manual_seed(0)
+    preds, targets = random_set(rows=3, counts=[0, 2, 0, 7], queries=5, num_classes=2, softmax=softmax)
+    costs = [SoftmaxCost(weight=0.7)] if softmax else [FocalCost(weight=2.0), PositionModulatedCost(weight=0.3)]
+    matcher = HungarianMatcher(costs=[*costs, L1Cost(weight=5.0), Shifted(weight=1.5), GIoUCost(weight=2.0)])
+    for hidden in (False, True):
+        if hidden:
+            preds.valid = torch.rand(4, 5) > 0.3
+            preds.allowed = torch.rand(4, 5, 7) > 0.3
+        expected, own = matcher.cost(preds, targets), matcher.own_costs(preds, targets)
+        assert own.shape == (3, 9, 5)
+        assert_close(own[:, :2].transpose(1, 2), expected[:, 1, :, :2])
+        assert_close(own[:, 2:].transpose(1, 2), expected[:, 3])
+
+
+@pytest.mark.parametrize("cost", [FocalCost(weight=1.0), SoftmaxCost(weight=1.0)])
+def test_a_cost_for_another_kind_of_head(cost: Cost) -> None:
+    preds, targets = random_set(rows=1, counts=[2], queries=3, softmax=not cost.softmax)
+    with pytest.raises(ConfigError, match=f"{type(cost).__name__} reads s.* but the head of the set 'main' gives s"):
+        HungarianMatcher(costs=[cost])({"main": preds}, targets)
+
+
+def test_focal_cost_by_hand() -> None:
+    """Also where float32 knows no 1 - p: logits of 0, 30 and -1e4 have p = 1/2, 1 and 0."""
+    preds = Predictions(logits=torch.tensor([[[[0.0, 9.0], [30.0, 9.0], [-1e4, 9.0]]]]), boxes=torch.rand(1, 1, 3, 4))
+    targets = Targets(labels=torch.tensor([[0]]), boxes=torch.rand(1, 1, 4), counts=[1])
+    expected = [(0.25 - 0.75) * 0.25 * math.log(2), 0.75 * math.log(1e-8), -0.25 * math.log(1e-8)]
+    assert_close(FocalCost(weight=1.0)(preds, targets).flatten(), torch.tensor(expected), rtol=1e-5, atol=1e-7)
+
+
+def test_all_problems_at_once_equal_the_solver() -> None:
+    """Images without targets, more targets than queries, left out ones; few clashes and nothing else."""
+    generator = np.random.default_rng(0)
+    for spread in (0.0, 1.0, 10.0):
+        counts, queries = [0, 3, 12, 1, 30, 70, 0], 40
+        cost = generator.random((2, sum(counts), queries)) + spread * generator.random(queries)
+        copies = np.array([[0, 2, 1, 5, 1, 1, 0], [0, 6, 1, 0, 1, 1, 0]])
+        before, expected, starts = cost.copy(), [], np.cumsum([0, *counts])
+        for row, image in np.ndindex(copies.shape):
+            if copies[row, image]:
+                block = cost[row, starts[image] : starts[image + 1]]
+                target, query = linear_sum_assignment(np.repeat(block, copies[row, image], axis=0))
+                solved = zip(query.tolist(), (target // copies[row, image]).tolist(), strict=True)
+                expected += [(row, image, q, t) for q, t in sorted(solved)]
+        assert list(map(tuple, assign_all(cost, counts, copies).T.tolist())) == expected
+        assert (cost == before).all()
+
+
+def test_position_modulated_cost_by_hand() -> None:
+    """Probability 1/2 and a box of half the size inside the other: GIoU 1/2, v = 3/4, p v^0.5 = 0.4330."""
+    preds = Predictions(logits=torch.zeros(1, 1, 1, 1), boxes=torch.tensor([[[[0.5, 0.5, 0.4, 0.4]]]]))
+    targets = Targets(labels=torch.tensor([[0]]), boxes=torch.tensor([[[0.5, 0.5, 0.2, 0.4]]]), counts=[1])
+    p = 0.5 * 0.75**0.5
+    expected = -0.25 * (1 - p) ** 2 * math.log(p) + 0.75 * p**2 * math.log(1 - p)
+    assert PositionModulatedCost(weight=1.0)(preds, targets).item() == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("eps", [0.0, 1e-6])
+def test_giou_cost_equals_the_plain_formula(eps: float) -> None:
+    preds, targets = random_set(rows=2, counts=[6], queries=8)
+    with torch.no_grad():
+        preds.boxes[0, 0, :4, 2:] = targets.boxes[0, :4, 2:] = 0.0
+        preds.boxes[0, 0, :2] = targets.boxes[0, :2]
+    expected = pairwise_giou(cxcywh_to_xyxy(preds.boxes), cxcywh_to_xyxy(targets.boxes), eps)
+    assert_close(GIoUCost(weight=1.0, eps=eps)(preds.float(), targets), -expected.detach(), atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_copies_solved_by_clashes_equal_repeated_columns(seed: int) -> None:
+    """From hardly any clash to nothing else."""
+    generator = np.random.default_rng(seed)
+    n, copies = generator.integers(1, 9), int(generator.integers(1, 5))
+    queries = int(generator.integers(1, 60))
+    cost = generator.random((n, queries)) + generator.choice([0, 1, 10]) * generator.random(queries)
+    query, target = assign(cost, copies)
+    rows, columns = linear_sum_assignment(np.repeat(cost, copies, axis=0))
+    assert sorted(zip(query, target, strict=True)) == sorted(zip(columns, rows // copies, strict=True))
+    assert (np.diff(query) > 0).all()
