@@ -7,7 +7,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from align_detr.errors import ConfigError
-from align_detr.modeling.losses.base import SetLoss
+from align_detr.modeling.losses.base import SetLoss, check_head
 from align_detr.structures import Match, Predictions, Targets
 
 
@@ -46,6 +46,8 @@ class SetCriterion(nn.Module):
     def forward(self, sets: Mapping[str, Predictions], targets: Targets) -> dict[str, Tensor]:
         """Weighted 0-d losses by name; their sum is what is minimised."""
         self._check_set_weights(sets)
+        for name, preds in sets.items():
+            check_head([*self.losses, self.weighting if preds.match is None else None], name, preds)
         with torch.autocast(targets.boxes.device.type, enabled=False):
             sets = {name: preds.float() for name, preds in sets.items()}
             matches = self.matcher(sets, targets)
@@ -56,7 +58,10 @@ class SetCriterion(nn.Module):
             num_boxes = mean_over_ranks(count, targets.boxes.device)
             losses = {}
             for name, preds in sets.items():
-                losses.update(self._set_losses(name, preds, preds.own_targets(targets), matches[name], num_boxes))
+                found = self._set_losses(name, preds, preds.own_targets(targets), matches[name], num_boxes)
+                for twice in losses.keys() & found.keys():
+                    raise ConfigError(f"two losses would be reported as '{twice}': give one of them another name")
+                losses.update(found)
             self._check_losses(losses)
             return losses
 

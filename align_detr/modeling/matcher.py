@@ -11,17 +11,18 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
 from align_detr.errors import ConfigError, NonFinitePrediction
-from align_detr.modeling.assignment import assign
+from align_detr.modeling.assignment import assign_all
 from align_detr.modeling.costs import (
     Cost,
     FocalCost,
     GIoUCost,
     L1Cost,
+    PairCost,
     PositionModulatedCost,
     SoftmaxCost,
-    cached_chunks,
-    places,
 )
+from align_detr.modeling.losses.base import check_head
+from align_detr.modeling.pairs import in_parts, places
 from align_detr.structures import Match, Predictions, Targets
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "GIoUCost",
     "HungarianMatcher",
     "L1Cost",
+    "PairCost",
     "PositionModulatedCost",
     "SoftmaxCost",
 ]
@@ -74,15 +76,14 @@ class HungarianMatcher(nn.Module):
         """A match for every set; sets that know theirs keep it."""
         _check_names(self.copies, sets)
         unsolved = {name: preds for name, preds in sets.items() if preds.match is None}
+        for name, preds in unsolved.items():
+            check_head(self.costs, name, preds)
         costs = {name: self.own_costs(preds, targets) for name, preds in unsolved.items()}
-        probes = [_probe(preds, costs.get(name), targets.counts) for name, preds in sets.items()]
-        host = copy_to_host([*costs.values(), *probes])
-        skipped = self._nonfinite_images(sets, targets, host[len(costs) :])
+        host = copy_to_host([*costs.values(), *map(_sums, sets.values())])
+        costs, sums = dict(zip(costs, host, strict=False)), host[len(costs) :]
+        skipped = self._nonfinite_images(sets, targets, costs, sums)
         counts = [0 if image in skipped else n for image, n in enumerate(targets.counts)]
-        pairs = [
-            self._solve(name, preds, cost, targets.counts, counts)
-            for (name, preds), cost in zip(unsolved.items(), host, strict=False)
-        ]
+        pairs = [self._solve(name, sets[name], targets, cost, counts) for name, cost in costs.items()]
         solved = dict(zip(unsolved, copy_to_device(pairs, targets.labels.device, skipped), strict=True))
         return {name: solved[name] if name in solved else _known(preds.match, skipped) for name, preds in sets.items()}
 
@@ -93,42 +94,55 @@ class HungarianMatcher(nn.Module):
         """
         with torch.autocast(preds.boxes.device.type, enabled=False):
             preds, targets = preds.float(), preds.own_targets(targets)
-            first, *others = self.costs
-            total = first(preds, targets) * first.weight
-            for cost in others:
-                total = total.add_(cost(preds, targets), alpha=cost.weight)
+            total = torch.zeros_like(preds.boxes[..., :1]).repeat(1, 1, 1, targets.labels.shape[1])
+            for cost in self.costs:
+                total.add_(cost(preds, targets), alpha=cost.weight)
             if preds.valid is not None:
-                total = total + FORBIDDEN * (~preds.valid)[None, :, :, None]
+                total += FORBIDDEN * (~preds.valid)[None, :, :, None]
             if preds.allowed is not None:
-                total = total + FORBIDDEN * (~preds.allowed)[None]
+                total += FORBIDDEN * (~preds.allowed)[None]
             return total
 
+    @torch.no_grad()
     def own_costs(self, preds: Predictions, targets: Targets) -> Tensor:
         """The cost of each target, of all images after one another, with the queries of its own image: (R, N, Q) for
-        N = sum of the counts.
+        N = sum of the counts; otherwise as `cost`.
         """
-        # what counts on a CPU is its cache, on a device the number of kernels
-        return self._in_cache(preds, targets) if preds.boxes.device.type == "cpu" else self._at_once(preds, targets)
-
-    def _in_cache(self, preds: Predictions, targets: Targets) -> Tensor:
-        own = preds.boxes.new_empty(
-            preds.boxes.shape[0], sum(targets.counts), preds.boxes.shape[2], dtype=torch.float32
-        )
-        for part, truth, row, target in cached_chunks(preds, targets):
-            own[row, target] = self.cost(part, truth)[:, 0].transpose(-1, -2)
+        image, place = places(targets.counts)
+        own = preds.boxes.new_zeros(preds.boxes.shape[0], len(image), preds.boxes.shape[2], dtype=torch.float32)
+        by_pairs = [cost for cost in self.costs if _is_formula_of_pairs(cost)]
+        others = [cost for cost in self.costs if not _is_formula_of_pairs(cost)]
+        with torch.autocast(preds.boxes.device.type, enabled=False):
+            preds, targets = preds.float(), preds.own_targets(targets)
+            for pairs, *part in in_parts(preds, targets, image, place) if by_pairs else ():
+                for cost in by_pairs:
+                    own[tuple(part)].add_(cost.of_pairs(pairs), alpha=cost.weight)
+            if others or preds.valid is not None or preds.allowed is not None:
+                image, place = torch.from_numpy(np.stack([image, place])).to(own.device, non_blocking=True)
+            for cost in others:
+                own.add_(cost(preds, targets).transpose(-1, -2)[:, image, place], alpha=cost.weight)
+            if preds.valid is not None:
+                own += FORBIDDEN * ~preds.valid[image]
+            if preds.allowed is not None:
+                own += FORBIDDEN * ~preds.allowed.transpose(-1, -2)[image, place]
         return own
 
-    def _at_once(self, preds: Predictions, targets: Targets) -> Tensor:
-        index = torch.from_numpy(np.stack(places(targets.counts))).to(preds.boxes.device, non_blocking=True)
-        return self.cost(preds, targets).transpose(-1, -2)[:, index[0], index[1]]
-
     def _nonfinite_images(
-        self, sets: Mapping[str, Predictions], targets: Targets, probes: Sequence[np.ndarray]
+        self,
+        sets: Mapping[str, Predictions],
+        targets: Targets,
+        costs: Mapping[str, np.ndarray],
+        sums: Sequence[np.ndarray],
     ) -> tuple[int, ...]:
         """The images with a value that is not finite. Raises, or counts and warns, as `on_nonfinite` says."""
         found = set()
-        for (name, preds), probe in zip(sets.items(), probes, strict=True):
-            bad = ~np.isfinite(probe)
+        for (name, preds), total in zip(sets.items(), sums, strict=True):
+            cost = costs.get(name)
+            with np.errstate(all="ignore"):
+                finite = np.isfinite(total).all() and (cost is None or np.isfinite(cost.sum(-1)).all())
+            if finite:
+                continue
+            bad = _nonfinite_queries(preds, cost, targets.counts)
             if bad.any():
                 where = _first(name, preds, targets, bad)
                 if self.on_nonfinite == "raise":
@@ -143,10 +157,10 @@ class HungarianMatcher(nn.Module):
         return tuple(sorted(found))
 
     def _solve(
-        self, name: str, preds: Predictions, cost: np.ndarray, widths: Sequence[int], counts: Sequence[int]
+        self, name: str, preds: Predictions, targets: Targets, cost: np.ndarray, counts: Sequence[int]
     ) -> np.ndarray:
-        """cost (R, N, Q), `widths` of its images -> (4, M): row, image, query, target of every pair of the images with
-        `counts` targets to be matched, ordered by row, image and query.
+        """cost (R, N, Q) of all targets -> (4, M): row, image, query, target of every pair of the images with `counts`
+        targets to be matched, ordered by row, image and query.
         """
         num_rows, _, num_queries = cost.shape
         copies = self.copies.get(name, 1)
@@ -156,21 +170,14 @@ class HungarianMatcher(nn.Module):
                 f"matcher.copies of set '{name}' names {len(copies)} layers, but the model predicts "
                 f"{num_rows // preds.groups}: give one number for each"
             )
-        starts = np.cumsum([0, *widths])
-        restricted = preds.valid is not None or preds.allowed is not None
-        found, lengths = [], np.zeros((num_rows, len(counts)), np.int64)
-        for row in range(num_rows):
-            for image, n in enumerate(counts):
-                if n:
-                    block = cost[row, starts[image] : starts[image] + n]
-                    query, target = assign(block, max(1, min(copies[row // preds.groups], num_queries // (2 * n))))
-                    if restricted:  # a forbidden pair is left out, even where nothing else was free
-                        kept = block[target, query] < FORBIDDEN / 2
-                        query, target = query[kept], target[kept]
-                    found.append((query, target))
-                    lengths[row, image] = len(query)
-        place = np.repeat(np.stack(np.divmod(np.arange(lengths.size), max(1, len(counts)))), lengths.ravel(), axis=1)
-        return np.concatenate([place, np.concatenate([np.empty((2, 0), np.int64), *map(np.stack, found)], axis=1)])
+        n = np.array(counts, np.int64)
+        bound = np.maximum(1, np.minimum(np.repeat(copies, preds.groups)[:, None], num_queries // np.maximum(1, 2 * n)))
+        pairs = assign_all(cost, targets.counts, np.where(n > 0, bound, 0))
+        if preds.valid is not None or preds.allowed is not None:  # a forbidden pair is left out, even without a choice
+            row, image, query, target = pairs
+            start = np.cumsum([0, *targets.counts])[image]
+            pairs = pairs[:, cost[row, start + target, query] < FORBIDDEN / 2]
+        return pairs
 
 
 def _check_names(copies: Mapping[str, object], sets: Mapping[str, Predictions]) -> None:
@@ -179,15 +186,27 @@ def _check_names(copies: Mapping[str, object], sets: Mapping[str, Predictions]) 
             raise ConfigError(f"matcher.copies names the set '{name}', but the model predicts {', '.join(sets)}")
 
 
-def _probe(preds: Predictions, own_cost: Tensor | None, counts: Sequence[int]) -> Tensor:
-    """(R, B, Q), finite where the query's logits, box and costs are: sums, as those keep NaN and infinity."""
-    probe = preds.logits.float().sum(-1) + preds.boxes.float().sum(-1)
-    if preds.iou is not None:
-        probe = probe + preds.iou
+def _is_formula_of_pairs(cost: Cost) -> bool:
+    """Whether `of_pairs` says all; a subclass with a `forward` of its own is asked for that."""
+    return isinstance(cost, PairCost) and type(cost).forward is PairCost.forward
+
+
+def _sums(preds: Predictions) -> Tensor:
+    """(R, B), finite where all logits and boxes are: sums keep NaN and infinity."""
+    total = preds.logits.sum((2, 3), dtype=torch.float32) + preds.boxes.sum((2, 3), dtype=torch.float32)
+    return total if preds.iou is None else total + preds.iou.sum(2, dtype=torch.float32)
+
+
+def _nonfinite_queries(preds: Predictions, own_cost: np.ndarray | None, counts: Sequence[int]) -> np.ndarray:
+    """(R, B, Q), True where a logit, a box or a cost of the query is not finite. Called only where there is one, as it
+    waits for the device.
+    """
+    values = [preds.logits, preds.boxes, *([] if preds.iou is None else [preds.iou[..., None]])]
+    bad = sum((~torch.isfinite(x)).any(-1) for x in values).bool().cpu().numpy()
     if own_cost is not None:
-        image = torch.from_numpy(places(counts)[0]).to(probe.device, non_blocking=True)
-        probe = probe.index_add(1, image, own_cost)
-    return probe
+        rows, targets, queries = np.nonzero(~np.isfinite(own_cost))
+        bad[rows, places(counts)[0][targets], queries] = True
+    return bad
 
 
 def _first(name: str, preds: Predictions, targets: Targets, bad: np.ndarray) -> str:

@@ -17,6 +17,8 @@ class PrimeSampleWeighting(nn.Module):
     nothing overlaps, rank by ascending index.
     """
 
+    softmax = False  # t is made of sigmoid probabilities
+
     def __init__(self, *, alpha: float = 0.25, tau: float = 1.5) -> None:
         super().__init__()
         self.alpha = alpha

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 from align_detr.errors import ConfigError
 from align_detr.modeling.criterion import SetCriterion
 from align_detr.modeling.losses import GIoULoss, IABCELoss, IoUBranchLoss, L1Loss, SoftmaxCrossEntropy
-from align_detr.modeling.matcher import FocalCost, GIoUCost, HungarianMatcher, L1Cost
+from align_detr.modeling.matcher import FocalCost, GIoUCost, HungarianMatcher, L1Cost, SoftmaxCost
 from align_detr.modeling.weighting import PrimeSampleWeighting
 from align_detr.structures import Match, Predictions, Targets
 
@@ -172,14 +172,33 @@ def test_names_that_cannot_be(criterion: SetCriterion) -> None:
         criterion({"main": preds}, targets)
 
 
-def focal_criterion() -> SetCriterion:
-    """Align-DETR's criterion, with copies, that leaves out what is not finite."""
-    costs = [FocalCost(weight=2.0), L1Cost(weight=5.0), GIoUCost(weight=2.0)]
+def skipping_criterion(softmax: bool) -> SetCriterion:
+    """Align-DETR's criterion, or one for softmax heads, with copies, that leaves out what is not finite."""
+    class_cost = SoftmaxCost(weight=1.0) if softmax else FocalCost(weight=2.0)
+    costs = [class_cost, L1Cost(weight=5.0), GIoUCost(weight=2.0)]
     return SetCriterion(
         matcher=HungarianMatcher(costs=costs, copies={"main": 2}, on_nonfinite="skip"),
-        losses=[IABCELoss(), L1Loss(), GIoULoss(), IoUBranchLoss()],
-        weighting=PrimeSampleWeighting(),
+        losses=[SoftmaxCrossEntropy() if softmax else IABCELoss(), L1Loss(), GIoULoss(), IoUBranchLoss()],
+        weighting=None if softmax else PrimeSampleWeighting(),
     )
+
+
+def test_losses_for_another_kind_of_head() -> None:
+    """One sentence that names what does not fit: a loss, a loss on a known match, the weighting."""
+    preds, targets = random_set(rows=1, counts=[2], queries=3, softmax=False)
+    agnostic = HungarianMatcher(costs=[L1Cost(weight=1.0)])
+    criterion = SetCriterion(matcher=agnostic, losses=[SoftmaxCrossEntropy()])
+    with pytest.raises(ConfigError, match="SoftmaxCrossEntropy reads softmax .* the set 'main' gives sigmoid"):
+        criterion({"main": preds}, targets)
+    preds.softmax = True
+    criterion = SetCriterion(matcher=agnostic, losses=[L1Loss()], weighting=PrimeSampleWeighting())
+    with pytest.raises(ConfigError, match="PrimeSampleWeighting reads sigmoid .* gives softmax"):
+        criterion({"main": preds}, targets)
+    preds.match = Match(*torch.zeros(4, 1, dtype=torch.int64))
+    criterion({"dn": preds}, targets)
+    criterion = SetCriterion(matcher=agnostic, losses=[IABCELoss()])
+    with pytest.raises(ConfigError, match="IABCELoss reads sigmoid .* the set 'dn' gives softmax"):
+        criterion({"dn": preds}, targets)
 
 
 @pytest.mark.parametrize("broken", ["main", "dn", "iou"])
@@ -187,12 +206,10 @@ def focal_criterion() -> SetCriterion:
 def test_a_skipped_image_takes_no_part(broken: str, softmax: bool) -> None:
     """As if the batch had never held it, in all sets; its gradient is zero, not NaN."""
     torch.manual_seed(0)
-    criterion = focal_criterion()
-    if softmax:
-        criterion.losses[0] = SoftmaxCrossEntropy()
+    criterion = skipping_criterion(softmax)
     counts, kept = [2, 3, 1], [0, 2]
-    main, targets = random_set(rows=2, counts=counts, queries=6)
-    dn, _ = random_set(rows=2, counts=counts, queries=4)
+    main, targets = random_set(rows=2, counts=counts, queries=6, softmax=softmax)
+    dn, _ = random_set(rows=2, counts=counts, queries=4, softmax=softmax)
     main.iou = torch.randn(2, 3, 6)
     pairs = torch.tensor([[r, b, t, t] for r in range(2) for b, n in enumerate(counts) for t in range(n)])
     dn.match = Match(*pairs.unbind(1))
@@ -205,7 +222,10 @@ def test_a_skipped_image_takes_no_part(broken: str, softmax: bool) -> None:
     few[:, 1] = few[:, 1].clamp(max=1)
     alone = {
         name: Predictions(
-            logits=x.logits[:, kept], boxes=x.boxes[:, kept], iou=None if x.iou is None else x.iou[:, kept]
+            logits=x.logits[:, kept],
+            boxes=x.boxes[:, kept],
+            iou=None if x.iou is None else x.iou[:, kept],
+            softmax=softmax,
         )
         for name, x in (("main", main), ("dn", dn))
     }
@@ -219,10 +239,17 @@ def test_a_skipped_image_takes_no_part(broken: str, softmax: bool) -> None:
 
 
 def test_a_batch_of_skipped_images_gives_zeros() -> None:
-    criterion = focal_criterion()
-    preds, targets = random_set(rows=1, counts=[2], queries=4)
+    criterion = skipping_criterion(softmax=False)
+    preds, targets = random_set(rows=1, counts=[2], queries=4, softmax=False)
     preds.iou = torch.full((1, 1, 4), float("nan"))
     losses = criterion({"main": preds}, targets)
     sum(losses.values()).backward()
     assert all(value.item() == 0 for value in losses.values()) and len(losses) == 4
     assert (preds.logits.grad == 0).all() and (preds.boxes.grad == 0).all()
+
+
+def test_two_losses_of_one_reported_name() -> None:
+    preds, targets = random_set(rows=1, counts=[2], queries=3)
+    criterion = SetCriterion(matcher=softmax_criterion().matcher, losses=[L1Loss(name="a"), L1Loss(name="a_dn")])
+    with pytest.raises(ConfigError, match="two losses would be reported as 'loss_a_dn'"):
+        criterion({"main": preds, "dn": preds}, targets)

@@ -172,6 +172,16 @@ def test_fused_scores(weight: float) -> None:
     assert_close(instances.scores, (s ** (1 - weight) * v**weight).sort(descending=True).values)
 
 
+def test_fused_scores_need_a_branch_and_sigmoid_logits() -> None:
+    preds, _ = branch_set()
+    fused = losses.FusedPostprocess(postprocess=TopKPostprocess())
+    with pytest.raises(ConfigError, match="the model's head has no IoU branch"):
+        fused(Predictions(logits=preds.logits, boxes=preds.boxes), [(10, 10)])
+    preds.softmax = True
+    with pytest.raises(ConfigError, match="FusedPostprocess reads sigmoid logits"):
+        fused(preds, [(10, 10)])
+
+
 def test_fused_scores_of_certain_predictions() -> None:
     preds, _ = branch_set()
     preds.logits, preds.iou = torch.tensor([[[[1e4], [-1e4]]]]), torch.tensor([[[1e4, 1e4]]])

@@ -25,7 +25,14 @@ from align_detr.modeling.losses import (
     SoftmaxCrossEntropy,
     VariFocalLoss,
 )
-from align_detr.modeling.matcher import FocalCost, GIoUCost, HungarianMatcher, L1Cost, PositionModulatedCost
+from align_detr.modeling.matcher import (
+    FocalCost,
+    GIoUCost,
+    HungarianMatcher,
+    L1Cost,
+    PositionModulatedCost,
+    SoftmaxCost,
+)
 from align_detr.modeling.weighting import PrimeSampleWeighting
 from align_detr.structures import Match, Predictions, Targets
 
@@ -54,16 +61,22 @@ some = {
 
 def criterion(class_loss: SetLoss, copies: int) -> SetCriterion:
     """Everything at once: copies on the first layer and the proposals, weighting, an IoU branch."""
-    costs = [FocalCost(weight=2.0), PositionModulatedCost(weight=1.0), L1Cost(weight=5.0), GIoUCost(weight=2.0)]
+    if class_loss.softmax:
+        class_costs, weighting = [SoftmaxCost(weight=1.0)], None
+    else:
+        class_costs, weighting = [FocalCost(weight=2.0), PositionModulatedCost(weight=1.0)], PrimeSampleWeighting()
+    costs = [*class_costs, L1Cost(weight=5.0), GIoUCost(weight=2.0)]
     return SetCriterion(
         matcher=HungarianMatcher(costs=costs, copies={"main": [copies, 1], "enc": copies}),
         losses=[class_loss, L1Loss(), GIoULoss(), IoUBranchLoss()],
-        weighting=PrimeSampleWeighting(),
+        weighting=weighting,
         set_weights={"enc": 0.5},
     )
 
 
-def random_batch(counts: list[int], queries: int, seed: int) -> tuple[dict[str, Predictions], Targets]:
+def random_batch(
+    counts: list[int], queries: int, seed: int, softmax: bool = False
+) -> tuple[dict[str, Predictions], Targets]:
     """Random predictions of the sets `main`, `enc` and `dn`, whose queries answer the first targets."""
     generator = torch.Generator().manual_seed(seed)
     images, longest = len(counts), max([1, *counts])
@@ -76,6 +89,7 @@ def random_batch(counts: list[int], queries: int, seed: int) -> tuple[dict[str, 
             logits=(rand(rows, images, size, CLASSES + 1) * 6 - 3).requires_grad_(),
             boxes=(rand(rows, images, size, 4) * 0.5 + 0.2).requires_grad_(),
             iou=(rand(rows, images, size) * 4 - 2).requires_grad_(),
+            softmax=softmax,
             **kwargs,
         )
 
@@ -187,7 +201,7 @@ def check_finite(losses: dict[str, torch.Tensor], sets: dict[str, Predictions]) 
 @given(**some, extreme=st.booleans())
 def test_losses_and_gradients_are_finite(class_loss, precision, counts, queries, copies, seed, extreme) -> None:
     """Logits of +-1e4, boxes without area, touching and equal boxes; predictions of the autocast type."""
-    sets, targets = random_batch(counts, queries, seed)
+    sets, targets = random_batch(counts, queries, seed, softmax=bool(class_loss.softmax))
     with torch.no_grad():
         targets.boxes[:, 0, 2:] = 0.0
         for preds in sets.values():
@@ -230,7 +244,7 @@ def test_padding_targets_play_no_part(counts, queries, copies, seed, more) -> No
 @given(**some)
 def test_losses_alone_are_float32_under_autocast(class_loss, counts, queries, copies, seed) -> None:
     """A loss that is called by itself, on what autocast makes of the predictions."""
-    sets, targets = random_batch(counts, queries, seed)
+    sets, targets = random_batch(counts, queries, seed, softmax=bool(class_loss.softmax))
     whole = criterion(class_loss(), copies)
     matches = whole.matcher(sets, targets)
     preds = dataclasses.replace(sets["main"], logits=sets["main"].logits.bfloat16())

@@ -24,6 +24,8 @@ class BinaryLoss(SetLoss):
     Everything is float32 on logits and finite for logits of +-1e4.
     """
 
+    softmax = False
+
     def __init__(self, *, name: str = "class", weight: float = 1.0) -> None:
         super().__init__(name=name, weight=weight)
 

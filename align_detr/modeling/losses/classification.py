@@ -16,6 +16,8 @@ class SoftmaxCrossEntropy(SetLoss):
     not depend on the number of targets.
     """
 
+    softmax = True
+
     def __init__(self, *, name: str = "class", weight: float = 1.0, background_weight: float = 0.1) -> None:
         super().__init__(name=name, weight=weight)
         self.background_weight = background_weight

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
-from align_detr.modeling.losses.base import SetLoss, sum_by_row
+from align_detr.errors import ConfigError
+from align_detr.modeling.losses.base import SetLoss, check_head, sum_by_row
 from align_detr.modeling.losses.quality import matched_iou
 from align_detr.structures import Match, Predictions, Targets
 
@@ -40,13 +41,21 @@ class FusedPostprocess(nn.Module):
     score".
     """
 
+    softmax = False
+
     def __init__(self, *, postprocess: nn.Module, weight: float = 0.3) -> None:
         super().__init__()
         self.postprocess = postprocess
         self.weight = weight
 
     def forward(self, predictions: Predictions, image_sizes: Sequence[tuple[int, int]]) -> list[Instances]:
-        """As `postprocess`."""
+        """As `postprocess`. Raises ConfigError for a head without an IoU branch or with softmax logits."""
+        check_head([self], "main", predictions)
+        if predictions.iou is None:
+            raise ConfigError(
+                "FusedPostprocess needs the predicted IoU, but the model's head has no IoU branch: take a head with "
+                "one, or the postprocess inside alone"
+            )
         s, v = predictions.logits.float(), predictions.iou.float()[..., None]
         log_score = (1 - self.weight) * F.logsigmoid(s) + self.weight * F.logsigmoid(v)
         # ln(1 - score): each form is exact on its side of one half
