@@ -6,7 +6,8 @@ from pathlib import Path
 from detectron2.data import DatasetCatalog
 from detectron2.data.datasets import register_coco_instances
 
-from align_detr.data.digits import register_builtin_digits
+from align_detr.data.bccd import register_distinct_bccd
+from align_detr.data.digits import cache_folder, register_builtin_digits
 
 _SPLITS = {"coco_mini": ("train", "val"), "bccd": ("train", "val", "test"), "raccoon": ("train", "val")}
 
@@ -18,12 +19,15 @@ def data_folder() -> Path:
 
 
 def register_builtin_datasets() -> None:
-    """Registers digits_{train,val}, coco_mini_{train,val}, bccd_{train,val,test} and raccoon_{train,val}.
+    """Registers digits_{train,val}, coco_mini_{train,val}, bccd_{train,val,test}, raccoon_{train,val}, and
+    bccd_{val,test}_distinct: without the images that show what another split shows.
 
     Reads no file. Names that are registered already stay as they are: detectron2 v0.5 refuses a second registration.
     """
     register_builtin_digits()
     folder = data_folder()
+    for split in ("val", "test"):
+        register_distinct_bccd(f"bccd_{split}_distinct", split, folder / "bccd", cache_folder())
     for dataset, splits in _SPLITS.items():
         for split in splits:
             name = f"{dataset}_{split}"

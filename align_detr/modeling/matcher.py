@@ -36,7 +36,9 @@ __all__ = [
     "SoftmaxCost",
 ]
 
-FORBIDDEN = 1e6  # what a pair that may not be matched costs more; no sum of the costs here comes near half of it
+# What a pair that may not be matched costs; no sum of the costs here comes near half of it. It is the same for all such
+# pairs: were it added, a target without any allowed query would take the one that suits it, which another may need.
+FORBIDDEN = 1e6
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +92,7 @@ class HungarianMatcher(nn.Module):
     @torch.no_grad()
     def cost(self, preds: Predictions, targets: Targets) -> Tensor:
         """Weighted sum of all costs, (R, B, Q, T) float32 whatever autocast says; pairs that may not be matched cost
-        1e6 more. A class-agnostic set knows the label 0 only.
+        1e6. A class-agnostic set knows the label 0 only.
         """
         with torch.autocast(preds.boxes.device.type, enabled=False):
             preds, targets = preds.float(), preds.own_targets(targets)
@@ -98,9 +100,9 @@ class HungarianMatcher(nn.Module):
             for cost in self.costs:
                 total.add_(cost(preds, targets), alpha=cost.weight)
             if preds.valid is not None:
-                total += FORBIDDEN * (~preds.valid)[None, :, :, None]
+                total.masked_fill_(~preds.valid[None, :, :, None], FORBIDDEN)
             if preds.allowed is not None:
-                total += FORBIDDEN * (~preds.allowed)[None]
+                total.masked_fill_(~preds.allowed[None], FORBIDDEN)
             return total
 
     @torch.no_grad()
@@ -122,9 +124,9 @@ class HungarianMatcher(nn.Module):
             for cost in others:
                 own.add_(cost(preds, targets).transpose(-1, -2)[:, image, place], alpha=cost.weight)
             if preds.valid is not None:
-                own += FORBIDDEN * ~preds.valid[image]
+                own.masked_fill_(~preds.valid[image], FORBIDDEN)
             if preds.allowed is not None:
-                own += FORBIDDEN * ~preds.allowed.transpose(-1, -2)[image, place]
+                own.masked_fill_(~preds.allowed.transpose(-1, -2)[image, place], FORBIDDEN)
         return own
 
     def _nonfinite_images(

@@ -94,6 +94,18 @@ def test_forbidden_pairs_stay_unmatched(matcher: HungarianMatcher) -> None:
     assert triples(matcher({"main": preds}, targets)["main"], 0, 0) == {(1, 0)}
 
 
+def test_a_target_without_allowed_queries_takes_none_from_another() -> None:
+    """Target 0 at 0.35 is nearer to the query at 0.30 than to that at 0.41, whatever target 1 at 0.30 would cost."""
+    boxes = torch.full((1, 1, 2, 4), 0.5)
+    boxes[0, 0, :, 0] = torch.tensor([0.30, 0.41])
+    truth = torch.full((1, 2, 4), 0.5)
+    truth[0, :, 0] = torch.tensor([0.35, 0.30])
+    preds = Predictions(logits=torch.zeros(1, 1, 2, 1), boxes=boxes, allowed=torch.tensor([[[True, False]] * 2]))
+    targets = Targets(labels=torch.zeros(1, 2, dtype=torch.int64), boxes=truth, counts=[2])
+    match = HungarianMatcher(costs=[L1Cost(weight=1.0)])({"main": preds}, targets)["main"]
+    assert (match.query.tolist(), match.target.tolist()) == ([0], [0])
+
+
 def test_known_matches_are_kept(matcher: HungarianMatcher) -> None:
     preds, targets = random_set(rows=1, counts=[2], queries=3)
     known = Match(*torch.zeros(4, 1, dtype=torch.int64))

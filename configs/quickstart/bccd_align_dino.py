@@ -1,0 +1,7 @@
+"""The same, aligned."""
+
+from ..common.align import align
+from .bccd_dino import dataloader, lr_multiplier, model, optimizer, train
+
+align(model)
+train.output_dir = "./output/quickstart_bccd_align_dino"
