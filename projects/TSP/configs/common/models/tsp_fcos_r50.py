@@ -41,18 +41,20 @@ model = L(TSPFCOS)(
         position=L(SinePositionEncoding)(num_features=256, temperature=10000, normalize=True),
     ),
     assigner=L(PointAssigner)(sizes=[64, 128, 256, 512], radius=1.5),
-    selection=L(FoISelection)(num_queries=700, keep=(0.7, 1.0)),
+    selection=L(FoISelection)(num_queries=700, keep=(0.7, 1.0), boost=True, keep_padding=False),
     encoding=L(FoIEncoding)(in_channels=512, embed_dim=512, num_levels=5),
     encoder=encoder,
     head=L(PointHead)(num_classes=80, embed_dim=512, num_levels=5),
     criterion=L(PointCriterion)(
         matched=L(SetCriterion)(
-            matcher=L(HungarianMatcher)(costs=[L(CenternessClassCost)(weight=1.0), L(PointGIoUCost)(weight=2.0)]),
-            losses=[L(RestrictedFocalLoss)(weight=1.0)],
+            matcher=L(HungarianMatcher)(
+                costs=[L(CenternessClassCost)(weight=1.0), L(PointGIoUCost)(weight=2.0, smooth=1.0)]
+            ),
+            losses=[L(RestrictedFocalLoss)(weight=1.0, unmatched_weight=0.1, matched_norm=2.0, foreground_norm=0.2)],
         ),
         foreground=L(SetCriterion)(
             matcher=L(OwnershipMatcher)(),
-            losses=[L(PointGIoULoss)(weight=1.0), L(CenternessLoss)(weight=1.0)],
+            losses=[L(PointGIoULoss)(weight=1.0, smooth=1.0), L(CenternessLoss)(weight=1.0)],
         ),
         dense=L(DenseFocalLoss)(weight=1.0),
     ),
