@@ -56,6 +56,7 @@ bench: setup
 	@$(PY) benchmarks/flops.py
 	@$(PY) benchmarks/matcher.py
 	@$(PY) benchmarks/deformable_attention.py
+	@$(PY) benchmarks/full_step.py
 
 # hours of training; what is done is kept, so it can be stopped and started
 studies: setup

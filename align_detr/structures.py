@@ -289,10 +289,12 @@ class QueryPlace:
 
     position (B, Q, C), added in attention, or None; sine (B, Q, C), the encoded reference that conditional
     cross-attention compares with the positions of tokens, or None; reference (B, Q, 2 or 4) or None; blocked (Q, Q)
-    or (B, 1, Q, Q) True where a query may not look at another, or None.
+    or (B, 1, Q, Q) True where a query may not look at another, or None. With `runs` above 1 the queries are so many
+    runs of equal length, none of which sees another, and `blocked` is None.
     """
 
     position: Tensor | None = None
     sine: Tensor | None = None
     reference: Tensor | None = None
     blocked: Tensor | None = None
+    runs: int = 1

@@ -1,6 +1,5 @@
 """Several sets of queries at the same proposals (Group-DETR on DINO)."""
 
-
 from align_detr.modeling.proposal_queries import MixedSelectionQueries
 from align_detr.structures import Memory, Proposals, QueryPart, Targets
 

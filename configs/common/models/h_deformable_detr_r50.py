@@ -18,7 +18,7 @@ model._target_ = HDeformableDETR
 model.encoder.layer.update(ffn_dim=2048, dropout=0.0)
 model.proposals = L(ObjectProposals)(num_queries=1800, num_classes="${..head.num_classes}", embed_dim=256)
 model.queries = L(HybridQueries)(
-    source=L(EncodedMixedSelectionQueries)(num_queries=1800, embed_dim=256),
+    source=L(EncodedMixedSelectionQueries)(num_queries="${...proposals.num_queries}", embed_dim=256),
     num_one_to_one=300,
     copies="${..criterion.matcher.copies.o2m}",
 )

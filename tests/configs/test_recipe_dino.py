@@ -1,0 +1,113 @@
+"""The recipes of DINO, Align-DINO, Group-DINO and DN-Deformable-DETR, number by number: expected values are those of
+the papers and of detrex, written here by hand.
+"""
+
+import pytest
+from detectron2.config import instantiate
+
+from align_detr import model_zoo
+
+# config: depth, levels, epochs, epoch of the drop
+SCHEDULES = {
+    "dino/dino_r50_4scale_12ep.py": (50, 4, 12, 11),
+    "dino/dino_r50_4scale_24ep.py": (50, 4, 24, 20),
+    "dino/dino_r50_4scale_36ep.py": (50, 4, 36, 30),
+    "dino/dino_r50_5scale_12ep.py": (50, 5, 12, 11),
+    "dino/dino_r50_5scale_24ep.py": (50, 5, 24, 20),
+    "dino/dino_r50_5scale_36ep.py": (50, 5, 36, 30),
+    "dino/dino_r101_4scale_12ep.py": (101, 4, 12, 11),
+    "dino/dino_r101_4scale_24ep.py": (101, 4, 24, 20),
+    "dino/dino_r101_4scale_36ep.py": (101, 4, 36, 30),
+    "dino/dino_r50_4scale_official.py": (50, 4, 12, 11),
+    "align_detr/align_dino_r50_4scale_12ep.py": (50, 4, 12, 11),
+    "align_detr/align_dino_r50_4scale_24ep.py": (50, 4, 24, 20),
+    "align_detr/align_dino_r50_4scale_k2_12ep.py": (50, 4, 12, 11),
+    "align_detr/align_dino_r50_4scale_k2_24ep.py": (50, 4, 24, 20),
+    "group_detr/group_dino_r50_4scale_12ep.py": (50, 4, 12, 11),
+    "dn_deformable_detr/dn_deformable_detr_r50_12ep.py": (50, 4, 12, 11),
+    "dn_deformable_detr/dn_deformable_detr_r50_50ep.py": (50, 4, 50, 40),
+}
+
+
+@pytest.mark.parametrize("config", SCHEDULES)
+def test_schedules_and_sizes(config: str) -> None:
+    depth, levels, epochs, drop = SCHEDULES[config]
+    cfg = model_zoo.get_config(config)
+    assert cfg.train.epochs == epochs and cfg.dataloader.train.total_batch_size == 16
+    multiplier = instantiate(cfg.lr_multiplier)
+    steps = [0, drop - 0.01, drop + 0.01, epochs - 0.01]
+    assert [multiplier(epoch / epochs) for epoch in steps] == pytest.approx([1, 1, 0.1, 0.1])
+    assert cfg.optimizer.lr == 1e-4 and cfg.optimizer.weight_decay == 1e-4
+    assert cfg.train.clip_grad.max_norm == 0.1
+    assert cfg.train.init_checkpoint == f"detectron2://ImageNetPretrained/torchvision/R-{depth}.pkl"
+    assert cfg.train.output_dir.endswith(config.split("/")[1].removesuffix(".py"))
+    neck = instantiate(cfg.model.neck)
+    assert len(neck.levels) == levels and cfg.model.backbone.depth == depth
+    assert cfg.model.encoder.layer.num_levels == cfg.model.decoder.layer.num_levels == levels
+
+
+@pytest.mark.parametrize("config", ["dino/dino_r50_4scale_12ep.py", "dino/dino_r50_5scale_36ep.py"])
+def test_dino(config: str) -> None:
+    model = instantiate(model_zoo.get_config(config).model)
+    assert model.proposals.num_queries == 900 and model.queries.main.content.weight.shape == (900, 256)
+    noise = model.queries
+    assert (noise.dn_number, noise.label_noise, noise.box_noise, noise.max_queries) == (100, 0.5, 1.0, 200)
+    assert model.decoder.look_forward_twice and model.decoder.refine and len(model.decoder.layers) == 6
+    for layer in [*model.encoder.layers, *model.decoder.layers]:
+        assert layer.dropout.p == 0 and layer.ffn.linear1.out_features == 2048
+    assert [cost.weight for cost in model.criterion.matcher.costs] == [2, 5, 2]
+    assert [loss.weight for loss in model.criterion.losses] == [1, 5, 2]
+    assert (model.criterion.losses[0].alpha, model.criterion.losses[0].gamma) == (0.25, 2)
+    assert model.postprocess.num_detections == 300 and not model.criterion.set_weights
+
+
+@pytest.mark.parametrize(("name", "copies"), [("align_dino_r50_4scale_12ep", 3), ("align_dino_r50_4scale_k2_24ep", 2)])
+def test_align_dino(name: str, copies: int) -> None:
+    """DINO but for the criterion."""
+    cfg = model_zoo.get_config(f"align_detr/{name}.py")
+    criterion = instantiate(cfg.model.criterion)
+    assert criterion.matcher.copies == {"main": [copies] * 5 + [1], "enc": copies}
+    loss, weighting = criterion.losses[0], criterion.weighting
+    assert (type(loss).__name__, loss.weight, loss.alpha, loss.gamma) == ("IABCELoss", 1, 0.25, 2)
+    assert (weighting.alpha, weighting.tau) == (0.25, 1.5)
+    plain = model_zoo.get_config("dino/dino_r50_4scale_12ep.py").model
+    cfg.model.criterion = plain.criterion
+    assert cfg.model == plain
+
+
+def test_group_dino() -> None:
+    """DINO but for the contents: 3 groups of 900."""
+    cfg = model_zoo.get_config("group_detr/group_dino_r50_4scale_12ep.py")
+    model = instantiate(cfg.model)
+    assert type(model).__name__ == "GroupDINO" and model.queries.main.groups == 3
+    assert model.queries.main.content.weight.shape == (2700, 256) and model.proposals.num_queries == 900
+    plain = model_zoo.get_config("dino/dino_r50_4scale_12ep.py").model
+    cfg.model._target_, cfg.model.queries.main = plain._target_, plain.queries.main
+    assert cfg.model == plain
+
+
+def test_dn_deformable_detr() -> None:
+    model = instantiate(model_zoo.get_config("dn_deformable_detr/dn_deformable_detr_r50_50ep.py").model)
+    assert type(model).__name__ == "DNDeformableDETR" and model.proposals is None
+    noise = model.queries
+    assert (noise.groups, noise.label_noise, noise.box_noise, noise.max_queries) == (5, 0.2, 0.4, 500)
+    assert noise.indicator and noise.label_embed.weight.shape == (81, 255)
+    assert noise.main.anchor.weight.shape == (300, 4) and noise.main.content.weight.shape == (300, 256)
+
+
+@pytest.mark.parametrize(
+    ("config", "labels"),
+    [
+        ("dino/dino_r50_4scale_12ep.py", 7),
+        ("dino/dino_r50_4scale_official.py", 7),
+        ("group_detr/group_dino_r50_4scale_12ep.py", 7),
+        ("dn_deformable_detr/dn_deformable_detr_r50_50ep.py", 8),
+    ],
+)
+def test_the_number_of_classes_is_stated_once(config: str, labels: int) -> None:
+    """DN-DETR's labels have "unknown" as well."""
+    cfg = model_zoo.get_config(config)
+    cfg.model.head.num_classes = 7
+    model = instantiate(cfg.model)
+    assert model.num_classes == 7 and model.queries.label_embed.num_embeddings == labels
+    assert model.proposals is None or model.proposals.class_embed.out_features == 7
