@@ -60,7 +60,10 @@ bench: setup
 
 # hours of training; what is done is kept, so it can be stopped and started
 studies: setup
+	@$(PY) benchmarks/dab_align.py
+	@$(PY) benchmarks/bccd.py
 	@$(PY) benchmarks/ablations.py
+	@$(PY) benchmarks/convergence.py
 
 # setuptools leaves files of earlier builds in build/ and would pack those that have been deleted since
 wheel: setup

@@ -8,6 +8,8 @@
     model = build_model(cfg)
 
 MODEL.PIXEL_MEAN and PIXEL_STD are not read: those of the LazyConfig hold, for RGB images.
+
+For a detector of a project, import the project first (`import align_detr.projects.anchor_detr`): that registers it.
 """
 
 from typing import Any

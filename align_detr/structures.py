@@ -28,7 +28,9 @@ class computed_once(property):  # noqa: N801  (a decorator, as `property` is)
     """
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
-        """The value, from the instance where it is there."""
+        """The value, from the instance where it is there; the property itself for the class, as `help` asks."""
+        if instance is None:
+            return self
         name = self.fget.__name__
         if name not in instance.__dict__:
             instance.__dict__[name] = self.fget(instance)
@@ -91,7 +93,8 @@ def _check_annotations(instances: Instances, name: str, num_classes: int) -> Non
     if low < 0 or high >= num_classes:
         raise DatasetError(
             f"image {name} has an object of class {low if low < 0 else high}, but the model has {num_classes} classes "
-            f"(0 to {num_classes - 1}): set model.head.num_classes to the data set's number"
+            f"(0 to {num_classes - 1}): set model.head.num_classes (in an R-CNN, model.roi_heads.num_classes) to the "
+            "data set's number"
         )
     if not bool(torch.isfinite(instances.gt_boxes.tensor).all()):
         raise DatasetError(f"image {name} has a box with a coordinate that is not finite: correct its annotation")

@@ -23,8 +23,9 @@ from torch import Tensor, nn
 
 from align_detr import model_zoo
 from align_detr.data import data_folder
+from align_detr.modeling.meta_arch import DETR
 
-# Config, its overrides, published parameters (millions) and multiply-adds (10^9); the official models have 91 classes.
+# Config, its overrides, published parameters (millions) and multiply-adds (10^9); the official DETRs have 91 classes.
 PUBLISHED = {
     "detr/detr_r50_500ep.py": (41, 86),
     "detr/detr_r50_dc5_500ep.py": (41, 187),
@@ -38,10 +39,18 @@ PUBLISHED = {
     "dab_detr/dab_detr_r101_50ep.py": (63, 174),
     "dab_detr/dab_detr_r50_dc5_50ep.py": (44, 202),
     "dab_detr/dab_detr_r101_dc5_50ep.py": (63, 282),
+    "dn_detr/dn_detr_r50_50ep.py": (44, 94),
+    "dn_detr/dn_detr_r101_50ep.py": (63, 174),
+    "dn_detr/dn_detr_r50_dc5_50ep.py": (44, 202),
+    "dn_detr/dn_detr_r101_dc5_50ep.py": (63, 282),
     "align_detr/align_dab_detr_r50_50ep.py": (42, 94),
     "align_detr/align_dab_detr_r101_50ep.py": (61, 174),
     "align_detr/align_dab_detr_r50_dc5_50ep.py": (42, 200),
     "align_detr/align_dab_detr_r101_dc5_50ep.py": (61, 280),
+    "AnchorDETR/anchor_detr_r50_50ep.py": (39, "-"),
+    "AnchorDETR/anchor_detr_r101_50ep.py": (58, "-"),
+    "AnchorDETR/anchor_detr_r50_dc5_50ep.py": (39, 151),
+    "AnchorDETR/anchor_detr_r101_dc5_50ep.py": (58, "-"),
     "deformable_detr/deformable_detr_r50_50ep.py": (40, 173),
     "deformable_detr/deformable_detr_r50_two_stage_50ep.py": (41, 173),
     "h_deformable_detr/h_deformable_detr_r50_12ep.py": ("-", 234),
@@ -50,6 +59,11 @@ PUBLISHED = {
     "dino/dino_r50_5scale_12ep.py": ("-", 860),
     "align_detr/align_dino_r50_4scale_12ep.py": (47, 279),
     "group_detr/group_dino_r50_4scale_12ep.py": (47, "-"),
+    "TSP/tsp_fcos_r50_36ep.py": ("-", 189),
+    "TSP/tsp_fcos_r101_36ep.py": ("-", 255),
+    "TSP/tsp_rcnn_r50_36ep.py": ("-", 188),
+    "TSP/tsp_rcnn_r101_36ep.py": ("-", 254),
+    "FasterRCNN/faster_rcnn_r50_fpn_36ep.py": ("-", 180),
 }
 # Those whose published figure is for one size instead of an average.
 ONE_SIZE = {config: (800, 1280) for config in PUBLISHED if "dino_" in config}
@@ -71,6 +85,23 @@ class Network(nn.Module):
         return predictions.logits[-1], predictions.boxes[-1]
 
 
+class Detections(Network):
+    """All of a detector of another family: image to detections. Non-maximum suppression, pooling of regions and
+    decoding of boxes have no matrix products and count nothing.
+    """
+
+    def __init__(self, detector: nn.Module) -> None:
+        super().__init__(detector)
+        for name, layer in detector.named_modules():
+            if name.endswith("rpn_head.anchor_deltas"):  # untrained boxes are wild, and NMS leaves one or two of them
+                nn.init.zeros_(layer.weight)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """image (3, h, w) -> boxes and scores."""
+        found = self.detector([{"image": image}])[0]["instances"]
+        return found.pred_boxes.tensor, found.scores
+
+
 def attention_flops(inputs: list[Any], outputs: list[Any]) -> Counter:
     """Both matrix products of scaled dot-product attention."""
     query, key, value = (x.type().sizes() for x in inputs[:3])
@@ -88,7 +119,7 @@ def sampling_flops(inputs: list[Any], outputs: list[Any]) -> Counter:
 
 def count_flops(network: nn.Module, size: tuple[int, int]) -> float:
     """Multiply-adds for an image of (height, width), in 10^9."""
-    image = torch.zeros(3, *size)
+    image = torch.rand(3, *size, generator=torch.Generator().manual_seed(0)) * 255
     analysis = FlopCountAnalysis(network, image).set_op_handle("aten::scaled_dot_product_attention", attention_flops)
     analysis.set_op_handle("align_detr::deformable_attention", sampling_flops)
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
@@ -118,10 +149,12 @@ def main(configs: list[str]) -> None:
     print("| config | parameters (M) | published | multiply-adds (G) | published |\n|---|---|---|---|---|")
     for config in configs:
         cfg = model_zoo.get_config(config)
-        cfg.model.head.num_classes = 91
+        is_detr = issubclass(cfg.model._target_, DETR)
+        if is_detr:
+            cfg.model.head.num_classes = 91
         detector = instantiate(cfg.model).eval()
         parameters = sum(p.numel() for p in detector.parameters()) / 1e6
-        network = Network(detector)
+        network = Network(detector) if is_detr else Detections(detector)
         counted = Counter([ONE_SIZE[config]]) if config in ONE_SIZE else sizes
         flops = sum(count_flops(network, size) * n for size, n in counted.items()) / sum(counted.values())
         published = PUBLISHED.get(config, ("-", "-"))

@@ -51,11 +51,16 @@ class Study:
 
     def result(self, variant: Variant, seed: int) -> dict[str, float] | None:
         """The metrics of a finished run, or None. A run made with another command does not count."""
+        curve = self.curve(variant, seed)
+        return None if curve is None else curve[-1]
+
+    def curve(self, variant: Variant, seed: int) -> list[dict[str, float]] | None:
+        """The metrics of every evaluation of a finished run, with their `iteration`, or None."""
         file = self.folder(variant, seed) / "result.json"
         if not file.is_file():
             return None
         saved = json.loads(file.read_text())
-        return saved["metrics"] if saved["command"] == self.command(variant, seed)[2:] else None
+        return saved["evaluations"] if saved["command"] == self.command(variant, seed)[2:] else None
 
     def run(self, variant: Variant, seed: int, threads: int) -> None:
         """Trains and evaluates, unless that is done; what the run prints goes to its folder."""
@@ -71,10 +76,9 @@ class Study:
             )
         if done.returncode:
             raise SystemExit(f"{variant.name}, seed {seed} failed: see {folder / 'printed.txt'}")
-        metrics = _last_evaluation(folder / "metrics.json")
-        saved = {"command": self.command(variant, seed)[2:], "metrics": metrics}
+        saved = {"command": self.command(variant, seed)[2:], "evaluations": _evaluations(folder / "metrics.json")}
         (folder / "result.json").write_text(json.dumps(saved))
-        figures = ", ".join(f"{metric} {metrics[metric]:.1f}" for metric in self.metrics)
+        figures = ", ".join(f"{metric} {saved['evaluations'][-1][metric]:.1f}" for metric in self.metrics)
         print(f"{variant.name}, seed {seed}: {figures}", flush=True)
 
     def table(self, seeds: Sequence[int]) -> str:
@@ -83,24 +87,32 @@ class Study:
         lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
         for variant in self.variants:
             results = [r for r in (self.result(variant, seed) for seed in seeds) if r is not None]
-            cells = [_mean_and_range([r[metric] for r in results]) for metric in self.metrics]
+            cells = [mean_and_range([r[metric] for r in results]) for metric in self.metrics]
             lines.append("| " + " | ".join([variant.name, str(len(results)), *cells, variant.published]) + " |")
         return "\n".join(lines)
 
 
-def _last_evaluation(file: Path) -> dict[str, float]:
+def _evaluations(file: Path) -> list[dict[str, float]]:
     rows = [row for row in map(json.loads, file.read_text().splitlines()) if "bbox/AP" in row]
-    return {key.removeprefix("bbox/"): value for key, value in rows[-1].items() if key.startswith("bbox/")}
+    return [
+        {
+            key.removeprefix("bbox/"): value
+            for key, value in row.items()
+            if key == "iteration" or key.startswith("bbox/")
+        }
+        for row in rows
+    ]
 
 
-def _mean_and_range(values: Sequence[float]) -> str:
+def mean_and_range(values: Sequence[float]) -> str:
+    """The mean, and the smallest and the largest in brackets."""
     if not values:
         return "-"
     return f"{statistics.mean(values):.1f} ({min(values):.1f} to {max(values):.1f})"
 
 
-def main(study: Study, argv: Sequence[str] | None = None) -> None:
-    """Makes the runs that are missing, seed by seed, and prints the table."""
+def main(study: Study, argv: Sequence[str] | None = None) -> list[int]:
+    """Makes the runs that are missing, seed by seed, prints the table, and returns the seeds."""
     parser = argparse.ArgumentParser(description=f"Makes the runs of the study {study.name} that are missing.")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--jobs", type=int, default=1, help="runs at the same time; each gets an equal share of cores")
@@ -118,3 +130,4 @@ def main(study: Study, argv: Sequence[str] | None = None) -> None:
             for run in runs:
                 run.result()
     print(study.table(args.seeds))
+    return args.seeds

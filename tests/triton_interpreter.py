@@ -29,6 +29,7 @@ def main(folder: Path) -> None:
     from align_detr.layers import deformable_attention_triton as kernels
 
     torch.set_num_threads(1)
+    assert kernels.can_launch(torch.device("cpu"))
     results = []
     for case in torch.load(folder / "cases.pt", weights_only=True):
         torch.use_deterministic_algorithms(case["deterministic"])

@@ -1,4 +1,4 @@
-"""A TSP-RCNN of 16 channels, and inputs for its region heads."""
+"""A TSP-RCNN and a Faster R-CNN of 16 channels, and inputs for region heads."""
 
 import torch
 from detectron2.config import LazyCall as L
@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from align_detr import model_zoo
 from align_detr.modeling.backbone import build_small_resnet
+from align_detr.projects.faster_rcnn import FasterRCNN
 from align_detr.projects.tsp.rcnn import TSPRCNN
 from align_detr.projects.tsp.rcnn_predictors import AgnosticBoxes
 from align_detr.projects.tsp.roi_heads import TSPROIHeads
@@ -49,6 +50,18 @@ def refining() -> DictConfig:
 def build(node: DictConfig) -> TSPRCNN:
     torch.manual_seed(0)
     return instantiate(node)
+
+
+def tiny_faster_rcnn() -> FasterRCNN:
+    """The baseline of 16 channels and 3 classes, which reports detections of any score."""
+    model = model_zoo.get_config("FasterRCNN/faster_rcnn_digits").model
+    model.backbone.bottom_up.update(channels=[8, 12, 16, 24], blocks=[1, 1, 1, 1])
+    model.backbone.out_channels = 16
+    model.roi_heads.num_classes = 3
+    model.roi_heads.box_head.fc_dims = [32, 32]
+    model.roi_heads.box_predictor.test_score_thresh = 0.0
+    torch.manual_seed(0)
+    return instantiate(model)
 
 
 def train_once(model: TSPRCNN, batch: list[dict]) -> dict[str, torch.Tensor]:

@@ -38,7 +38,7 @@ def box_iou(a: Tensor, b: Tensor, eps: float = 0.0) -> tuple[Tensor, Tensor]:
     gradient.
     """
     low, high = torch.maximum(a[..., :2], b[..., :2]), torch.minimum(a[..., 2:], b[..., 2:])
-    inter = (high - low).clamp(min=0).prod(-1)
+    inter = _product((high - low).clamp(min=0))
     union = box_area(a) + box_area(b) - inter
     return _ratio(inter, union + eps), union
 
@@ -51,7 +51,7 @@ def generalized_box_iou(a: Tensor, b: Tensor, eps: float = 0.0) -> Tensor:
     """
     iou, union = box_iou(a, b, eps)
     low, high = torch.minimum(a[..., :2], b[..., :2]), torch.maximum(a[..., 2:], b[..., 2:])
-    hull = (high - low).clamp(min=0).prod(-1)
+    hull = _product((high - low).clamp(min=0))
     return iou - _ratio(hull - union, hull + eps)
 
 
@@ -63,6 +63,11 @@ def pairwise_iou(a: Tensor, b: Tensor, eps: float = 0.0) -> Tensor:
 def pairwise_giou(a: Tensor, b: Tensor, eps: float = 0.0) -> Tensor:
     """Generalised IoU of every box of `a` (..., N, 4) with every box of `b` (..., M, 4), xyxy: (..., N, M)."""
     return generalized_box_iou(a[..., :, None, :], b[..., None, :, :], eps)
+
+
+def _product(sides: Tensor) -> Tensor:
+    # Not `prod`, whose backward pass asks the device whether there is a zero, and waits.
+    return sides[..., 0] * sides[..., 1]
 
 
 def _ratio(part: Tensor, whole: Tensor) -> Tensor:

@@ -62,7 +62,8 @@ def _check_sizes(value: Tensor, shapes: Sequence[tuple[int, int]], locations: Te
 def _implementation(value: Tensor) -> ModuleType:
     # Triton would compute float64 in float32
     if value.is_cuda and deformable_attention_triton is not None and value.dtype != torch.float64:
-        return deformable_attention_triton
+        if deformable_attention_triton.can_launch(value.device):
+            return deformable_attention_triton
     return deformable_attention_torch
 
 
@@ -187,7 +188,7 @@ class MultiScaleDeformableAttention(nn.Module):
         `reference` (B, Q, L, 2) are points, from which offsets count in tokens, or (B, Q, L, 4) boxes cxcywh, from
         whose centres they count in halves of the box divided by the number of points; both relative to each level's
         whole padded size. `padding` (B, S) is True where a token lies outside its image; its projected value is zero.
-        Raises ValueError for any other reference, and where the sizes do not fit together.
+        Raises ValueError for any other reference or number of levels, and where the sizes do not fit together.
         """
         value = self.value_proj(value)
         if padding is not None:
@@ -204,6 +205,11 @@ class MultiScaleDeformableAttention(nn.Module):
         """reference (B, Q, L, 2 or 4), offsets (B, Q, H, L, P, 2) -> (B, Q, H, L, P, 2)."""
         if reference.shape[-1] not in (2, 4):
             raise ValueError(f"reference {tuple(reference.shape)} has neither points (2) nor boxes (4)")
+        if not reference.shape[2] == len(shapes) == self.num_levels:
+            raise ValueError(
+                f"the attention has num_levels {self.num_levels}, but the tokens have {len(shapes)} levels and the "
+                f"reference has {reference.shape[2]}: set num_levels of encoder.layer and decoder.layer to the neck's"
+            )
         dtype = _precise(offsets)
         reference, offsets = reference.to(dtype)[:, :, None, :, None, :], offsets.to(dtype)
         if reference.shape[-1] == 4:

@@ -5,6 +5,7 @@ be float32, bfloat16 or float16; sums are float32. The backward pass adds to the
 whose order changes from run to run; under `torch.use_deterministic_algorithms(True)` a sorted sum takes their place.
 """
 
+import logging
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -14,6 +15,8 @@ import triton.language as tl
 from torch import Tensor
 
 from align_detr.layers import deformable_attention_torch
+
+logger = logging.getLogger(__name__)
 
 
 @triton.jit
@@ -99,6 +102,28 @@ def _backward_kernel(
     tl.store(of_locations + k * 2 + 1, of_y.to(of_locations.dtype.element_ty), mask=valid)
 
 
+@lru_cache
+def can_launch(device: torch.device) -> bool:
+    """Whether the kernels can be built and started on `device`, tried once, and a warning where they cannot: Triton
+    needs a C compiler for what starts a kernel, and a GPU of compute capability 7.0.
+    """
+    place = torch.zeros(1, 1, 1, 1, 1, 2, device=device)
+    try:
+        sample(place[0, ..., 0], [(1, 1)], place, place[..., 0])
+    except torch.cuda.OutOfMemoryError:
+        raise  # which says nothing about the kernels
+    except Exception as error:  # compilers and drivers fail in many ways
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        logger.warning(
+            "deformable attention runs in PyTorch on %s, slower than its Triton kernels, which cannot be started (%s): "
+            "install a C compiler, or set CC to one",
+            device,
+            reason,
+        )
+        return False
+    return True
+
+
 def sample(value: Tensor, shapes: Sequence[tuple[int, int]], locations: Tensor, weights: Tensor) -> Tensor:
     """value (B, S, H, D), locations (B, Q, H, L, P, 2), weights (B, Q, H, L, P) -> (B, Q, H*D) in the type of `value`.
 
@@ -153,9 +178,15 @@ def _sizes(value: Tensor, weights: Tensor) -> dict[str, int]:
 @lru_cache(maxsize=4096)
 def _levels(shapes: tuple[tuple[int, int], ...], device: torch.device) -> Tensor:
     # Height, width and first token of each level (L, 3) int32. The copy waits, once for each new set of sizes: kept
-    # tensors are read from other streams and captured graphs, too.
+    # tensors are read from other streams and captured graphs, too. On a stream of its own it waits for itself alone.
     rows, start = [], 0
     for height, width in shapes:
         rows.append([height, width, start])
         start += height * width
-    return torch.tensor(rows, dtype=torch.int32, device=device)
+    with torch.cuda.stream(_copying_stream(device)):
+        return torch.tensor(rows, dtype=torch.int32, device=device)
+
+
+@lru_cache
+def _copying_stream(device: torch.device) -> torch.cuda.Stream | None:
+    return torch.cuda.Stream(device) if device.type == "cuda" else None

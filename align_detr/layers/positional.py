@@ -26,8 +26,8 @@ class SinePositionEncoding(nn.Module):
 
     def forward(self, padding: Tensor) -> Tensor:
         """padding (B, h, w) bool, True outside the image -> (B, 2 * num_features, h, w) float32."""
-        inside = (~padding).float()
-        rows, columns = inside.cumsum(1), inside.cumsum(2)
+        # counted in whole numbers: on CUDA, PyTorch's cumsum of floats is not the same in each run
+        rows, columns = ((~padding).cumsum(axis).float() for axis in (1, 2))
         if self.normalize:
             rows = (rows + self.offset) / (rows[:, -1:] + 1e-6) * 2 * math.pi
             columns = (columns + self.offset) / (columns[:, :, -1:] + 1e-6) * 2 * math.pi

@@ -1,11 +1,15 @@
-"""Backbone features of images of different sizes."""
+"""Batches of images of different sizes: their backbone features, their detections, their annotations."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from align_detr.errors import DatasetError
+from align_detr.structures import Targets
 
 Size = tuple[int, int]
 
@@ -28,9 +32,7 @@ def features_of_each_size(backbone: nn.Module, images: Sequence[Tensor]) -> tupl
     The recipe of evaluation. Returns maps and padded (height, width) such that `neck.valid_size` finds each image's own
     part of every map.
     """
-    members: dict[Size, list[int]] = {}
-    for i, x in enumerate(images):
-        members.setdefault((x.shape[-2], x.shape[-1]), []).append(i)
+    members = places_by_size(images)
     if len(members) == 1:
         return features_of_padded_batch(backbone, images)
     maps: dict[str, dict[int, Tensor]] = {}
@@ -47,6 +49,48 @@ def features_of_each_size(backbone: nn.Module, images: Sequence[Tensor]) -> tupl
         for name, of_image in maps.items()
     }
     return stacked, padded
+
+
+def one_size_at_a_time(images: Sequence[Tensor], detect: Callable[[list[int]], Sequence[Any]]) -> list[Any]:
+    """`detect(places)` gives the results of the images at these places of the batch, all of one size: returns those of
+    all (3, h, w) images in their order.
+
+    For detectors that a batch's padding would otherwise reach by more ways than the backbone: norms over whole maps,
+    convolutions after it, proposals. Published results are those of single images.
+    """
+    results: dict[int, Any] = {}
+    for places in places_by_size(images).values():
+        results.update(zip(places, detect(places), strict=True))
+    return [results[i] for i in range(len(images))]
+
+
+def places_by_size(images: Sequence[Tensor]) -> dict[Size, list[int]]:
+    """Where in the batch the (3, h, w) images of each (height, width) are."""
+    members: dict[Size, list[int]] = {}
+    for i, x in enumerate(images):
+        members.setdefault((x.shape[-2], x.shape[-1]), []).append(i)
+    return members
+
+
+def targets_of_batch(
+    batched_inputs: Sequence[Mapping[str, Any]], *, num_classes: int, device: torch.device | str
+) -> Targets:
+    """The annotations of detectron2's inputs on `device`.
+
+    Raises `DatasetError` for no image, for one without `instances`, and as `Targets.from_instances`, with the image's
+    file name where there is one.
+    """
+    if not batched_inputs:
+        raise DatasetError("a training step was given no image: check the data loader's batch size")
+    names = [x.get("file_name", f"number {b} of the batch") for b, x in enumerate(batched_inputs)]
+    for x, name in zip(batched_inputs, names, strict=True):
+        if "instances" not in x:
+            raise DatasetError(
+                f"image {name} comes without 'instances': train with a mapper that reads annotations, or call "
+                "model.eval() first"
+            )
+    instances = [x["instances"] for x in batched_inputs]
+    return Targets.from_instances(instances, num_classes=num_classes, device=device, names=names)
 
 
 def pad_and_stack(maps: Sequence[Tensor], size: Size) -> Tensor:

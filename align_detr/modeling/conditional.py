@@ -126,8 +126,8 @@ class ConditionalDecoderLayer(DecoderLayer):
         self.cross_attn = self.attention_to_image(**sizes)
         self.mask_padding = mask_padding
 
-    def _attend_queries(self, x: Tensor, place: QueryPlace) -> Tensor:
-        return self.self_attn(x, place.position, blocked=place.blocked)
+    def _attend_each_other(self, x: Tensor, position: Tensor, blocked: Tensor | None) -> Tensor:
+        return self.self_attn(x, position, blocked=blocked)
 
     def _attend_image(self, x: Tensor, place: QueryPlace, memory: Memory) -> Tensor:
         return self.cross_attn(x, place, memory, padding=memory.padding if self.mask_padding else None)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from align_detr.errors import ConfigError
 from align_detr.layers.boxes import inverse_sigmoid
 from align_detr.layers.mlp import MLP
 from align_detr.structures import Predictions
@@ -56,6 +57,7 @@ class SharedHead(nn.Module):
 
     def forward(self, hidden: Tensor, references: Sequence[Tensor]) -> Predictions:
         """hidden (R, B, Q, C), references R of (B, Q, 2 or 4) -> logits (R, B, Q, K), boxes (R, B, Q, 4)."""
+        references = _given(references, self)
         corrections = self.bbox_embed(hidden)
         boxes = [move_reference(c, r, self.eps) for c, r in zip(corrections, references, strict=True)]
         return Predictions(logits=self.class_embed(hidden).float(), boxes=torch.stack(boxes))
@@ -90,6 +92,7 @@ class LayerwiseHead(nn.Module):
 
     def forward(self, hidden: Tensor, references: Sequence[Tensor]) -> Predictions:
         """hidden (R, B, Q, C), references R of (B, Q, 2 or 4) -> logits (R, B, Q, K), boxes (R, B, Q, 4)."""
+        references = _given(references, self)
         logits = [classify(x) for classify, x in zip(self.class_embed, hidden, strict=True)]
         boxes = [self.refine(x, reference, i) for i, (x, reference) in enumerate(zip(hidden, references, strict=True))]
         return Predictions(logits=torch.stack(logits).float(), boxes=torch.stack(boxes))
@@ -112,6 +115,16 @@ class LayerwiseIoUHead(LayerwiseHead):
         """As `LayerwiseHead`, with `iou` logits (R, B, Q)."""
         iou = [embed(x).squeeze(-1) for embed, x in zip(self.iou_embed, hidden, strict=True)]
         return dataclasses.replace(super().forward(hidden, references), iou=torch.stack(iou).float())
+
+
+def _given(references: Sequence[Tensor] | None, head: nn.Module) -> Sequence[Tensor]:
+    """The references; raises `ConfigError` where the queries bring none."""
+    if references is None:
+        raise ConfigError(
+            f"model.head is a {type(head).__name__}, whose boxes start from references, but model.queries brings none: "
+            "use a source of queries with references, or SoftmaxHead"
+        )
+    return references
 
 
 def prior_classifier(embed_dim: int, num_classes: int, prior: float) -> nn.Linear:

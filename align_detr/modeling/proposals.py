@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from align_detr.errors import ConfigError
 from align_detr.modeling.deformable import token_centres
 from align_detr.modeling.encoder import initialize_matrices
 from align_detr.modeling.head import box_correction, prior_classifier
@@ -139,6 +140,11 @@ def count_allowed(memory: Memory, sides: Sequence[float] | None = None) -> list[
 
 
 def _sides(memory: Memory, sides: Sequence[float] | None) -> Sequence[float]:
+    if sides is not None and len(sides) != len(memory.shapes):
+        raise ConfigError(
+            f"model.proposals.anchor_sides has {len(sides)} numbers, but the neck makes {len(memory.shapes)} levels: "
+            "give one for each"
+        )
     return [ANCHOR_SIDE * 2**level for level in range(len(memory.shapes))] if sides is None else sides
 
 

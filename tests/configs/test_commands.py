@@ -1,4 +1,4 @@
-"""What the README shows: its commands and Python, the quickstart configs end to end, the demo on a few images."""
+"""What the READMEs show: commands, configs and Python; the quickstart configs end to end, the demo on a few images."""
 
 import json
 import logging
@@ -18,6 +18,9 @@ from align_detr.data.digits import DigitsSpec, register_digits
 from align_detr.engine.run_config import load_config
 
 README = (PROJECT / "README.md").read_text()
+READMES = {
+    path.relative_to(PROJECT).as_posix(): path for path in [*PROJECT.glob("*.md"), *PROJECT.glob("projects/*/*.md")]
+}
 
 
 @pytest.fixture(autouse=True)
@@ -35,25 +38,41 @@ def metrics(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]
 
 
-def commands() -> list[str]:
-    """Every train_net.py command of the README, from code blocks and from the text."""
-    found = re.findall(r"train_net\.py ([^`#\n]+)", README)
-    assert len(found) >= 3
-    return found
+def commands() -> list[tuple[str, str]]:
+    """Every train_net.py command of the READMEs, from code blocks and from the text, and where it stands."""
+    return [
+        (name, command)
+        for name, path in READMES.items()
+        for command in re.findall(r"train_net\.py ([^`#\n]+)", path.read_text())
+    ]
 
 
-@pytest.mark.parametrize("command", commands())
-def test_arguments_of_the_readmes_commands(command: str) -> None:
+@pytest.mark.parametrize(("readme", "command"), commands())
+def test_arguments_of_the_readmes_commands(readme: str, command: str) -> None:
     args = train.build_parser().parse_intermixed_args(shlex.split(command))
     cfg = load_config(args.config_file, args.overrides)
     assert cfg.model and cfg.dataloader.train.total_batch_size > 0
 
 
-def test_configs_that_the_readme_names() -> None:
-    named = set(re.findall(r"`?([a-z_]+/[a-z0-9_]+\.py)`?", README)) - {"align_detr/config.py"}
-    assert len(named) >= 6
-    for name in named:
+def named_configs(text: str) -> set[str]:
+    """What has the form folder/file.py and is not a file of the repository's folders."""
+    found = re.findall(r"(?<![\w/.])(\w+/\w+\.py)\b", text)
+    return {name for name in found if not (PROJECT / name).is_file()}
+
+
+@pytest.mark.parametrize("readme", READMES)
+def test_configs_that_the_readmes_name(readme: str) -> None:
+    for name in named_configs(READMES[readme].read_text()):
         load_config(name)
+
+
+def test_every_project_shows_its_configs_and_a_command() -> None:
+    assert len(named_configs(README)) >= 6 and "README.md" in dict(commands())
+    for folder in (PROJECT / "projects").glob("*/configs"):
+        readme = f"projects/{folder.parent.name}/README.md"
+        assert readme in dict(commands())
+        configs = {f"{folder.parent.name}/{path.name}" for path in folder.glob("*.py")}
+        assert configs <= named_configs(READMES[readme].read_text())
 
 
 def test_python_of_the_readme() -> None:

@@ -3,9 +3,18 @@ number that several parts need is stated once.
 """
 
 import pytest
-from detectron2.config import instantiate
+from detectron2.config import get_cfg, instantiate
+from detectron2.modeling import build_model
+from paths import PROJECT
 
 from align_detr import model_zoo
+from align_detr.config import add_align_detr_config
+
+FAMILY = sorted(
+    path.relative_to(PROJECT / "configs").as_posix()
+    for folder in ("deformable_detr", "dab_deformable_detr", "h_deformable_detr", "align_detr")
+    for path in (PROJECT / "configs" / folder).glob("*deformable*.py")
+)
 
 
 def rates(config: str) -> dict[str, float]:
@@ -25,6 +34,41 @@ def test_learning_rates(config: str) -> None:
     assert any("sampling_offsets" in name for name in found)
     for name, rate in found.items():
         assert rate == pytest.approx(2e-5 if any(x in name for x in slow) else 2e-4, rel=1e-9), name
+
+
+@pytest.mark.parametrize("config", FAMILY)
+def test_every_factor_has_parameters_and_every_part_the_classes(config: str) -> None:
+    """Of a model from the two yacs keys, under the name that it is registered with."""
+    lazy = model_zoo.get_config(config)
+    cfg = get_cfg()
+    add_align_detr_config(cfg)
+    cfg.MODEL.DEVICE = "cpu"
+    cfg.MODEL.META_ARCHITECTURE = lazy.model._target_.__name__
+    cfg.MODEL.ALIGN_DETR.CONFIG = config
+    cfg.MODEL.ALIGN_DETR.OVERRIDES = ["model.head.num_classes=3"]
+    model = build_model(cfg)
+    assert type(model) is lazy.model._target_ and model.num_classes == 3
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    classes = {p.shape[0] for name, p in parameters.items() if "class_embed" in name}
+    assert classes == {3}
+    for factor in lazy.optimizer.params.lr_factors:
+        assert any(f".{factor}." in f".{name}" for name in parameters), factor
+    points = any("reference_points" in name for name in parameters)
+    assert points == ("reference_points" in lazy.optimizer.params.lr_factors)
+
+
+@pytest.mark.parametrize("config", FAMILY)
+def test_recipe(config: str) -> None:
+    """Epochs, the one drop of the rate, images a batch, rate."""
+    cfg, name = model_zoo.get_config(config), config.split("/")[1]
+    epochs = int(name.split("_")[-1].removesuffix("ep.py"))
+    drop = {12: 11, 36: 30, 50: 40}[epochs]
+    assert cfg.train.epochs == epochs and name.removesuffix(".py") in cfg.train.output_dir
+    rates = [instantiate(cfg.lr_multiplier)(x / epochs) for x in (0, drop - 0.01, drop + 0.01, epochs - 0.01)]
+    assert rates == pytest.approx([1, 1, 0.1, 0.1])
+    assert cfg.optimizer.lr == (1e-4 if name.startswith("dab_") else 2e-4) and cfg.optimizer.weight_decay == 1e-4
+    assert cfg.dataloader.train.total_batch_size == (16 if name.startswith(("dab_", "h_", "align_h_")) else 32)
+    assert cfg.train.clip_grad.max_norm == 0.1
 
 
 def test_deformable_detr() -> None:
@@ -58,7 +102,8 @@ def test_hybrid_branch() -> None:
     assert model.criterion.set_weights == {"o2m": 1.0} and model.head.eps == 1e-5
     assert [loss.weight for loss in model.criterion.losses] == [2, 5, 2]
     cfg.model.criterion.matcher.copies.o2m = 4
-    assert cfg.model.queries.copies == 4
+    cfg.model.proposals.num_queries = 500
+    assert cfg.model.queries.copies == 4 and cfg.model.queries.source.num_queries == 500
 
 
 @pytest.mark.parametrize(

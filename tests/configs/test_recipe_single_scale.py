@@ -1,19 +1,23 @@
 """The recipes of the single-scale detectors and their aligned versions, number by number, written here by hand."""
 
+import re
+
 import pytest
 from detectron2.config import LazyConfig, instantiate
 from omegaconf import DictConfig
 from paths import PROJECT
 from torch import nn
 
+from align_detr.engine.run_config import load_config
 from align_detr.modeling.losses import GIoULoss, IABCELoss, L1Loss, SigmoidFocalLoss
-from align_detr.modeling.meta_arch import DABDETR, ConditionalDETR, GroupDETR
+from align_detr.modeling.meta_arch import DABDETR, DNDETR, ConditionalDETR, GroupDETR
 
 BACKBONES = {"r50": (50, 1), "r101": (101, 1), "r50_dc5": (50, 2), "r101_dc5": (101, 2)}
 # folder, detector, dropout, temperature, class weight
 SYSTEMS = [
     ("conditional_detr", ConditionalDETR, 0.1, 10000, 2.0),
     ("dab_detr", DABDETR, 0.0, 20, 1.0),
+    ("dn_detr", DNDETR, 0.0, 20, 1.0),
     ("group_detr", GroupDETR, 0.1, 10000, 2.0),
 ]
 
@@ -39,7 +43,7 @@ def test_recipe(
         assert layer.get("mask_padding", True) is True
     assert model.neck.position.temperature == temperature
     assert model.decoder.query_position.temperature == 10000
-    assert model.queries.num_queries == 300
+    assert model.queries.get("main", model.queries).num_queries == 300  # denoising goes before those of `main`
     assert model.postprocess.num_detections == 300
     losses = [instantiate(loss) for loss in model.criterion.losses]
     assert [type(x) for x in losses] == [SigmoidFocalLoss, L1Loss, GIoULoss]
@@ -53,6 +57,15 @@ def test_recipe(
     assert rate(0.0) == rate(0.79) == 1.0 and rate(0.81) == pytest.approx(0.1)
 
 
+@pytest.mark.parametrize("name", ["conditional_detr/conditional_detr_r50_50ep.py", "dn_detr/dn_detr_r50_50ep.py"])
+def test_switch_for_weights_trained_without_a_mask(name: str) -> None:
+    """The overrides that the config's text states reach all layers."""
+    text = (PROJECT / "configs/common/models/conditional_detr_r50.py").read_text()
+    decoder = instantiate(load_config(name, re.findall(r"\+model\S+", text)).model.decoder)
+    assert [layer.mask_padding for layer in decoder.layers] == [False] * 6
+    assert all(layer.mask_padding for layer in instantiate(load_config(name).model.decoder).layers)
+
+
 def test_what_each_system_adds() -> None:
     assert load("group_detr/group_detr_r50_50ep").model.queries.groups == 11
     dab = load("dab_detr/dab_detr_r50_50ep").model
@@ -60,6 +73,8 @@ def test_what_each_system_adds() -> None:
     assert instantiate(dab.encoder.layer.activation).weight.shape == (1,)
     assert isinstance(instantiate(dab.decoder.layer.activation), nn.PReLU)
     assert load("dab_detr/dab_detr_r50_3patterns_50ep").model.queries.num_patterns == 3
+    dn = instantiate(load("dn_detr/dn_detr_r50_50ep").model).queries
+    assert (dn.groups, dn.label_noise, dn.box_noise, dn.indicator, dn.max_queries) == (5, 0.2, 0.4, True, 500)
 
 
 @pytest.mark.parametrize(
@@ -70,6 +85,7 @@ def test_what_each_system_adds() -> None:
             for backbone in ("r50", "r101", "r50_dc5", "r101_dc5")
         ],
         ("align_dab_detr_r50_k2_50ep", "dab_detr/dab_detr_r50_50ep", 2, 1.0),
+        ("align_dn_detr_r50_50ep", "dn_detr/dn_detr_r50_50ep", 3, 1.0),
         ("align_conditional_detr_r50_50ep", "conditional_detr/conditional_detr_r50_50ep", 3, 2.0),
         ("align_group_detr_r50_50ep", "group_detr/group_detr_r50_50ep", 3, 2.0),
     ],

@@ -37,3 +37,13 @@ def test_degenerate_boxes_are_finite_with_finite_gradients() -> None:
 
 def test_no_boxes() -> None:
     assert pairwise_giou(torch.zeros(0, 4), UNIT[None]).shape == (0, 1)
+
+
+def test_gradients_are_computed_without_waiting_for_a_number() -> None:
+    """`prod` would ask the device whether a side is zero."""
+    a = torch.stack([UNIT, SHIFTED, POINT]).requires_grad_()
+    giou = generalized_box_iou(a, torch.stack([SHIFTED, APART, UNIT]))
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        giou.sum().backward()
+    names = {event.key for event in profile.key_averages()}
+    assert "aten::div" in names and "aten::_local_scalar_dense" not in names

@@ -86,6 +86,8 @@ def test_perceptrons_start_with_xaviers_bound() -> None:
     layer = EncoderLayer(embed_dim=64, num_heads=2, ffn_dim=32)
     encoder = ScaledPositionEncoder(layer=layer, num_layers=1, embed_dim=64)
     position = decoder.query_position
+    for attention in (decoder.layers[0].self_attn, decoder.layers[0].cross_attn):
+        assert not attention.out_proj.bias.any(), "as torch.nn.MultiheadAttention"
     for mlp in (
         position.query_scale,
         position.position,
@@ -135,6 +137,13 @@ def test_positions_are_scaled_inside_the_encoder_only() -> None:
     doubled = Memory(memory.tokens, 2 * memory.position, memory.padding, memory.shapes, memory.valid_sizes)
     assert_close(scaled(memory).tokens, plain(doubled).tokens)
     assert scaled(memory).position is memory.position
+
+
+def test_references_stay_float32_under_autocast() -> None:
+    for source in (ConditionalQueries, GroupQueries, AnchorQueries, PatternAnchorQueries):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            (part,) = source(num_queries=3, embed_dim=DIM)(noise_memory(DIM))
+        assert part.reference.dtype == torch.float32
 
 
 def test_pattern_major_order() -> None:

@@ -1,14 +1,20 @@
 """The decoder loop: parts that do not see each other, query groups, and references that move."""
 
+import dataclasses
+import math
+from typing import ClassVar
+
 import pytest
 import torch
 from parts import tiny_detr
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+from align_detr.errors import ConfigError
 from align_detr.layers.boxes import inverse_sigmoid
-from align_detr.modeling.decoder import Decoder, blocked_pairs
-from align_detr.modeling.decoder_layers import DecoderLayer
+from align_detr.modeling.conditional import ConditionalDecoderLayer
+from align_detr.modeling.decoder import Decoder, blocked_pairs, separate_runs
+from align_detr.modeling.decoder_layers import DecoderLayer, PreNormDecoderLayer
 from align_detr.modeling.head import LayerwiseHead, LayerwiseIoUHead, SharedHead, SoftmaxHead
 from align_detr.structures import Match, Memory, QueryPart, QueryPlace
 
@@ -83,6 +89,53 @@ def test_groups_become_rows(decoder: Decoder) -> None:
         assert_close(rows.boxes[group::3], alone.boxes)
 
 
+def test_separate_runs_by_hand() -> None:
+    """Only where a mask would say no more than that equal runs do not see each other."""
+    assert separate_runs([part("main", 3)]) == 1
+    assert separate_runs([part("main", 6, groups=3)]) == 3
+    assert separate_runs([part("main", 2), part("o2m", 4, groups=2)]) == 3
+    assert separate_runs([part("dn", 0, groups=5, sees_main=True), part("main", 6, groups=3)]) == 3
+    assert separate_runs([part("main", 2), part("o2m", 3)]) == 1, "unequal"
+    assert separate_runs([part("dn", 2, sees_main=True), part("main", 2)]) == 1, "not separate"
+    assert separate_runs([part("main", 6, groups=3, valid=torch.ones(2, 6, dtype=torch.bool))]) == 1, "some are padding"
+
+
+@pytest.mark.parametrize("kind", [DecoderLayer, PreNormDecoderLayer, ConditionalDecoderLayer])
+def test_runs_are_a_mask_for_less_work(kind: type) -> None:
+    torch.manual_seed(0)
+    layer, memory = kind(embed_dim=DIM, num_heads=2, ffn_dim=16, dropout=0.0), noise_memory()
+    queries = part("main", 6, groups=3)
+    x, cotangent = queries.content.requires_grad_(), torch.randn(2, 6, DIM)
+    places = [{"blocked": blocked_pairs([queries])}, {"runs": separate_runs([queries])}]
+    results = [layer(x, QueryPlace(position=queries.position, sine=queries.position, **p), memory) for p in places]
+    gradients = [torch.autograd.grad(result, [x, *layer.parameters()], cotangent) for result in results]
+    assert_close(results[1], results[0], atol=1e-5, rtol=1e-5)
+    for a, b in zip(*gradients, strict=True):
+        assert_close(a, b, atol=1e-5, rtol=1e-5)
+    first = dataclasses.replace(memory, tokens=memory.tokens[:1], position=memory.position[:1])
+    position = queries.position[:1]
+    alone = layer(x[:1], QueryPlace(position=position, sine=position, runs=3), first)
+    assert_close(alone[0], results[1][0], atol=1e-5, rtol=1e-5)
+
+
+class NotesPlaces(nn.Module):
+    """A layer that returns its input, and leaves each place where the test finds it."""
+
+    places: ClassVar[list[QueryPlace]] = []
+
+    def forward(self, x: Tensor, place: QueryPlace, memory: Memory) -> Tensor:
+        self.places.append(place)
+        return x
+
+
+def test_no_mask_for_separate_runs() -> None:
+    NotesPlaces.places.clear()
+    decoder, head = Decoder(layer=NotesPlaces(), num_layers=2), SoftmaxHead(num_classes=3, embed_dim=DIM)
+    decoder([part("main", 6, groups=3)], noise_memory(), head)
+    decoder([part("main", 4, groups=2), part("o2m", 3)], noise_memory(), head)
+    assert [(x.runs, x.blocked is None) for x in NotesPlaces.places] == [(3, True)] * 2 + [(1, False)] * 2
+
+
 def test_known_matches_hold_in_every_layer(decoder: Decoder) -> None:
     match = Match(*torch.tensor([[0, 0], [0, 1], [3, 2], [1, 0]]), weight=torch.tensor([1.0, 0.5]))
     parts = [part("dn", 4, groups=2, match=match, scale=2.0), part("main", 3)]
@@ -127,6 +180,41 @@ def test_references_move(kind: type, look_forward_twice: bool, coordinates: int)
     # no further: the reference that the second layer moved came without gradient).
     (grad,) = torch.autograd.grad(inverse_sigmoid(boxes[2]).sum(), content)
     assert_close(grad, torch.full((1, 1, 4), 12.0 if look_forward_twice else 8.0), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("kind", [SharedHead, LayerwiseHead])
+def test_heads_start_at_the_references(kind: type) -> None:
+    """Boxes are their references, with a size of sigmoid(-2) where these are points, in the first layer of its own
+    heads; a class has probability 0.01 for a query that is zero.
+    """
+    layers = {"num_layers": 2} if kind is LayerwiseHead else {}
+    head = kind(num_classes=3, embed_dim=DIM, size_logit=-2.0, **layers)
+    boxes, points = torch.rand(1, 5, 4) * 0.8 + 0.1, torch.rand(1, 5, 2) * 0.8 + 0.1
+    preds = head(torch.randn(2, 1, 5, DIM), [points, boxes])
+    assert_close(preds.boxes[0, ..., :2], points)
+    assert_close(preds.boxes[0, ..., 2:], torch.full((1, 5, 2), 1 / (1 + math.exp(2))))
+    moved = boxes if kind is LayerwiseHead else (inverse_sigmoid(boxes) - torch.tensor([0, 0, 2, 2])).sigmoid()
+    assert_close(preds.boxes[1], moved)
+    assert_close(head(torch.zeros(2, 1, 5, DIM), [points, boxes]).logits.sigmoid(), torch.full((2, 1, 5, 3), 0.01))
+
+
+def test_parts_that_do_not_fit() -> None:
+    boxes = QueryPart("main", torch.zeros(2, 3, DIM), torch.zeros(2, 3, DIM), torch.full((2, 3, 4), 0.5))
+    memory, softmax = noise_memory(), SoftmaxHead(num_classes=3, embed_dim=DIM)
+    shared, layerwise = (
+        SharedHead(num_classes=3, embed_dim=DIM),
+        LayerwiseHead(num_layers=2, num_classes=3, embed_dim=DIM),
+    )
+    refining, plain = (Decoder(layer=ShiftLayer(), num_layers=2, refine=refine) for refine in (True, False))
+    with pytest.raises(ConfigError, match=r"decoder\.refine moves references, but a SoftmaxHead cannot do that"):
+        refining([boxes], memory, softmax)
+    with pytest.raises(ConfigError, match=r"decoder\.refine moves references, but model\.queries brings none"):
+        refining([part("main", 3)], memory, shared)
+    for head in (shared, layerwise):
+        with pytest.raises(
+            ConfigError, match=rf"model\.head is a {type(head).__name__}, .* model\.queries brings none"
+        ):
+            plain([part("main", 3)], memory, head)
 
 
 def test_without_refinement_references_stay() -> None:

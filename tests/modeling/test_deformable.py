@@ -167,26 +167,26 @@ def test_training_with_and_without_objects(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", TWO_STAGE)
 def test_fewer_tokens_than_queries(kind: str) -> None:
-    """An image of 32 x 32 pixels has 16 + 4 + 1 + 1 tokens, by itself; 60 queries are wanted, or 30 of one kind."""
+    """An image of 16 x 16 pixels has 4 + 1 + 1 + 1 tokens, by itself; 60 queries are wanted, or 30 of one kind."""
     model = tiny_detector(kind, num_queries=60)
-    tiny, large = image_input(32, 32, 2), image_input(96, 128, 2)
+    tiny, large = image_input(16, 16, 2), image_input(96, 128, 2)
     train_step(model, [tiny, large])
     train_step(model, [tiny])
     alone = detections(model, [tiny])[0]
     assert len(alone) == 10 and alone.scores.isfinite().all() and alone.pred_boxes.tensor.isfinite().all()
     check_equal(detections(model, [large, tiny])[1], alone)
-    model.postprocess.num_detections = 1000  # 22 queries x 3 classes are all there is
-    assert len(detections(model, [tiny])[0]) == 66
+    model.postprocess.num_detections = 1000  # 7 queries x 3 classes are all there is
+    assert len(detections(model, [tiny])[0]) == 21
 
 
 @pytest.mark.parametrize("kind", [kind for kind in TWO_STAGE if kind != "hybrid"])  # whose two kinds share the tokens
 def test_proposals_beyond_the_tokens_change_nothing(kind: str) -> None:
     """Queries that are padding are not seen by others, matched or counted: as many queries as tokens give the same."""
-    tiny = image_input(32, 32, 2)
-    enough, more = tiny_detector(kind, num_queries=22), tiny_detector(kind, num_queries=30)
+    tiny = image_input(16, 16, 2)
+    enough, more = tiny_detector(kind, num_queries=7), tiny_detector(kind, num_queries=30)
     state = enough.state_dict()
     for key, value in more.state_dict().items():
-        state[key] = torch.cat([state[key], value[22:]]) if value.shape != state[key].shape else state[key]
+        state[key] = torch.cat([state[key], value[7:]]) if value.shape != state[key].shape else state[key]
     more.load_state_dict(state)
     check_equal(detections(more, [tiny])[0], detections(enough, [tiny])[0])
     ours, theirs = train_step(more, [tiny]), train_step(enough, [tiny])
@@ -215,6 +215,21 @@ def test_autocast(kind: str) -> None:
     assert all(x.pred_boxes.tensor.dtype == torch.float32 and x.scores.isfinite().all() for x in found)
 
 
+@ALL
+def test_boxes_and_references_stay_exact_under_autocast(kind: str) -> None:
+    """In float32, also those that pass from layer to layer."""
+    model = tiny_detector(kind).eval()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        memory = model.encoder(model.extract_features([torch.randn(3, 64, 96)]))
+        proposals = None if model.proposals is None else model.proposals(memory)
+        parts = model.queries(memory, proposals)
+        references = model.decoder.decode(parts, memory, model.head)[1]
+        sets = model.predict(memory)
+    assert all(x.dtype == torch.float32 for x in references)
+    assert all(part.reference.dtype == torch.float32 for part in parts)
+    assert all(x.dtype == torch.float32 for preds in sets.values() for x in (preds.logits, preds.boxes))
+
+
 def test_queries_that_are_padding_give_no_detections() -> None:
     logits = torch.tensor([[[[3.0, 2.0], [1.0, -9.0]]]]).repeat(1, 2, 1, 1)
     valid = torch.tensor([[True, True], [False, True]])
@@ -222,6 +237,48 @@ def test_queries_that_are_padding_give_no_detections() -> None:
     both, one = TopKPostprocess(num_detections=3)(preds, [(10, 10)] * 2)
     assert_close(both.scores, torch.tensor([3.0, 2.0, 1.0]).sigmoid())
     assert_close(one.scores, torch.tensor([1.0, -9.0]).sigmoid()) and one.pred_classes.tolist() == [0, 1]
+
+
+def test_queries_that_are_padding_hide_their_numbers() -> None:
+    """Whatever they are, and however many detections are wanted, also none."""
+    logits, boxes = torch.full((1, 2, 3, 2), torch.nan), torch.full((1, 2, 3, 4), torch.nan)
+    logits[0, 0, 1], boxes[0, 0, 1] = torch.tensor([-1.0, 4.0]), torch.tensor([0.5, 0.5, 0.2, 0.4])
+    valid = torch.tensor([[False, True, False], [False, False, False]])
+    preds = Predictions(logits=logits, boxes=boxes, valid=valid)
+    for wanted, found in [(1, 1), (2, 2), (3, 2), (100, 2)]:
+        one, none = TopKPostprocess(num_detections=wanted)(preds, [(10, 20)] * 2)
+        assert len(one) == found and len(none) == 0
+        assert_close(one.scores, torch.tensor([4.0, -1.0])[:found].sigmoid())
+        assert one.pred_classes.tolist() == [1, 0][:found]
+        assert_close(one.pred_boxes.tensor, torch.tensor([[8.0, 3.0, 12.0, 7.0]]).expand(found, -1))
+
+
+def test_each_image_has_the_size_that_is_asked_for() -> None:
+    """Images of equal size are seen together; results are in the order of the images, each in its own output size."""
+    model = tiny_detector("two_stage")
+    batch = [image_input(64, 96, 1), image_input(70, 40, 1), image_input(64, 96, 1), image_input(40, 70, 1)]
+    alone = [detections(model, [image])[0] for image in batch]
+    seen = []
+    hook = model.backbone.register_forward_pre_hook(lambda module, inputs: seen.append(tuple(inputs[0].shape[::2])))
+    for times, image in enumerate(batch, start=1):
+        image.update(height=image["height"] * times, width=image["width"] * 2 * times)
+    together = detections(model, batch)
+    hook.remove()
+    assert seen == [(2, 64), (1, 70), (1, 40)]
+    for times, (image, one, found) in enumerate(zip(batch, alone, together, strict=True), start=1):
+        assert found.image_size == (image["height"], image["width"])
+        assert_close(found.scores, one.scores, atol=1e-5, rtol=0)
+        scale = torch.tensor([2.0, 1.0, 2.0, 1.0]) * times
+        assert_close(found.pred_boxes.tensor, one.pred_boxes.tensor * scale, atol=2e-2, rtol=0)
+
+
+@pytest.mark.parametrize("num_levels", [1, 3, 5])
+def test_levels_of_the_layers_are_those_of_the_neck(num_levels: int) -> None:
+    model = tiny_detector("plain").eval()
+    layer = DeformableEncoderLayer(embed_dim=16, num_heads=2, ffn_dim=8, num_levels=num_levels)
+    model.encoder = DeformableEncoder(layer=layer, num_layers=1)
+    with pytest.raises(ValueError, match=f"has num_levels {num_levels}, but the tokens have 4 levels"):
+        model([image_input(64, 96, 1)])
 
 
 def test_eval_does_not_run_the_hybrid_branch() -> None:

@@ -60,6 +60,18 @@ def test_numbers_are_logged() -> None:
         assert storage.latest()["denoising_queries"][0] == 3 and storage.latest()["denoising_left_out"][0] == 2
 
 
+def test_a_cap_that_costs_groups() -> None:
+    """Of five groups of two objects three fit into 7 queries: their losses are divided by three times the objects."""
+    dn, main = source_of(DenoisingQueries, groups=5, max_queries=7)(memory_of(1), None, some_targets(2))
+    assert dn.content.shape[1] == 6 and dn.groups == 3 and dn.scale == 3.0 and len(dn.match) == 6
+    seen = ~blocked_pairs([dn, main])
+    assert [seen[2 * group, :6].tolist() for group in range(3)] == [
+        [True] * 2 + [False] * 4,
+        [False] * 2 + [True] * 2 + [False] * 2,
+        [False] * 4 + [True] * 2,
+    ]
+
+
 def test_default_caps() -> None:
     assert source_of(DenoisingQueries).max_queries == 500
     assert source_of(ContrastiveDenoisingQueries).max_queries == 200

@@ -48,6 +48,13 @@ def test_contrast_by_hand() -> None:
     assert_close(negative[0], torch.tensor([0.525, 0.65, 0.2, 0.4]))
 
 
+def test_noise_leaves_its_inputs_as_they_are() -> None:
+    draws, boxes = draws_of(1.0, 0.25), torch.tensor([0.4, 0.4, 0.2, 0.4]).repeat(2, 1, 1)
+    for noise in (contrast_boxes, jitter_boxes):
+        noise(boxes, draws, 1.0)
+        assert (draws.box == 0.25).all() and torch.equal(boxes[1, 0], torch.tensor([0.4, 0.4, 0.2, 0.4]))
+
+
 def test_far_contrast_swaps_edges() -> None:
     draws = draws_of(1.0, 0.5)
     draws.sign = torch.tensor([1.0, 1.0, -1.0, -1.0]).expand(2, 1, 4)  # all edges inwards

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+from align_detr.errors import ConfigError
 from align_detr.layers.boxes import inverse_sigmoid
 from align_detr.modeling.neck import padding_mask
 from align_detr.modeling.proposal_queries import (
@@ -71,6 +72,23 @@ def test_sides_of_anchors_can_be_given() -> None:
     assert allowed[0].tolist() == [True] * 6 + [False] * 2 and count_allowed(memory, [0.3, 1.0]) == [6, 2]
     proposals = ClassProposals(num_queries=2, num_classes=3, embed_dim=DIM, anchor_sides=[0.3, 1.0])
     assert_close(proposals(memory).reference[..., 2:], torch.full((2, 2, 2), 0.3))
+
+
+def test_each_level_needs_its_side() -> None:
+    proposals = ObjectProposals(num_queries=2, num_classes=3, embed_dim=DIM, anchor_sides=[0.3])
+    with pytest.raises(ConfigError, match=r"model\.proposals\.anchor_sides has 1 numbers, but the neck makes 2 levels"):
+        proposals(small_memory())
+
+
+def test_tokens_that_may_not_propose_are_encoded_zeros() -> None:
+    """As in the released code; their boxes are (1, 1, 1, 1), whatever the correction."""
+    proposals, memory = with_random_box_corrections(ClassProposals(num_classes=3, embed_dim=DIM)), small_memory()
+    nn.init.normal_(proposals.projection.bias)
+    tokens, anchors, allowed = proposals.encode(memory)
+    assert allowed.any() and not allowed.all()
+    assert_close(tokens[~allowed], proposals.norm(proposals.projection.bias).expand(int((~allowed).sum()), -1))
+    assert_close(tokens[allowed], proposals.norm(proposals.projection(memory.tokens[allowed])))
+    assert (proposals.boxes(tokens, anchors)[~allowed] == 1).all()
 
 
 class Nearness(nn.Module):

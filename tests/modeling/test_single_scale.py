@@ -2,12 +2,14 @@
 
 import pytest
 import torch
-from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.config import get_cfg
+from detectron2.modeling import META_ARCH_REGISTRY, build_model
 from parts import image_input
 from single_scale import noise_memory
 from torch import nn
 from torch.testing import assert_close
 
+from align_detr.config import add_align_detr_config
 from align_detr.layers.positional import SinePositionEncoding
 from align_detr.modeling.backbone import build_small_resnet
 from align_detr.modeling.conditional import ConditionalDecoderLayer, FirstConditionalDecoderLayer
@@ -137,6 +139,30 @@ def test_padding_is_not_seen(kind: str) -> None:
         assert torch.allclose(first[:, 1], second[:, 1], atol=1e-5) == mask_padding
 
 
-def test_registered() -> None:
-    for name in ("ConditionalDETR", "DABDETR", "GroupDETR"):
-        assert issubclass(META_ARCH_REGISTRY.get(name), DETR)
+CONFIGS = {
+    "ConditionalDETR": "conditional_detr/conditional_detr_r50_50ep.py",
+    "DABDETR": "align_detr/align_dab_detr_r50_50ep.py",
+    "DNDETR": "dn_detr/dn_detr_r50_50ep.py",
+    "GroupDETR": "group_detr/group_detr_r50_50ep.py",
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_registered_and_built_from_yacs_keys(name: str) -> None:
+    """Also as a subclass that another detectron2 project registers; the number of classes is stated once."""
+    cfg = get_cfg()
+    add_align_detr_config(cfg)
+    cfg.MODEL.DEVICE, cfg.MODEL.META_ARCHITECTURE = "cpu", f"Sub{name}{id(object())}"
+    cfg.MODEL.ALIGN_DETR.CONFIG = CONFIGS[name]
+    cfg.MODEL.ALIGN_DETR.OVERRIDES = [
+        "model.head.num_classes=3",
+        "model.backbone.depth=18",
+        "model.neck.in_channels=512",
+    ]
+    detector = META_ARCH_REGISTRY.get(name)
+    META_ARCH_REGISTRY._do_register(cfg.MODEL.META_ARCHITECTURE, type("Sub", (detector,), {}))
+    model = build_model(cfg)
+    assert isinstance(model, detector) and issubclass(detector, DETR)
+    assert model.head.class_embed.out_features == 3
+    if name == "DNDETR":
+        assert model.queries.label_embed.num_embeddings == 3 + 1, "one for each class and one for unknown"

@@ -6,7 +6,7 @@ from detectron2.structures import Boxes, Instances
 from torch.testing import assert_close
 
 from align_detr.errors import DatasetError
-from align_detr.structures import Targets
+from align_detr.structures import Memory, Targets
 
 
 def annotated(boxes: list[list[float]], classes: list[int], size: tuple[int, int] = (50, 100)) -> Instances:
@@ -48,3 +48,14 @@ def test_a_box_with_swapped_corners() -> None:
         Targets.from_instances([annotated([[9.0, 0.0, 1.0, 1.0]], [0])], num_classes=3, device="cpu")
     flat = Targets.from_instances([annotated([[1.0, 0.0, 1.0, 1.0]], [0])], num_classes=3, device="cpu")
     assert flat.counts == [1], "a box without width is ordinary"
+
+
+def test_memory_computes_once_for_each_of_its_contents() -> None:
+    """Of an image that covers 1 x 2 of 2 x 4 tokens."""
+    tokens = torch.ones(1, 8, 3)
+    memory = Memory(tokens, 2 * tokens, padding=None, shapes=[(2, 4)], valid_sizes=[[(1, 2)]])
+    assert memory.placed is memory.placed and memory.valid_ratios is memory.valid_ratios
+    assert_close(memory.placed, 3 * tokens)
+    assert memory.valid_ratios.tolist() == [[[0.5, 0.5]]]
+    assert_close(memory.with_tokens(5 * tokens).placed, 7 * tokens)
+    assert isinstance(Memory.placed, property) and Memory.placed.__doc__.startswith("tokens + position")

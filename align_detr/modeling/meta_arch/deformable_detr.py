@@ -7,6 +7,7 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.structures import Instances
 from torch import Tensor
 
+from align_detr.modeling.batching import one_size_at_a_time
 from align_detr.modeling.meta_arch.detr import DETR
 
 
@@ -24,13 +25,10 @@ class DeformableDETR(DETR):
         """
         if self.training:
             return super().forward(batched_inputs)
-        members: dict[tuple[int, int], list[int]] = {}
-        for i, x in enumerate(batched_inputs):
-            members.setdefault(tuple(x["image"].shape[-2:]), []).append(i)
-        results = {}
-        for indices in members.values():
-            results.update(zip(indices, super().forward([batched_inputs[i] for i in indices]), strict=True))
-        return [results[i] for i in range(len(batched_inputs))]
+        detect = super().forward
+        return one_size_at_a_time(
+            [x["image"] for x in batched_inputs], lambda places: detect([batched_inputs[i] for i in places])
+        )
 
 
 @META_ARCH_REGISTRY.register()

@@ -1,6 +1,9 @@
 """Conditional-DETR with a ResNet-50 (Meng et al. 2021): 300 queries, 6 + 6 layers, dropout 0.1, class weight 2.
 
 The backbone's stem alone is frozen, as in detrex; the paper's own code freezes res2 as well (freeze_at=2).
+
+To train as detrex does, without the padding mask in the decoder's cross-attention:
++model.decoder.layer.mask_padding=False +model.decoder.first_layer.mask_padding=False
 """
 
 from detectron2.config import LazyCall as L

@@ -1,18 +1,7 @@
-"""Faster R-CNN with FPN (Ren et al. 2015, Lin et al. 2017), the baseline of TSP: detectron2's own model, and nothing of
-it is rewritten here.
+"""Faster R-CNN with FPN (Ren et al. 2015, Lin et al. 2017), the baseline of TSP: the parts are detectron2's own, and
+importing this package registers the detector in detectron2.
 """
 
-from detectron2.modeling import META_ARCH_REGISTRY
-from detectron2.modeling.meta_arch import GeneralizedRCNN
+from align_detr.projects.faster_rcnn.rcnn import RCNN, FasterRCNN, Float32ROIPooler
 
-__all__ = ["FasterRCNN"]
-
-
-@META_ARCH_REGISTRY.register()
-class FasterRCNN(GeneralizedRCNN):
-    """detectron2's R-CNN, which also says its number of classes: the trainer checks it against the data set."""
-
-    @property
-    def num_classes(self) -> int:
-        """K, without background."""
-        return self.roi_heads.num_classes
+__all__ = ["RCNN", "FasterRCNN", "Float32ROIPooler"]

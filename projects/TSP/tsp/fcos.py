@@ -12,11 +12,10 @@ from torch import Tensor, nn
 
 from align_detr.config import model_from_yacs
 from align_detr.errors import ConfigError
-from align_detr.modeling.batching import features_of_padded_batch
+from align_detr.modeling.batching import features_of_padded_batch, one_size_at_a_time, targets_of_batch
 from align_detr.projects.tsp.fcos_head import PointPredictions
 from align_detr.projects.tsp.foi import FoIs
 from align_detr.projects.tsp.points import Points
-from align_detr.structures import Targets
 
 
 @META_ARCH_REGISTRY.register()
@@ -75,17 +74,14 @@ class TSPFCOS(nn.Module):
 
     def forward(self, batched_inputs: Sequence[Mapping[str, Any]]) -> dict[str, Tensor] | list[dict[str, Instances]]:
         """detectron2's inputs: `image` (3, h, w) RGB, `height` and `width` of the output, and in training `instances`
-        with `gt_boxes`, `gt_classes`.
+        with `gt_boxes`, `gt_classes`. Raises `DatasetError` for training input without images or annotations.
         """
-        images = [self.normalize(x["image"]) for x in batched_inputs]
         if not self.training:
-            return self._detections(images, batched_inputs)
-        targets = Targets.from_instances(
-            [x["instances"] for x in batched_inputs],
-            num_classes=self.num_classes,
-            device=self.device,
-            names=[x.get("file_name", f"number {b} of the batch") for b, x in enumerate(batched_inputs)],
-        )
+            return one_size_at_a_time(
+                [x["image"] for x in batched_inputs], lambda places: self._detect([batched_inputs[i] for i in places])
+            )
+        targets = targets_of_batch(batched_inputs, num_classes=self.num_classes, device=self.device)
+        images = [self.normalize(x["image"]) for x in batched_inputs]
         points = self.extract_points(images)
         assignment = self.assigner(points, targets)
         fois = self.selection(points, assignment.owner >= 0)
@@ -104,24 +100,16 @@ class TSPFCOS(nn.Module):
         """The predictions of the selected points, from all of them together."""
         return self.head(self.encoder(self.encoding(points, fois)).tokens, fois)
 
-    def _detections(
-        self, images: Sequence[Tensor], batched_inputs: Sequence[Mapping[str, Any]]
-    ) -> list[dict[str, Instances]]:
-        """Images of one size at a time: the towers' GroupNorm averages over whole maps, so that padding would change
-        what is found in an image.
+    def _detect(self, batched_inputs: Sequence[Mapping[str, Any]]) -> list[dict[str, Instances]]:
+        """Detections in images of one size, without padding between them: the towers' GroupNorm averages over whole
+        maps, so that padding would change what is found.
         """
-        members: dict[torch.Size, list[int]] = {}
-        for i, image in enumerate(images):
-            members.setdefault(image.shape, []).append(i)
-        results: dict[int, dict[str, Instances]] = {}
-        for indices in members.values():
-            points = self.extract_points([images[i] for i in indices])
-            found = self.postprocess(self.predict(points, self.selection(points)))
-            for i, instances in zip(indices, found, strict=True):
-                x, (height, width) = batched_inputs[i], instances.image_size
-                rescaled = detector_postprocess(instances, x.get("height", height), x.get("width", width))
-                results[i] = {"instances": rescaled}
-        return [results[i] for i in range(len(images))]
+        points = self.extract_points([self.normalize(x["image"]) for x in batched_inputs])
+        found = self.postprocess(self.predict(points, self.selection(points)))
+        return [
+            {"instances": detector_postprocess(r, x.get("height", r.image_size[0]), x.get("width", r.image_size[1]))}
+            for r, x in zip(found, batched_inputs, strict=True)
+        ]
 
 
 def _check_levels(points: nn.Module, assigner: nn.Module, encoding: nn.Module, head: nn.Module) -> None:

@@ -15,8 +15,8 @@ from align_detr.structures import Targets
 class Assignment:
     """The objects of a batch as its points see them.
 
-    boxes (B, T, 4) absolute xyxy; labels (B, P), -1 for background; owner (B, P), the object of its image that a point
-    belongs to, or -1; allowed (B, P, T), the objects that a point may be matched to.
+    boxes (B, T, 4) absolute xyxy, zeros in padding; labels (B, P), -1 for background; owner (B, P), the object of its
+    image that a point belongs to, or -1; allowed (B, P, T), the objects that a point may be matched to.
     """
 
     boxes: Tensor
@@ -42,15 +42,15 @@ class PointAssigner(nn.Module):
     def forward(self, points: Points, targets: Targets) -> Assignment:
         """`targets.instances` give the boxes in pixels."""
         boxes = pixel_boxes(targets, points.locations.device)
-        eligible = self.eligible(points, boxes, targets.counts)
+        eligible = self.eligible(points, boxes)
         area = (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
         smallest, owner = torch.where(eligible, area[:, None], torch.inf).min(-1)
         owner = torch.where(smallest < torch.inf, owner, -1)
         labels = torch.where(owner >= 0, targets.labels.gather(1, owner.clamp(min=0)), -1)
         return Assignment(boxes, labels, owner, self.allowed(eligible, owner))
 
-    def eligible(self, points: Points, boxes: Tensor, counts: Sequence[int]) -> Tensor:
-        """(B, P, T) bool for boxes (B, T, 4)."""
+    def eligible(self, points: Points, boxes: Tensor) -> Tensor:
+        """(B, P, T) bool for boxes (B, T, 4); none lies inside an empty box, such as those of padding."""
         low, high = self._ranges(points)
         x, y = (v[:, None] for v in points.locations.unbind(-1))
         x0, y0, x1, y1 = (v[:, None] for v in boxes.unbind(-1))
@@ -61,9 +61,7 @@ class PointAssigner(nn.Module):
             cx, cy = (x0 + x1) / 2, (y0 + y1) / 2
             x0, y0 = torch.maximum(x0, cx - reach), torch.maximum(y0, cy - reach)
             x1, y1 = torch.minimum(x1, cx + reach), torch.minimum(y1, cy + reach)
-        inside = (x > x0) & (x < x1) & (y > y0) & (y < y1)
-        real = torch.arange(boxes.shape[1])[None] < torch.tensor(counts)[:, None]
-        return inside & right_level & real.to(boxes.device, non_blocking=True)[:, None]
+        return right_level & (x > x0) & (x < x1) & (y > y0) & (y < y1)
 
     def allowed(self, eligible: Tensor, owner: Tensor) -> Tensor:
         """(B, P, T): a point's own object."""
@@ -89,7 +87,8 @@ class SharedPointAssigner(PointAssigner):
 
 
 def pixel_boxes(targets: Targets, device: torch.device) -> Tensor:
-    """(B, T, 4) absolute xyxy as annotated: the targets' normalised boxes would round points on an edge to both sides.
+    """(B, T, 4) absolute xyxy as annotated, zeros in padding: the targets' normalised boxes would round points on an
+    edge to both sides.
 
     Raises ConfigError for targets without their instances.
     """

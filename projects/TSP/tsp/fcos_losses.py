@@ -11,6 +11,7 @@ from align_detr.projects.tsp.fcos_assign import Assignment
 from align_detr.projects.tsp.fcos_geometry import centerness, point_giou
 from align_detr.projects.tsp.fcos_head import PointPredictions
 from align_detr.projects.tsp.fcos_matching import is_foreground
+from align_detr.projects.tsp.matching import check_every_image_counts
 from align_detr.projects.tsp.points import Points
 from align_detr.structures import Match, Targets
 
@@ -134,6 +135,7 @@ class PointCriterion(nn.Module):
 
     def __init__(self, *, matched: nn.Module, foreground: nn.Module, dense: nn.Module) -> None:
         super().__init__()
+        check_every_image_counts(matched.matcher, "model.criterion.matched.matcher")
         self.matched = matched
         self.foreground = foreground
         self.dense = dense

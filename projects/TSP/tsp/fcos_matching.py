@@ -11,44 +11,31 @@ from align_detr.projects.tsp.fcos_head import PointPredictions
 from align_detr.structures import Match, Targets
 
 
-class PointCost(Cost):
-    """A cost of points and objects that is 0 for pairs that may not be matched.
-
-    The matcher adds one large number to these. If anything else distinguished them, an object without a single point of
-    its own would choose among the others', and take a point from the object that it is best for.
-    """
-
-    def of_all(self, preds: PointPredictions, targets: Targets) -> Tensor:
-        """(R, B, Q, T), finite for every pair."""
-        raise NotImplementedError
-
-    @torch.no_grad()
-    def forward(self, preds: PointPredictions, targets: Targets) -> Tensor:
-        """(R, B, Q, T), without gradient."""
-        return torch.where(preds.allowed, self.of_all(preds, targets), 0.0)
-
-
-class CenternessClassCost(PointCost):
+class CenternessClassCost(Cost):
     """-s (c + 1e-6): the probability s of the target's class, less from where the point lies off the centre of the
     target's box, c being its centerness there (TSP-FCOS, official code; the paper has the probability alone).
     """
 
-    def of_all(self, preds: PointPredictions, targets: Targets) -> Tensor:
-        """In [-1, 0]."""
+    @torch.no_grad()
+    def forward(self, preds: PointPredictions, targets: Targets) -> Tensor:
+        """(R, B, Q, T) in [-1, 0], without gradient."""
         rows, _, queries, _ = preds.logits.shape
         label = targets.labels[None, :, None].expand(rows, -1, queries, -1)
         return -preds.logits.gather(-1, label).sigmoid() * (centerness(preds.target_distances) + 1e-6)
 
 
-class PointGIoUCost(PointCost):
+class PointGIoUCost(Cost):
     """1 - generalised IoU in strides; `smooth` as in `point_giou`."""
 
     def __init__(self, *, weight: float, smooth: float = 1.0) -> None:
         super().__init__(weight=weight)
         self.smooth = smooth
 
-    def of_all(self, preds: PointPredictions, targets: Targets) -> Tensor:
-        """In [0, 2]."""
+    @torch.no_grad()
+    def forward(self, preds: PointPredictions, targets: Targets) -> Tensor:
+        """(R, B, Q, T) in [0, 2], without gradient; points outside an object's box, which the matcher leaves out, may
+        exceed it.
+        """
         return 1 - point_giou(preds.distances[:, :, :, None], preds.target_distances, self.smooth)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from detectron2.config import LazyCall as L
 from detectron2.config import configurable, instantiate
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.roi_heads import ROI_HEADS_REGISTRY
@@ -14,7 +15,8 @@ from torch import Tensor, nn
 
 from align_detr import model_zoo
 from align_detr.errors import ConfigError
-from align_detr.projects.tsp.rcnn_predictors import AgnosticBoxes
+from align_detr.projects.tsp.matching import check_every_image_counts
+from align_detr.projects.tsp.rcnn_predictors import AgnosticBoxes, ClassBoxes
 from align_detr.projects.tsp.rcnn_rois import RoIOutputs, RoIPredictions, RoIs, pad_images
 from align_detr.projects.tsp.sampling import BACKGROUND, ProposalSampler, assign_objects
 from align_detr.structures import Targets
@@ -91,6 +93,7 @@ class TSPROIHeads(nn.Module):
         postprocess: nn.Module,
     ) -> None:
         super().__init__()
+        check_every_image_counts(criterion.matcher, "model.roi_heads.criterion.matcher")
         self.num_classes = num_classes
         self.in_features = list(in_features)
         self.pooler = pooler
@@ -109,9 +112,11 @@ class TSPROIHeads(nn.Module):
     @classmethod
     def from_config(cls, cfg: Any, input_shape: Mapping[str, ShapeSpec]) -> dict[str, Any]:
         """The published heads with the numbers of MODEL.ROI_HEADS, MODEL.ROI_BOX_HEAD and TEST of a yacs config in the
-        place of theirs: classes, feature maps, pooling, sampling, post-processing.
+        place of theirs: classes, feature maps, pooling, sampling, boxes, post-processing. Raises `ConfigError` for what
+        they do not have: masks, keypoints, a band of ignored proposals.
         """
         given, box = cfg.MODEL.ROI_HEADS, cfg.MODEL.ROI_BOX_HEAD
+        _check_yacs(cfg)
         model = model_zoo.get_config("TSP/tsp_rcnn_r50_36ep").model
         model.backbone.out_channels = input_shape[given.IN_FEATURES[0]].channels
         heads = model.roi_heads
@@ -126,6 +131,11 @@ class TSPROIHeads(nn.Module):
             iou_threshold=given.IOU_THRESHOLDS[0],
             batch_size_per_image=given.BATCH_SIZE_PER_IMAGE,
             positive_fraction=given.POSITIVE_FRACTION,
+        )
+        boxes = AgnosticBoxes if box.CLS_AGNOSTIC_BBOX_REG else ClassBoxes
+        options = {} if boxes is AgnosticBoxes else {"num_classes": "${....num_classes}"}
+        heads.stages[0].boxes = L(boxes)(
+            embed_dim=heads.stages[0].boxes.embed_dim, weights=box.BBOX_REG_WEIGHTS, **options
         )
         heads.postprocess.update(
             nms_threshold=given.NMS_THRESH_TEST,
@@ -185,3 +195,16 @@ class TSPROIHeads(nn.Module):
             for boxes, objects in zip(rois.of_images(), targets.instances, strict=True)
         ]
         return dataclasses.replace(rois, owner=pad_images(owners, BACKGROUND))
+
+
+def _check_yacs(cfg: Any) -> None:
+    """Raises ConfigError for detectron2 keys that ask for what these heads do not do."""
+    for key in ("MASK_ON", "KEYPOINT_ON"):
+        if cfg.MODEL[key]:
+            raise ConfigError(f"MODEL.{key} is True, but TSPROIHeads predict boxes alone: set it to False")
+    given = cfg.MODEL.ROI_HEADS
+    if len(given.IOU_THRESHOLDS) != 1 or list(given.IOU_LABELS) != [0, 1]:
+        raise ConfigError(
+            f"MODEL.ROI_HEADS.IOU_THRESHOLDS is {list(given.IOU_THRESHOLDS)} with IOU_LABELS {list(given.IOU_LABELS)}, "
+            "but for TSPROIHeads a proposal is foreground or background: give one threshold and the labels [0, 1]"
+        )

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+from align_detr.projects.anchor_detr import AnchorPointQueries
 from align_detr.projects.anchor_detr.attention import RowColumnAttention
 from align_detr.projects.anchor_detr.neck import group_norm
 from align_detr.projects.anchor_detr.position import PointEncoding, RowColumnEncoding, axis_centres
@@ -114,3 +115,13 @@ def test_group_norm_looks_at_the_image_alone() -> None:
         own = tokens[b].T.reshape(1, DIM, *SHAPE)[:, :, :h, :w]
         assert_close(ours[b].T.reshape(1, DIM, *SHAPE)[:, :, :h, :w], norm(own), atol=1e-5, rtol=1e-5)
     assert_close(group_norm(tokens, norm, None), norm(tokens.transpose(1, 2)).transpose(1, 2))
+
+
+def test_start() -> None:
+    """Anchor points lie all over the image, a third of 3000 in each third of each axis; standard deviation 26."""
+    torch.manual_seed(0)
+    points = AnchorPointQueries(num_queries=3000, embed_dim=DIM).point.weight
+    for third in range(3):
+        share = ((points >= third / 3) & (points < (third + 1) / 3)).sum(0)
+        assert ((share > 870) & (share < 1130)).all()
+    assert not RowColumnAttention(embed_dim=DIM, num_heads=HEADS).out_proj.bias.any()

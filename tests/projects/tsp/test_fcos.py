@@ -2,10 +2,11 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from detectron2.config import LazyConfig, get_cfg, instantiate
+from detectron2.config import CfgNode, LazyConfig, configurable, get_cfg, instantiate
 from detectron2.modeling import META_ARCH_REGISTRY, build_model
 from detectron2.structures import Instances
 from parts import image_input
@@ -14,7 +15,7 @@ from torch.testing import assert_close
 from tsp_fcos_parts import tiny_tsp_fcos
 
 from align_detr.config import add_align_detr_config
-from align_detr.errors import ConfigError
+from align_detr.errors import ConfigError, DatasetError
 from align_detr.projects.tsp.fcos import TSPFCOS
 
 LOSSES = {"loss_class", "loss_giou", "loss_centerness", "loss_class_dense"}
@@ -160,6 +161,40 @@ def test_registered_and_built_from_yacs(tmp_path: Path) -> None:
     assert isinstance(model, TSPFCOS) and model.num_classes == 4
 
 
+def test_a_detector_of_another_project_can_derive_from_it() -> None:
+    """A subclass with an argument of its own that detectron2 builds from the two yacs keys."""
+
+    class WithTemperature(TSPFCOS):
+        @configurable
+        def __init__(self, *, temperature: float, **options: Any) -> None:
+            super().__init__(**options)
+            self.temperature = temperature
+
+        @classmethod
+        def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+            return {"temperature": 2.0, **super().from_config(cfg)}
+
+    cfg = get_cfg()
+    add_align_detr_config(cfg)
+    cfg.MODEL.ALIGN_DETR.CONFIG = "TSP/tsp_fcos_digits"
+    model = WithTemperature(cfg)
+    assert model.temperature == 2 and model.num_classes == 10
+
+
+def test_a_batch_that_cannot_be_trained_on_names_the_image() -> None:
+    model, batch = tiny_tsp_fcos().train(), inputs([1, 1])
+    with pytest.raises(DatasetError, match="no image"):
+        model([])
+    batch[1]["file_name"] = "street.jpg"
+    batch[1]["instances"].gt_classes[:] = 3
+    with pytest.raises(DatasetError, match=r"street\.jpg has an object of class 3"):
+        model(batch)
+    del batch[1]["instances"]
+    with pytest.raises(DatasetError, match=r"street\.jpg comes without 'instances'"):
+        model(batch)
+    assert model.eval()([]) == []
+
+
 def test_the_number_of_classes_is_set_in_one_place() -> None:
     cfg = LazyConfig.load(str(PROJECT / "projects/TSP/configs/tsp_fcos_digits.py"))
     LazyConfig.apply_overrides(cfg, ["model.head.num_classes=7"])
@@ -179,9 +214,10 @@ def test_the_number_of_classes_is_set_in_one_place() -> None:
         ("model.encoding.num_levels=5", "model.encoding.num_levels is 5, but model.points has 3 levels"),
         ("model.head.num_levels=2", "model.head.num_levels is 2, but model.points has 3 levels"),
         ("model.points.strides=[8,16]", "has 3 in_features and 2 strides"),
+        ("+model.criterion.matched.matcher.on_nonfinite=skip", 'matched.matcher.on_nonfinite is "skip"'),
     ],
 )
-def test_parts_that_disagree_about_levels(override: str, message: str) -> None:
+def test_settings_that_do_not_fit_each_other(override: str, message: str) -> None:
     cfg = LazyConfig.load(str(PROJECT / "projects/TSP/configs/tsp_fcos_digits.py"))
     LazyConfig.apply_overrides(cfg, [override])
     with pytest.raises(ConfigError, match=message):

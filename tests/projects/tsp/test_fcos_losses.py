@@ -1,4 +1,4 @@
-"""Matching, losses and detections of points on numbers a reader can redo, and against other forms."""
+"""Matching and losses of points on numbers a reader can redo, and against other forms."""
 
 import math
 from dataclasses import replace
@@ -6,8 +6,6 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from detectron2.structures import Boxes, Instances
-from detectron2.structures import pairwise_iou as detectron2_iou
 from torch import Tensor
 from torch.testing import assert_close
 from tsp_fcos_parts import criterion, matcher
@@ -15,12 +13,14 @@ from tsp_fcos_parts import criterion, matcher
 from align_detr.layers.boxes import generalized_box_iou
 from align_detr.modeling.losses import IABCELoss
 from align_detr.modeling.weighting import PrimeSampleWeighting
+from align_detr.projects.tsp import fcos_losses
+from align_detr.projects.tsp.fcos_assign import Assignment
 from align_detr.projects.tsp.fcos_geometry import centerness, point_giou
 from align_detr.projects.tsp.fcos_head import PointPredictions
-from align_detr.projects.tsp.fcos_losses import CenternessLoss, PointGIoULoss, RestrictedFocalLoss
-from align_detr.projects.tsp.fcos_matching import OwnershipMatcher
-from align_detr.projects.tsp.fcos_postprocess import PointPostprocess
+from align_detr.projects.tsp.fcos_losses import CenternessLoss, DenseFocalLoss, PointGIoULoss, RestrictedFocalLoss
+from align_detr.projects.tsp.fcos_matching import CenternessClassCost, OwnershipMatcher
 from align_detr.projects.tsp.foi import FoIs
+from align_detr.projects.tsp.points import Points
 from align_detr.structures import Match, Targets
 
 
@@ -92,6 +92,14 @@ def test_cost_by_hand() -> None:
     assert_close(matcher().cost(preds, targets).flatten(), torch.tensor([expected]))
 
 
+def test_at_the_edge_of_a_box_the_more_probable_point_still_costs_less() -> None:
+    preds, targets = random_points(torch.zeros(1, 2, dtype=torch.int64), [1], num_classes=1)
+    preds.logits = torch.tensor([0.0, math.log(3)]).view(1, 1, 2, 1)  # probabilities 1/2 and 3/4
+    preds.target_distances = torch.tensor([0.0, 1.0, 4.0, 1.0]).expand(1, 2, 1, 4)
+    cost = CenternessClassCost(weight=1.0)(preds, targets)
+    assert_close(cost.flatten(), torch.tensor([-0.5e-6, -0.75e-6]), rtol=1e-5, atol=0)
+
+
 def test_point_giou_is_giou() -> None:
     torch.manual_seed(0)
     a, b = torch.rand(2, 50, 4, dtype=torch.float64) * 5
@@ -125,6 +133,22 @@ def test_class_loss_by_hand() -> None:
     assert_close(weighted, torch.tensor([(total - positive / 2) / 2.4]))
 
 
+@pytest.mark.parametrize("num_classes", [1, 3])
+def test_dense_loss_by_hand(num_classes: int) -> None:
+    """Three points, all logits 0, of which two belong to objects of class 2: a classifier of one class learns that they
+    do, and another that it is class 2.
+    """
+    labels = torch.tensor([[2, -1, 2]])
+    logits = torch.zeros(1, 3, num_classes, requires_grad=True)
+    points = Points(torch.empty(0), logits, *[torch.empty(0)] * 6, image_sizes=[])
+    loss = DenseFocalLoss(weight=3.0)(points, Assignment(torch.empty(0), labels, labels, torch.empty(0)))
+    positive, negative = 0.25 * 0.25 * math.log(2), 0.75 * 0.25 * math.log(2)
+    assert_close(loss, torch.tensor(3 * (2 * positive + (3 * num_classes - 2) * negative) / 2))
+    loss.backward()
+    raised = logits.grad[0] < 0
+    assert raised.any(-1).tolist() == [True, False, True] and raised[:, -1].tolist() == [True, False, True]
+
+
 def test_losses_of_boxes_are_means_over_the_points_of_objects() -> None:
     torch.manual_seed(0)
     preds, targets = random_points(torch.tensor([[0, 1, -1, 1], [-1, -1, 0, -1]]), [2, 1])
@@ -141,6 +165,32 @@ def test_losses_of_boxes_are_means_over_the_points_of_objects() -> None:
     for grad in grads:
         touched = grad.reshape(1, 2, 4, -1).ne(0).any(-1)[0]
         assert touched.tolist() == [[True, True, False, False], [False, False, True, False]]
+
+
+def test_each_normaliser_is_a_mean_over_the_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the other processes have three times as much, so that the mean is twice one's own, each loss is half."""
+    torch.manual_seed(0)
+    preds, targets = random_points(torch.tensor([[0, 1, -1, 1, 0], [-1, -1, 0, 0, 0]]), [2, 1])
+    match = matcher()({"main": preds}, targets)["main"]
+    owned = OwnershipMatcher()({"main": preds}, targets)["main"]
+    points = Points(torch.empty(0), torch.randn(2, 5, 3), *[torch.empty(0)] * 6, image_sizes=[])
+    assignment = Assignment(torch.empty(0), preds.owner, preds.owner, torch.empty(0))
+
+    def losses() -> Tensor:
+        one = torch.tensor(1.0)
+        return torch.stack(
+            [
+                RestrictedFocalLoss()(preds, targets, match, one).sum(),
+                RestrictedFocalLoss(matched_norm=1.0, foreground_norm=0.0)(preds, targets, match, one).sum(),
+                PointGIoULoss()(preds, targets, owned, one).sum(),
+                CenternessLoss()(preds, targets, owned, one).sum(),
+                DenseFocalLoss()(points, assignment),
+            ]
+        )
+
+    alone = losses()
+    monkeypatch.setattr(fcos_losses, "mean_over_ranks", lambda values: 2 * values)
+    assert_close(losses(), alone / 2)
 
 
 def test_background_never_reaches_a_gradient() -> None:
@@ -168,44 +218,3 @@ def test_align_losses_take_the_same_set() -> None:
     assert_close(weights, torch.exp(-torch.arange(3) / 1.5))
     loss = IABCELoss()(preds, targets, match, torch.tensor(2.0))
     assert torch.isfinite(loss).all() and torch.autograd.grad(loss.sum(), preds.logits)[0].ne(0).all()
-
-
-def detections(postprocess: PointPostprocess, scores: Tensor, boxes: Tensor, levels: Tensor | None = None) -> Instances:
-    """Detections of one image from probabilities (Q, K) and boxes (Q, 4)."""
-    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
-    fois = FoIs(
-        index=torch.arange(len(boxes))[None],
-        valid=None,
-        locations=centre[None],
-        strides=torch.ones(1, len(boxes)),
-        levels=torch.zeros(1, len(boxes), dtype=torch.int64) if levels is None else levels[None],
-        image_sizes=[(100, 100)],
-    )
-    sides = torch.cat([centre - boxes[:, :2], boxes[:, 2:] - centre], dim=1)
-    preds = PointPredictions(
-        logits=scores.logit()[None, None], boxes=boxes[None, None] / 100, distances=sides[None, None], fois=fois
-    )
-    return postprocess(preds)[0]
-
-
-def test_detections_by_hand() -> None:
-    boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 8.0], [50.0, 50.0, 60.0, 60.0]])
-    scores = torch.tensor([[0.64, 0.04], [0.36, 0.01], [0.25, 0.16]])
-    found = detections(PointPostprocess(), scores, boxes)  # the first two overlap by 0.8: one of each class remains
-    assert_close(found.scores, torch.tensor([0.8, 0.5, 0.4, 0.2]))
-    assert found.pred_classes.tolist() == [0, 0, 1, 1]
-    assert_close(found.pred_boxes.tensor, boxes[[0, 2, 2, 0]])
-    everything = detections(PointPostprocess(nms_threshold=None), scores, boxes)
-    assert_close(everything.scores, scores.flatten().sqrt().sort(descending=True).values)
-    assert len(detections(PointPostprocess(num_detections=2), scores, boxes)) == 2
-    one_a_level = PointPostprocess(candidates_per_level=1)
-    assert_close(detections(one_a_level, scores, boxes, torch.tensor([0, 0, 1])).scores, torch.tensor([0.8, 0.5]))
-
-
-def test_detections_of_many_points_overlap_by_class_at_most_as_much_as_allowed() -> None:
-    torch.manual_seed(0)
-    corners = torch.rand(200, 2, 2).sort(dim=1).values * 100
-    found = detections(PointPostprocess(num_detections=1000), torch.rand(200, 2), corners.flatten(1))
-    overlap = detectron2_iou(found.pred_boxes, Boxes(found.pred_boxes.tensor)).fill_diagonal_(0)
-    alike = found.pred_classes[:, None] == found.pred_classes
-    assert overlap[alike].max() <= 0.6 < overlap.max()

@@ -1,9 +1,12 @@
 """TSP-RCNN as a whole: data without objects, refinement, precision, and detectron2's own keys."""
 
+from typing import Any
+
 import pytest
 import torch
-from detectron2.config import get_cfg
-from detectron2.modeling import build_model
+from detectron2.config import CfgNode, configurable, get_cfg
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import build_model, build_roi_heads
 from detectron2.modeling.meta_arch import GeneralizedRCNN
 from detectron2.utils.events import EventStorage
 from parts import image_input
@@ -13,6 +16,7 @@ from tsp_rcnn_tiny import LOSSES, build, refining, tiny, train_once
 from align_detr.config import add_align_detr_config
 from align_detr.errors import ConfigError, DatasetError
 from align_detr.projects.tsp.rcnn import TSPRCNN
+from align_detr.projects.tsp.rcnn_predictors import AgnosticBoxes
 from align_detr.projects.tsp.rpn import TowerRPNHead
 
 
@@ -61,6 +65,13 @@ def test_only_class_agnostic_boxes_can_be_refined() -> None:
         build(node)
 
 
+def test_no_image_can_be_left_out_of_a_step() -> None:
+    node = tiny()
+    node.roi_heads.criterion.matcher.on_nonfinite = "skip"
+    with pytest.raises(ConfigError, match='roi_heads.criterion.matcher.on_nonfinite is "skip"'):
+        build(node)
+
+
 def test_bfloat16() -> None:
     torch.manual_seed(0)
     batch = [image_input(96, 70, 3), image_input(64, 96, 2)]
@@ -75,17 +86,16 @@ def test_bfloat16() -> None:
         with torch.no_grad():
             results = model.eval()(batch)
     assert_close(losses["loss_obj"], expected["loss_obj"], rtol=0.05, atol=0)
+    assert all(len(x["instances"]) for x in results)
     assert all(torch.isfinite(x["instances"].pred_boxes.tensor).all() for x in results)
     assert results[0]["instances"].pred_boxes.tensor.dtype == torch.float32
 
 
-@pytest.mark.parametrize("name", ["GeneralizedRCNN", "TSPRCNN"])
-def test_swapped_into_detectron2s_own_config(name: str) -> None:
-    """detectron2's FPN detector by its own keys, with both heads exchanged."""
+def detectron2s_own_config(**more: Any) -> CfgNode:
+    """detectron2's FPN detector by its own keys, with both heads exchanged; `more` are keys of MODEL.ROI_HEADS."""
     cfg = get_cfg()
     changes = {
         "DEVICE": "cpu",
-        "META_ARCHITECTURE": name,
         "BACKBONE.NAME": "build_resnet_fpn_backbone",
         "RESNETS.DEPTH": 18,
         "RESNETS.RES2_OUT_CHANNELS": 64,
@@ -102,8 +112,16 @@ def test_swapped_into_detectron2s_own_config(name: str) -> None:
         "ROI_HEADS.NUM_CLASSES": 3,
         "ROI_HEADS.NMS_THRESH_TEST": 0.6,
         "ROI_BOX_HEAD.POOLER_RESOLUTION": 7,
+        **{f"ROI_HEADS.{key}": value for key, value in more.items()},
     }
     cfg.merge_from_list([item for key, value in changes.items() for item in (f"MODEL.{key}", value)])
+    return cfg
+
+
+@pytest.mark.parametrize("name", ["GeneralizedRCNN", "TSPRCNN"])
+def test_swapped_into_detectron2s_own_config(name: str) -> None:
+    cfg = detectron2s_own_config()
+    cfg.MODEL.META_ARCHITECTURE = name
     torch.manual_seed(0)
     model = build_model(cfg)
     assert type(model).__name__ == name and isinstance(model, GeneralizedRCNN)
@@ -115,6 +133,80 @@ def test_swapped_into_detectron2s_own_config(name: str) -> None:
     assert heads.stages[0].classifier.linear.weight.shape == (4, 512)
     assert heads.stages[0].transformer.projection.in_features == 16 * 7 * 7
     assert train_once(model, [image_input(96, 70, 3), image_input(64, 96, 0)]).keys() == LOSSES
+
+
+def test_region_heads_take_detectron2s_numbers() -> None:
+    """None of the keys that detectron2's own region heads obey is passed over."""
+    cfg = detectron2s_own_config(
+        IN_FEATURES=["p3", "p4", "p5"],
+        IOU_THRESHOLDS=[0.6],
+        BATCH_SIZE_PER_IMAGE=40,
+        POSITIVE_FRACTION=0.4,
+        SCORE_THRESH_TEST=0.03,
+    )
+    box = cfg.MODEL.ROI_BOX_HEAD
+    box.POOLER_RESOLUTION, box.POOLER_SAMPLING_RATIO, box.POOLER_TYPE = 5, 2, "ROIAlign"
+    box.CLS_AGNOSTIC_BBOX_REG, box.BBOX_REG_WEIGHTS = True, (20.0, 20.0, 10.0, 10.0)
+    cfg.TEST.DETECTIONS_PER_IMAGE = 7
+    shapes = {f"p{k}": ShapeSpec(channels=16, stride=2**k) for k in range(2, 7)}
+    heads = build_roi_heads(cfg, shapes)
+    sampler, post, stage = heads.sampler, heads.postprocess, heads.stages[0]
+    assert (sampler.iou_threshold, sampler.batch_size_per_image, sampler.positive_fraction) == (0.6, 40, 0.4)
+    assert (post.nms_threshold, post.score_threshold, post.num_detections) == (0.6, 0.03, 7)
+    poolers = heads.pooler.level_poolers
+    assert heads.in_features == ["p3", "p4", "p5"] and [p.spatial_scale for p in poolers] == [1 / 8, 1 / 16, 1 / 32]
+    assert all(p.sampling_ratio == 2 and not p.aligned for p in poolers)
+    assert stage.transformer.projection.in_features == 16 * 5 * 5
+    assert type(stage.boxes) is AgnosticBoxes and stage.boxes.coder.weights == (20, 20, 10, 10)
+    assert stage.classifier.linear.out_features == 4
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (["MODEL.MASK_ON", True], "MODEL.MASK_ON is True"),
+        (["MODEL.KEYPOINT_ON", True], "MODEL.KEYPOINT_ON is True"),
+        (["MODEL.ROI_HEADS.IOU_THRESHOLDS", [0.4, 0.5], "MODEL.ROI_HEADS.IOU_LABELS", [0, -1, 1]], "IOU_THRESHOLDS is"),
+        (["MODEL.ROI_HEADS.IOU_LABELS", [1, 0]], "IOU_LABELS"),
+    ],
+)
+def test_keys_that_these_heads_cannot_obey(change: list, message: str) -> None:
+    cfg = detectron2s_own_config()
+    cfg.merge_from_list(change)
+    with pytest.raises(ConfigError, match=message):
+        build_roi_heads(cfg, {f"p{k}": ShapeSpec(channels=16, stride=2**k) for k in range(2, 7)})
+
+
+def test_the_proposal_head_needs_equal_levels() -> None:
+    cfg = detectron2s_own_config()
+    shapes = [ShapeSpec(channels=c, stride=2**k) for k, c in zip(range(2, 7), [16, 16, 8, 16, 16], strict=True)]
+    with pytest.raises(ConfigError, match=r"same number of channels and of anchors"):
+        TowerRPNHead(cfg, shapes)
+    cfg.MODEL.ANCHOR_GENERATOR.SIZES = [[32], [64], [128], [256, 300], [512]]
+    with pytest.raises(ConfigError, match=r"same number of channels and of anchors"):
+        TowerRPNHead(cfg, [ShapeSpec(channels=16, stride=2**k) for k in range(2, 7)])
+
+
+def test_a_detector_of_another_project_can_derive_from_it() -> None:
+    """A subclass with an argument of its own, registered elsewhere and built from both kinds of keys."""
+
+    class WithTemperature(TSPRCNN):
+        @configurable
+        def __init__(self, *, temperature: float, **options: Any) -> None:
+            super().__init__(**options)
+            self.temperature = temperature
+
+        @classmethod
+        def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+            return {"temperature": 2.0, **super().from_config(cfg)}
+
+    model = WithTemperature(detectron2s_own_config())
+    assert model.temperature == 2 and model.num_classes == 3
+    cfg = get_cfg()
+    add_align_detr_config(cfg)
+    cfg.MODEL.ALIGN_DETR.CONFIG = "TSP/tsp_rcnn_digits"
+    model = WithTemperature(cfg)
+    assert model.temperature == 2 and model.num_classes == 10
 
 
 def test_the_two_yacs_keys_of_this_project() -> None:

@@ -11,11 +11,10 @@ from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.modeling.matcher import Matcher
-from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.proposal_generator import RPN, StandardRPNHead
 from detectron2.modeling.roi_heads import FastRCNNConvFCHead, FastRCNNOutputLayers, StandardROIHeads
 
-from align_detr.projects.faster_rcnn import FasterRCNN
+from align_detr.projects.faster_rcnn import FasterRCNN, Float32ROIPooler
 from align_detr.projects.tsp.backbone import build_msra_resnet
 
 model = L(FasterRCNN)(
@@ -50,7 +49,7 @@ model = L(FasterRCNN)(
         positive_fraction=0.25,
         proposal_matcher=L(Matcher)(thresholds=[0.5], labels=[0, 1], allow_low_quality_matches=False),
         box_in_features=["p2", "p3", "p4", "p5"],
-        box_pooler=L(ROIPooler)(
+        box_pooler=L(Float32ROIPooler)(
             output_size=7, scales=(1 / 4, 1 / 8, 1 / 16, 1 / 32), sampling_ratio=0, pooler_type="ROIAlignV2"
         ),
         box_head=L(FastRCNNConvFCHead)(
