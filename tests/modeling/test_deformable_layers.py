@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from align_detr.layers.positional import SinePositionEncoding
+from align_detr.layers.positional import SinePositionEncoding, encode_coordinates
 from align_detr.modeling.deformable import (
     DeformableDecoderLayer,
     DeformableEncoder,
@@ -17,6 +17,7 @@ from align_detr.modeling.deformable_queries import PointQueries
 from align_detr.modeling.neck import MultiScaleNeck
 from align_detr.modeling.proposal_queries import EncodedProposalQueries
 from align_detr.modeling.proposals import ClassProposals
+from align_detr.modeling.query_position import ReferencePosition, ScaledReferencePosition
 from align_detr.structures import Memory, QueryPlace
 
 DIM = 8
@@ -78,6 +79,24 @@ def test_decoder_layer(sides: int) -> None:
     expected = layer.cross_attn_norm(seen + attended)
     expected = layer.ffn_norm(expected + layer.ffn(expected))
     assert_close(layer(x, QueryPlace(position=position, reference=reference), memory), expected)
+
+
+@pytest.mark.parametrize("kind", [ReferencePosition, ScaledReferencePosition])
+def test_positions_of_references(kind: type[nn.Module]) -> None:
+    """The second image covers 2 of 4 columns and 2 of 3 rows of the finest level; y comes before x."""
+    memory, position = some_memory(), with_random_parameters(kind(embed_dim=DIM))
+    position.position = nn.Identity()
+    reference = torch.tensor([0.2, 0.9, 0.4, 0.6]).expand(2, 1, -1)
+    x = torch.randn(2, 1, DIM, generator=torch.Generator().manual_seed(3))
+    ratios = torch.tensor([[1.0, 1.0, 1.0, 1.0], [2 / 3, 1 / 2, 1 / 2, 2 / 3]])  # of y, x, width, height
+    expected = encode_coordinates(torch.tensor([0.9, 0.2, 0.4, 0.6]) * ratios[:, None], DIM // 2)
+    first, sine = position(x, None, reference, memory, 0)
+    assert_close(first, expected)
+    assert sine is None
+    if kind is ScaledReferencePosition:
+        position.query_scale = nn.Linear(DIM, 2 * DIM)
+        expected = expected * position.query_scale(x)
+    assert_close(position(x, None, reference, memory, 1)[0], expected)
 
 
 def check_xavier(matrix: Tensor) -> None:

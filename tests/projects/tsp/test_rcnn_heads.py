@@ -86,6 +86,42 @@ def test_refinement_shares_the_gradient_of_the_maps() -> None:
         assert_close(shared[name].grad, plain[name].grad / 2)
 
 
+def test_refinement_does_not_train_the_boxes_it_starts_from() -> None:
+    """A stage's losses reach the one before by its tokens, and not by its boxes, which are proposals like others."""
+    torch.manual_seed(0)
+    heads = build(refining()).roi_heads.train()
+    truth = [Instances((96, 128), gt_boxes=Boxes(torch.tensor([[5.0, 5, 60, 60]])), gt_classes=torch.tensor([1]))]
+    rois = RoIs.from_instances([Instances((96, 128), proposal_boxes=truth[0].gt_boxes)])
+    rois.owner = torch.zeros(1, 1, dtype=torch.int64)
+    losses = heads.losses(features(1), rois, Targets.from_instances(truth, num_classes=3, device="cpu"))
+    assert losses["loss_box_l1"] > 0
+    sum(value for name, value in losses.items() if not name.endswith("_0")).backward()
+    assert all(p.grad is None for p in heads.stages[0].boxes.parameters())
+    assert heads.stages[0].transformer.projection.weight.grad.any()
+
+
+@pytest.mark.parametrize("threshold, is_foreground", [(0.7, False), (0.5, True)])
+def test_each_stage_has_its_own_threshold(threshold: float, is_foreground: bool) -> None:
+    """A proposal of IoU 0.6 that the first stage hardly moves."""
+    node = refining()
+    node.roi_heads.stages[1].iou_threshold = threshold
+    heads = build(node).roi_heads.train()
+    truth = [Instances((96, 128), gt_boxes=Boxes(torch.tensor([[5.0, 5, 55, 65]])), gt_classes=torch.tensor([1]))]
+    rois = RoIs.from_instances([Instances((96, 128), proposal_boxes=Boxes(torch.tensor([[5.0, 5, 55, 41]])))])
+    rois.owner = torch.zeros(1, 1, dtype=torch.int64)
+    losses = heads.losses(features(1), rois, Targets.from_instances(truth, num_classes=3, device="cpu"))
+    assert losses["loss_box_l1_0"] > 0 and (losses["loss_box_l1"] > 0) == is_foreground
+
+
+def test_predictions_are_float32_under_autocast() -> None:
+    torch.manual_seed(0)
+    for name in ("tsp_rcnn_r50_36ep", "align_tsp_rcnn_r50_36ep"):
+        heads, rois = heads_of(tiny(name)), RoIs.from_instances(random_proposals(5))
+        with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
+            outputs = heads.stages[0](heads.pool(features(1), rois), rois)
+        assert outputs.logits.dtype == outputs.deltas.dtype == torch.float32
+
+
 def test_refined_boxes_outside_of_the_image() -> None:
     """They are empty, and background."""
     torch.manual_seed(0)

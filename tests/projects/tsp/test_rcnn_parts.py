@@ -80,12 +80,12 @@ def image(boxes: torch.Tensor, objects: torch.Tensor) -> tuple[Instances, Instan
 def test_sampler_caps_the_foreground() -> None:
     torch.manual_seed(0)
     target = torch.tensor([[100.0, 100.0, 200.0, 200.0]])
-    boxes = torch.cat([target.expand(30, 4), torch.tensor([[300.0, 300.0, 400.0, 400.0]]).expand(30, 4)])
+    boxes = torch.cat([target.expand(30, 4), torch.tensor([[300.0, 300.0, 400.0, 400.0]]).expand(50, 4)])
     proposals, objects = image(boxes, target)
     sampler = ProposalSampler(batch_size_per_image=40, positive_fraction=0.25, keep_range=(1.0, 1.0))
     (found,) = sampler([proposals], [objects])
     assert (found.gt_idxs == 0).sum() == 10 and (found.gt_idxs == -1).sum() == 30
-    assert len(proposals) == 60 and not proposals.has("gt_idxs"), "the input stays as it is"
+    assert len(proposals) == 80 and not proposals.has("gt_idxs"), "the input stays as it is"
 
 
 def test_ground_truth_joins_only_where_nothing_is_foreground() -> None:
@@ -112,6 +112,18 @@ def test_random_drop(keep_range: tuple[float, float], low: int, high: int) -> No
     assert low <= min(counts) and max(counts) <= high
     assert len(set(counts)) > 10 or low == high, "every call draws anew"
     assert sampler.num_kept(100, 0.0) == high
+
+
+def test_any_proposal_may_be_dropped() -> None:
+    """Foreground comes first in the order before the drop, which spares it no more than background."""
+    torch.manual_seed(0)
+    target = torch.tensor([[100.0, 100.0, 200.0, 200.0]])
+    boxes = torch.cat([target.expand(20, 4), torch.tensor([[300.0, 300.0, 400.0, 400.0]]).expand(20, 4)])
+    sampler = ProposalSampler(keep_range=(0.5, 0.5))
+    kept = [sampler(*([x] for x in image(boxes, target)))[0].gt_idxs for _ in range(50)]
+    assert all(len(x) == 20 for x in kept)
+    foreground = torch.stack([(x == 0).sum() for x in kept]).float()
+    assert_close(foreground.mean(), torch.tensor(10.0), atol=1.0, rtol=0)  # its own deviation is below 0.25
 
 
 @pytest.mark.parametrize("keep_range", [(0.0, 1.0), (0.9, 0.7), (0.7, 1.1), (0.7,)])
