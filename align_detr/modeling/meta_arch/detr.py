@@ -13,8 +13,7 @@ from detectron2.structures import Instances
 from torch import Tensor, nn
 
 from align_detr.config import model_from_yacs
-from align_detr.errors import DatasetError
-from align_detr.modeling.batching import features_of_each_size, features_of_padded_batch
+from align_detr.modeling.batching import features_of_each_size, features_of_padded_batch, targets_of_batch
 from align_detr.structures import Memory, Predictions, Targets
 
 
@@ -98,20 +97,7 @@ class DETR(nn.Module):
 
     def targets(self, batched_inputs: Sequence[Mapping[str, Any]]) -> Targets:
         """The annotations of a batch, on the model's device; raises `DatasetError` with the image's file name."""
-        if not batched_inputs:
-            raise DatasetError("a training step was given no image: check the data loader's batch size")
-        for b, x in enumerate(batched_inputs):
-            if "instances" not in x:
-                raise DatasetError(
-                    f"image {x.get('file_name', f'number {b} of the batch')} comes without 'instances': train with a "
-                    "mapper that reads annotations, or call model.eval() first"
-                )
-        return Targets.from_instances(
-            [x["instances"] for x in batched_inputs],
-            num_classes=self.num_classes,
-            device=self.device,
-            names=[x.get("file_name", f"number {b} of the batch") for b, x in enumerate(batched_inputs)],
-        )
+        return targets_of_batch(batched_inputs, num_classes=self.num_classes, device=self.device)
 
     def normalize(self, image: Tensor) -> Tensor:
         """(3, h, w), 0 to 255 -> the same on the model's device, with mean 0 and standard deviation 1 over ImageNet."""

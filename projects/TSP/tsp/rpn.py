@@ -69,11 +69,17 @@ class TowerRPNHead(nn.Module):
                 "TowerRPNHead shares its convolutions: give all of MODEL.RPN.IN_FEATURES the same number of channels "
                 "and of anchors a cell"
             )
+        widths = list(cfg.MODEL.RPN.CONV_DIMS)
+        if any(width not in (-1, input_shape[0].channels) for width in widths):
+            raise ConfigError(
+                f"MODEL.RPN.CONV_DIMS is {widths}, but the towers of TowerRPNHead keep the number of channels: give -1 "
+                "for each convolution"
+            )
         return {
             "in_channels": input_shape[0].channels,
             "num_anchors": anchors.num_anchors[0],
             "num_levels": len(input_shape),
-            "num_convs": len(cfg.MODEL.RPN.CONV_DIMS),
+            "num_convs": len(widths),
             "box_dim": anchors.box_dim,
         }
 

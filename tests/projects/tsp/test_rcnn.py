@@ -187,6 +187,16 @@ def test_the_proposal_head_needs_equal_levels() -> None:
         TowerRPNHead(cfg, [ShapeSpec(channels=16, stride=2**k) for k in range(2, 7)])
 
 
+def test_the_proposal_head_counts_its_convolutions_and_keeps_their_width() -> None:
+    cfg, shapes = detectron2s_own_config(), [ShapeSpec(channels=16, stride=2**k) for k in range(2, 7)]
+    cfg.MODEL.RPN.CONV_DIMS = [-1, 16, -1]
+    head = TowerRPNHead(cfg, shapes)
+    assert len(head.delta_tower.convs) == len(head.objectness_tower.norms[4]) == 3
+    cfg.MODEL.RPN.CONV_DIMS = [-1, 32]
+    with pytest.raises(ConfigError, match=r"CONV_DIMS is \[-1, 32\]"):
+        TowerRPNHead(cfg, shapes)
+
+
 def test_a_detector_of_another_project_can_derive_from_it() -> None:
     """A subclass with an argument of its own, registered elsewhere and built from both kinds of keys."""
 

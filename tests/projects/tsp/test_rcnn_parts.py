@@ -196,6 +196,13 @@ def test_rpn_head_keeps_the_statistics_of_levels_apart() -> None:
     assert_close(means[1], expected, rtol=1e-5, atol=1e-6)
 
 
+def test_rpn_head_is_float32_under_autocast() -> None:
+    head = TowerRPNHead(in_channels=8, num_anchors=3, num_levels=1, norm="BN").eval()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        (objectness,), (deltas,) = head([torch.randn(1, 8, 4, 6)])
+    assert objectness.dtype == deltas.dtype == torch.float32
+
+
 def test_class_wise_nms() -> None:
     boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 9.0], [50.0, 50.0, 60.0, 70.0]])
     rois = RoIs(boxes=boxes[None], counts=[3], image_sizes=[(60, 60)])
