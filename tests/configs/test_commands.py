@@ -19,7 +19,9 @@ from align_detr.engine.run_config import load_config
 
 README = (PROJECT / "README.md").read_text()
 READMES = {
-    path.relative_to(PROJECT).as_posix(): path for path in [*PROJECT.glob("*.md"), *PROJECT.glob("projects/*/*.md")]
+    path.relative_to(PROJECT).as_posix(): path
+    for pattern in ("*.md", "projects/*/*.md", "docs/models.md")
+    for path in PROJECT.glob(pattern)
 }
 
 

@@ -12,7 +12,8 @@ def cardinality_error(preds: Predictions, targets: Targets) -> Tensor:
     code).
     """
     predicted = (preds.logits.argmax(-1) != preds.logits.shape[-1] - 1).sum(-1).float()
-    return (predicted - predicted.new_tensor(targets.counts)).abs().mean(-1)
+    counts = torch.tensor(targets.counts, dtype=predicted.dtype).to(predicted.device, non_blocking=True)
+    return (predicted - counts).abs().mean(-1)
 
 
 @torch.no_grad()
