@@ -5,20 +5,18 @@ or detections.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY
-from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
-from align_detr.config import model_from_yacs
-from align_detr.modeling.batching import features_of_each_size, features_of_padded_batch, targets_of_batch
+from align_detr.modeling.batching import features_of_each_size, features_of_padded_batch
+from align_detr.modeling.meta_arch.detector import Detector
 from align_detr.structures import Memory, Predictions, Targets
 
 
 @META_ARCH_REGISTRY.register()
-class DETR(nn.Module):
+class DETR(Detector):
     """End-to-end object detection with transformers (Carion et al. 2020): a set of queries, matched one-to-one to the
     objects.
 
@@ -43,7 +41,7 @@ class DETR(nn.Module):
         pixel_mean: Sequence[float] = (123.675, 116.28, 103.53),
         pixel_std: Sequence[float] = (58.395, 57.12, 57.375),
     ) -> None:
-        super().__init__()
+        super().__init__(pixel_mean=pixel_mean, pixel_std=pixel_std)
         self.backbone = backbone
         self.neck = neck
         self.encoder = encoder
@@ -53,23 +51,6 @@ class DETR(nn.Module):
         self.head = head
         self.criterion = criterion
         self.postprocess = postprocess
-        self.register_buffer("pixel_mean", torch.tensor(list(pixel_mean)).view(3, 1, 1), persistent=False)
-        self.register_buffer("pixel_std", torch.tensor(list(pixel_std)).view(3, 1, 1), persistent=False)
-
-    @classmethod
-    def from_config(cls, cfg: Any) -> dict[str, Any]:
-        """The constructor's arguments from a yacs config with the two keys of `align_detr.config`."""
-        return model_from_yacs(cfg, cls)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the model is, and where images and targets are moved to."""
-        return self.pixel_mean.device
-
-    @property
-    def num_classes(self) -> int:
-        """K, without "no object"."""
-        return self.head.num_classes
 
     def forward(self, batched_inputs: Sequence[Mapping[str, Any]]) -> dict[str, Tensor] | list[dict[str, Instances]]:
         """detectron2's inputs: `image` (3, h, w) RGB, `height` and `width` of the output, and in training `instances`
@@ -83,25 +64,13 @@ class DETR(nn.Module):
         memory = self.encoder(self.extract_features(images))
         if targets is not None:
             return self.criterion(self.predict(memory, targets), targets)
-        results = self.postprocess(self.predict(memory)["main"], image_sizes)
-        return [
-            {"instances": detector_postprocess(r, x.get("height", r.image_size[0]), x.get("width", r.image_size[1]))}
-            for r, x in zip(results, batched_inputs, strict=True)
-        ]
+        return self.results(self.postprocess(self.predict(memory)["main"], image_sizes), batched_inputs)
 
     def predict(self, memory: Memory, targets: Targets | None = None) -> dict[str, Predictions]:
         """All prediction sets by name, from encoded tokens; `targets` are given in training, for denoising queries."""
         proposals = None if self.proposals is None else self.proposals(memory)
         sets = self.decoder(self.queries(memory, proposals, targets), memory, self.head)
         return sets if proposals is None else {**sets, "enc": proposals.predictions}
-
-    def targets(self, batched_inputs: Sequence[Mapping[str, Any]]) -> Targets:
-        """The annotations of a batch, on the model's device; raises `DatasetError` with the image's file name."""
-        return targets_of_batch(batched_inputs, num_classes=self.num_classes, device=self.device)
-
-    def normalize(self, image: Tensor) -> Tensor:
-        """(3, h, w), 0 to 255 -> the same on the model's device, with mean 0 and standard deviation 1 over ImageNet."""
-        return (image.to(self.device, non_blocking=True).float() - self.pixel_mean) / self.pixel_std
 
     def extract_features(self, images: Sequence[Tensor]) -> Memory:
         """Tokens, before the encoder, of normalised (3, h, w) images of any sizes; in evaluation they do not depend on

@@ -7,9 +7,7 @@ from detectron2.config import LazyCall as L
 from align_detr.modeling.backbone import build_small_resnet
 
 from ....configs.common.data.digits import dataloader
-from ....configs.common.optim import AdamW as optimizer
-from ....configs.common.schedule import cosine_with_warmup
-from ....configs.common.train import train
+from ....configs.common.from_scratch import lr_multiplier, optimizer, train
 from .common.faster_rcnn_r50 import model
 
 model.backbone.update(
@@ -24,14 +22,4 @@ _heads.box_pooler.update(scales=[1 / 8, 1 / 16, 1 / 32], canonical_box_size=64) 
 _heads.box_head.fc_dims = [256, 256]
 model.pixel_std = [58.395, 57.12, 57.375]
 
-optimizer.lr = 1e-3
-optimizer.params.lr_factors = {}  # nothing is pretrained
-lr_multiplier = cosine_with_warmup(epochs=1, warmup_epochs=0.02, final=0.01)
-
-train.max_iter = 3000
-train.eval_period = 1000
-train.log_period = 50
-train.clip_grad.max_norm = 1.0
-train.ema.update(enabled=True, decay=0.998)
-train.device = "cpu"
 train.output_dir = "./output/faster_rcnn_digits"

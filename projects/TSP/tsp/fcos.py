@@ -3,23 +3,21 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY
-from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
-from align_detr.config import model_from_yacs
 from align_detr.errors import ConfigError
-from align_detr.modeling.batching import features_of_padded_batch, one_size_at_a_time, targets_of_batch
+from align_detr.modeling.batching import features_of_padded_batch, one_size_at_a_time
+from align_detr.modeling.meta_arch.detector import Detector
 from align_detr.projects.tsp.fcos_head import PointPredictions
 from align_detr.projects.tsp.foi import FoIs
 from align_detr.projects.tsp.points import Points
 
 
 @META_ARCH_REGISTRY.register()
-class TSPFCOS(nn.Module):
+class TSPFCOS(Detector):
     """Transformer-based set prediction on FCOS (Sun et al. 2021): no decoder and no learned queries.
 
     backbone (with FPN) -> points -> selection -> encoding -> encoder -> head. `pixel_mean` and `pixel_std` are in the
@@ -43,7 +41,7 @@ class TSPFCOS(nn.Module):
         pixel_mean: Sequence[float] = (123.675, 116.28, 103.53),
         pixel_std: Sequence[float] = (1.0, 1.0, 1.0),
     ) -> None:
-        super().__init__()
+        super().__init__(pixel_mean=pixel_mean, pixel_std=pixel_std)
         _check_levels(points, assigner, encoding, head)
         self.backbone = backbone
         self.points = points
@@ -54,23 +52,6 @@ class TSPFCOS(nn.Module):
         self.head = head
         self.criterion = criterion
         self.postprocess = postprocess
-        self.register_buffer("pixel_mean", torch.tensor(list(pixel_mean)).view(3, 1, 1), persistent=False)
-        self.register_buffer("pixel_std", torch.tensor(list(pixel_std)).view(3, 1, 1), persistent=False)
-
-    @classmethod
-    def from_config(cls, cfg: Any) -> dict[str, Any]:
-        """The constructor's arguments from a yacs config with the two keys of `align_detr.config`."""
-        return model_from_yacs(cfg, cls)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the model is, and where images and targets are moved to."""
-        return self.pixel_mean.device
-
-    @property
-    def num_classes(self) -> int:
-        """K."""
-        return self.head.num_classes
 
     def forward(self, batched_inputs: Sequence[Mapping[str, Any]]) -> dict[str, Tensor] | list[dict[str, Instances]]:
         """detectron2's inputs: `image` (3, h, w) RGB, `height` and `width` of the output, and in training `instances`
@@ -80,16 +61,12 @@ class TSPFCOS(nn.Module):
             return one_size_at_a_time(
                 [x["image"] for x in batched_inputs], lambda places: self._detect([batched_inputs[i] for i in places])
             )
-        targets = targets_of_batch(batched_inputs, num_classes=self.num_classes, device=self.device)
+        targets = self.targets(batched_inputs)
         images = [self.normalize(x["image"]) for x in batched_inputs]
         points = self.extract_points(images)
         assignment = self.assigner(points, targets)
         fois = self.selection(points, assignment.owner >= 0)
         return self.criterion(self.predict(points, fois), points, assignment, targets)
-
-    def normalize(self, image: Tensor) -> Tensor:
-        """(3, h, w), 0 to 255 -> the same on the model's device, less the mean, divided by the standard deviation."""
-        return (image.to(self.device, non_blocking=True).float() - self.pixel_mean) / self.pixel_std
 
     def extract_points(self, images: Sequence[Tensor]) -> Points:
         """All points of normalised (3, h, w) images, padded to the largest."""
@@ -105,11 +82,7 @@ class TSPFCOS(nn.Module):
         maps, so that padding would change what is found.
         """
         points = self.extract_points([self.normalize(x["image"]) for x in batched_inputs])
-        found = self.postprocess(self.predict(points, self.selection(points)))
-        return [
-            {"instances": detector_postprocess(r, x.get("height", r.image_size[0]), x.get("width", r.image_size[1]))}
-            for r, x in zip(found, batched_inputs, strict=True)
-        ]
+        return self.results(self.postprocess(self.predict(points, self.selection(points))), batched_inputs)
 
 
 def _check_levels(points: nn.Module, assigner: nn.Module, encoding: nn.Module, head: nn.Module) -> None:
