@@ -8,5 +8,5 @@ from ..common.models.dino_small import model
 model.head.num_classes = 10
 align(model)
 
-train.max_iter = 4000
+train.eval_period = 1500
 train.output_dir = "./output/demo"
