@@ -9,7 +9,7 @@ from pathlib import Path
 
 from studies import ROOT, Study, Variant, main, mean_and_range
 
-ITERATIONS, PERIOD = 1500, 300
+ITERATIONS, PERIOD = 1200, 300
 STUDY = Study(
     name="convergence",
     variants=(
