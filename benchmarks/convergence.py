@@ -9,7 +9,7 @@ from pathlib import Path
 
 from studies import ROOT, Study, Variant, main, mean_and_range
 
-ITERATIONS, PERIOD = 1200, 300
+ITERATIONS, PERIOD = 600, 200
 STUDY = Study(
     name="convergence",
     variants=(
