@@ -60,4 +60,5 @@ def draw(seeds: list[int], file: Path) -> None:
 if __name__ == "__main__":
     seeds = main(STUDY)
     print(curves_table(seeds))
-    draw(seeds, ROOT / "output" / "studies" / "convergence.png")
+    if any(averages(variant, seeds) for variant in STUDY.variants):
+        draw(seeds, ROOT / "output" / "studies" / "convergence.png")
