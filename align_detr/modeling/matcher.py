@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
 from align_detr.errors import ConfigError, NonFinitePrediction
@@ -21,6 +20,7 @@ from align_detr.modeling.costs import (
     PositionModulatedCost,
     SoftmaxCost,
 )
+from align_detr.modeling.events import log_scalar
 from align_detr.modeling.losses.base import check_head
 from align_detr.modeling.pairs import in_parts, places
 from align_detr.structures import Match, Predictions, Targets
@@ -155,7 +155,7 @@ class HungarianMatcher(nn.Module):
                 logger.warning("a prediction is not finite: %s is the first; the image is left out of this step", where)
                 found.update(np.unique(np.nonzero(bad)[1]).tolist())
         if self.on_nonfinite == "skip":
-            _log_scalar("skipped_images", len(found))
+            log_scalar("skipped_images", len(found))
         return tuple(sorted(found))
 
     def _solve(
@@ -227,14 +227,6 @@ def _known(match: Match, skipped: tuple[int, ...]) -> Match:
     kept = torch.isin(match.image, torch.tensor(skipped, device=match.image.device), invert=True)
     weight = None if match.weight is None else match.weight[kept]
     return Match(match.row[kept], match.image[kept], match.query[kept], match.target[kept], weight, skipped)
-
-
-def _log_scalar(name: str, value: float) -> None:
-    try:
-        storage = get_event_storage()
-    except (AssertionError, IndexError):  # outside of a training loop there is none
-        return
-    storage.put_scalar(name, value, smoothing_hint=False)
 
 
 def copy_to_host(tensors: Sequence[Tensor]) -> list[np.ndarray]:
