@@ -29,7 +29,8 @@ for name, model in detectors.items():
         losses = parallel([image_input(96, 70, counts[rank]), image_input(64, 96, 0)])
         sum(losses.values()).backward()
         assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters()), name
-    print(name, sorted(losses), format(float(model.head.class_embed.weight.grad.norm()), ".6e"))
+    print(name, sorted(losses), format(float(model.head.class_embed.weight.grad.double().norm()), ".6e"))
+torch.distributed.barrier()  # neither leaves while the other still listens
 torch.distributed.destroy_process_group()
 """
 

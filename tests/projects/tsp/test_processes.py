@@ -43,7 +43,7 @@ for name, detector in detectors.items():
         sum(losses.values()).backward()
         gradients = [p.grad for p in model.parameters() if p.requires_grad]
         assert all(g is not None and torch.isfinite(g).all() for g in gradients)
-    norm = torch.cat([g.flatten() for g in gradients]).norm()
+    norm = torch.cat([g.flatten() for g in gradients]).double().norm()
     found[name] = [sorted(losses), format(float(norm), ".6e")]
 print(json.dumps(found))
 torch.distributed.destroy_process_group()
