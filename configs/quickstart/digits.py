@@ -8,5 +8,9 @@ from ..common.models.dino_small import model
 model.head.num_classes = 10
 align(model)
 
+# Normalised convolutions turn the slower the larger they are, and detectron2's blocks start them large.
+optimizer.lr = 1.5e-3
+optimizer.params.lr_factors = dict(backbone=3.0)
+
 train.eval_period = 1500
 train.output_dir = "./output/demo"
