@@ -7,6 +7,7 @@ output/studies/; a run that has finished is not run again, so a study can be mad
 import argparse
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -40,7 +41,7 @@ class Study:
 
     def folder(self, variant: Variant, seed: int) -> Path:
         """Where a run is kept."""
-        return ROOT / "output" / "studies" / self.name / f"{variant.name.replace(' ', '_').replace('/', '_')}-{seed}"
+        return ROOT / "output" / "studies" / self.name / f"{re.sub(r'[^a-zA-Z0-9.]+', '_', variant.name)}-{seed}"
 
     def command(self, variant: Variant, seed: int) -> list[str]:
         """The training command of a run."""

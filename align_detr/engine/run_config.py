@@ -77,7 +77,9 @@ def _place_of(error: Exception, path: str) -> tuple[str, Exception]:
 
 
 def check_overrides(cfg: DictConfig, overrides: Iterable[str]) -> None:
-    """Raise ConfigError for an override that cannot be read, deletes a key, or names a key that is not there."""
+    """Raise ConfigError for an override that cannot be read, has several values, deletes a key, or names a key that is
+    not there.
+    """
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
@@ -93,6 +95,11 @@ def check_overrides(cfg: DictConfig, overrides: Iterable[str]) -> None:
         key = override.key_or_group
         if override.is_delete():
             raise ConfigError(f"The override '{text}' deletes a key, which is not supported: set it to null instead.")
+        if override.is_sweep_override():
+            raise ConfigError(
+                f"The override '{text}' reads as several values: write a list as key=[a,b], and quote a text with "
+                "commas twice, as in 'key=\"a,b\"'."
+            )
         if override.is_add() or override.is_force_add() or has_key(cfg, key):
             continue
         raise ConfigError(f"The config has no key '{key}'{_suggestion(cfg, key)} (+{key}=... adds a new one).")

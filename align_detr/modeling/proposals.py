@@ -48,13 +48,16 @@ class TwoStageProposals(nn.Module):
         """From encoded tokens."""
         raise NotImplementedError
 
-    def encode(self, memory: Memory) -> tuple[Tensor, Tensor, Tensor]:
-        """The tokens as proposals see them (B, S, C), their anchors as logits (B, S, 4), and which of them may propose,
-        (B, S) bool. The others are encoded zeros, and their anchors infinite.
+    def anchors(self, memory: Memory) -> tuple[Tensor, Tensor]:
+        """The anchors of the tokens as logits (B, S, 4), and which tokens may propose, (B, S) bool. The anchors of the
+        others are infinite.
         """
         anchors, allowed = token_anchors(memory, self.anchor_sides)
-        tokens = self.norm(self.projection(memory.tokens.masked_fill(~allowed[..., None], 0.0)))
-        return tokens, torch.logit(anchors).masked_fill(~allowed[..., None], torch.inf), allowed
+        return torch.logit(anchors).masked_fill(~allowed[..., None], torch.inf), allowed
+
+    def encode(self, tokens: Tensor, allowed: Tensor) -> Tensor:
+        """Tokens as proposals see them, (B, S, C) both: those that are not `allowed`, (B, S), are encoded zeros."""
+        return self.norm(self.projection(tokens.masked_fill(~allowed[..., None], 0.0)))
 
     def boxes(self, tokens: Tensor, anchors: Tensor) -> Tensor:
         """Normalised cxcywh (..., 4) float32, of encoded tokens (..., C) and the logits of their anchors (..., 4)."""
@@ -83,7 +86,8 @@ class ObjectProposals(TwoStageProposals):
 
     def forward(self, memory: Memory) -> Proposals:
         """From encoded tokens; logits (1, B, S, K) and boxes (1, B, S, 4) of all of them."""
-        tokens, anchors, allowed = self.encode(memory)
+        anchors, allowed = self.anchors(memory)
+        tokens = self.encode(memory.tokens, allowed)
         logits, boxes = self.class_embed(tokens).float(), self.boxes(tokens, anchors)
         index, valid = self.best(logits[..., 0], allowed, memory)
         return Proposals(
@@ -101,12 +105,13 @@ class ClassProposals(TwoStageProposals):
 
     def forward(self, memory: Memory) -> Proposals:
         """From encoded tokens; logits (1, B, Q, K) and boxes (1, B, Q, 4) of those that are picked."""
-        tokens, anchors, allowed = self.encode(memory)
-        with torch.no_grad():  # only what is picked is trained
-            scores = self.class_embed(tokens).amax(-1)
+        anchors, allowed = self.anchors(memory)
+        # Only what is picked is trained, so it is encoded again and this graph is dropped at once. (Under `no_grad`
+        # autocast of older PyTorch would keep copies of the weights that pass no gradient.)
+        scores = self.class_embed(self.encode(memory.tokens.detach(), allowed)).amax(-1)
         index, valid = self.best(scores, allowed, memory)
-        tokens, anchors = pick(tokens, index), pick(anchors, index)
-        boxes = self.boxes(tokens, anchors)
+        tokens = self.encode(pick(memory.tokens, index), allowed.gather(1, index))
+        boxes = self.boxes(tokens, pick(anchors, index))
         logits = self.class_embed(tokens).float()
         return Proposals(
             content=tokens.detach(),

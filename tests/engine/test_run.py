@@ -206,6 +206,8 @@ def test_overrides_are_checked_against_the_config(tiny_run):
         check_overrides(cfg, ["epochs=5"])
     with pytest.raises(ConfigError, match="did you mean 'train.clip_grad.max_norm'"):
         check_overrides(cfg, ["train.clip.max_norm=1"])
+    with pytest.raises(ConfigError, match=r"'train.output_dir=a,b' reads as several values"):
+        check_overrides(cfg, ["train.output_dir=a,b"])
 
 
 def test_length_follows_from_epochs_images_and_batch(tiny_run):

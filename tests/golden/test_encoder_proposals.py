@@ -43,7 +43,8 @@ def test_anchors_and_tokens_of_proposals(fixture: Fixture) -> None:
     }
     missing, unexpected = proposals.load_state_dict(state, strict=False)
     assert not unexpected and all("embed" in key for key in missing)
-    tokens, anchors, allowed = proposals.encode(memory)
+    anchors, allowed = proposals.anchors(memory)
+    tokens = proposals.encode(memory.tokens, allowed)
     expected = fixture.output["output_proposals"]
     assert torch.equal(allowed, expected.isfinite().all(-1)) and not allowed.all()
     assert torch.equal(anchors.isinf(), expected.isinf())

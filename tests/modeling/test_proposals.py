@@ -84,7 +84,8 @@ def test_tokens_that_may_not_propose_are_encoded_zeros() -> None:
     """As in the released code; their boxes are (1, 1, 1, 1), whatever the correction."""
     proposals, memory = with_random_box_corrections(ClassProposals(num_classes=3, embed_dim=DIM)), small_memory()
     nn.init.normal_(proposals.projection.bias)
-    tokens, anchors, allowed = proposals.encode(memory)
+    anchors, allowed = proposals.anchors(memory)
+    tokens = proposals.encode(memory.tokens, allowed)
     assert allowed.any() and not allowed.all()
     assert_close(tokens[~allowed], proposals.norm(proposals.projection.bias).expand(int((~allowed).sum()), -1))
     assert_close(tokens[allowed], proposals.norm(proposals.projection(memory.tokens[allowed])))
@@ -150,7 +151,8 @@ def test_class_proposals_are_ranked_by_their_best_class() -> None:
     proposals = with_random_box_corrections(ClassProposals(num_queries=3, num_classes=3, embed_dim=DIM))
     found = proposals(memory)
     preds = found.predictions
-    tokens, anchors, _ = proposals.encode(memory)
+    anchors, allowed = proposals.anchors(memory)
+    tokens = proposals.encode(memory.tokens, allowed)
     scores = proposals.class_embed(tokens[0]).max(-1).values
     order = scores.argsort(descending=True)[:3]
     assert not preds.class_agnostic and preds.logits.shape == (1, 2, 3, 3)
