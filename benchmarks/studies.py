@@ -1,10 +1,12 @@
 """Repeated training runs for the comparisons of RESULTS.md: resumable, several seeds, mean and spread.
 
 A study is a list of variants. Each (variant, seed) is one run of train_net.py with an output folder of its own under
-output/studies/; a run that has finished is not run again, so a study can be made in pieces.
+output/studies/; a run that has finished is not run again unless its config has changed since, so a study can be made in
+pieces.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import re
@@ -12,9 +14,13 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from align_detr.engine.run_config import load_config
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -43,15 +49,24 @@ class Study:
         """Where a run is kept."""
         return ROOT / "output" / "studies" / self.name / f"{re.sub(r'[^a-zA-Z0-9.]+', '_', variant.name)}-{seed}"
 
+    def overrides_of(self, variant: Variant, seed: int) -> list[str]:
+        """What the run changes in the config of its variant, but for its folder."""
+        return [*self.overrides, *variant.overrides, f"train.seed={seed}", "train.checkpointer.max_to_keep=1"]
+
     def command(self, variant: Variant, seed: int) -> list[str]:
         """The training command of a run."""
-        values = [*self.overrides, *variant.overrides, f"train.seed={seed}"]
-        folder = self.folder(variant, seed)
         command = [sys.executable, str(ROOT / "train_net.py"), "--config-file", variant.config]
-        return [*command, *values, f"train.output_dir={folder}", "train.checkpointer.max_to_keep=1"]
+        return [*command, *self.overrides_of(variant, seed), f"train.output_dir={self.folder(variant, seed)}"]
+
+    def fingerprint(self, variant: Variant, seed: int) -> str:
+        """A hash of everything the run's config says, but for its folder."""
+        config = OmegaConf.to_container(load_config(variant.config, self.overrides_of(variant, seed)), resolve=False)
+        del config["train"]["output_dir"]
+        text = json.dumps(config, sort_keys=True, default=lambda x: f"{x.__module__}.{x.__qualname__}")
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def result(self, variant: Variant, seed: int) -> dict[str, float] | None:
-        """The metrics of a finished run, or None. A run made with another command does not count."""
+        """The metrics of a finished run, or None. A run made with another config does not count."""
         curve = self.curve(variant, seed)
         return None if curve is None else curve[-1]
 
@@ -61,7 +76,7 @@ class Study:
         if not file.is_file():
             return None
         saved = json.loads(file.read_text())
-        return saved["evaluations"] if saved["command"] == self.command(variant, seed)[2:] else None
+        return saved["evaluations"] if saved.get("config") == self.fingerprint(variant, seed) else None
 
     def run(self, variant: Variant, seed: int, threads: int) -> None:
         """Trains and evaluates, unless that is done; what the run prints goes to its folder."""
@@ -70,6 +85,7 @@ class Study:
         folder = self.folder(variant, seed)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "metrics.json").unlink(missing_ok=True)
+        config = self.fingerprint(variant, seed)
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT)}
         with (folder / "printed.txt").open("w") as printed:
             done = subprocess.run(
@@ -77,7 +93,7 @@ class Study:
             )
         if done.returncode:
             raise SystemExit(f"{variant.name}, seed {seed} failed: see {folder / 'printed.txt'}")
-        saved = {"command": self.command(variant, seed)[2:], "evaluations": _evaluations(folder / "metrics.json")}
+        saved = {"config": config, "evaluations": _evaluations(folder / "metrics.json")}
         (folder / "result.json").write_text(json.dumps(saved))
         figures = ", ".join(f"{metric} {saved['evaluations'][-1][metric]:.1f}" for metric in self.metrics)
         print(f"{variant.name}, seed {seed}: {figures}", flush=True)
@@ -128,7 +144,11 @@ def main(study: Study, argv: Sequence[str] | None = None) -> list[int]:
         threads = max(1, (os.cpu_count() or 1) // args.jobs)
         with ThreadPoolExecutor(args.jobs) as pool:
             runs = [pool.submit(study.run, variant, seed, threads) for seed in args.seeds for variant in variants]
-            for run in runs:
-                run.result()
+            try:
+                for run in as_completed(runs):
+                    run.result()
+            except BaseException:  # the first failure is told when the runs under way have ended, not after all others
+                pool.shutdown(cancel_futures=True)
+                raise
     print(study.table(args.seeds))
     return args.seeds

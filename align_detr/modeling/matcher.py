@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from align_detr.errors import ConfigError, NonFinitePrediction
 from align_detr.modeling.assignment import assign_all
+from align_detr.modeling.copies import bounded, check_names, checked_copies, copies_of_rows, count_usable
 from align_detr.modeling.costs import (
     Cost,
     FocalCost,
@@ -48,8 +49,9 @@ class HungarianMatcher(nn.Module):
 
     `costs` are summed with their weights. `copies[set]` repeats each target: a number for all rows, or one a decoder
     layer, which its query groups share (Align-DETR, section 3.4); it is bounded image by image to
-    max(1, min(k, Q // (2 n))) for n targets, so that at most half of the queries are taken by copies, the order of the
-    images plays no part, and no image goes without matches. More targets than queries leave the costliest unmatched.
+    max(1, min(k, Q // (2 n))) for n targets and the Q queries that may be matched, which padding may not, so that at
+    most half of them are taken by copies, the order of the images plays no part, and no image goes without matches.
+    More targets than queries leave the costliest unmatched.
 
     `on_nonfinite`, for an image with a prediction, of any set, or a cost that is NaN or infinite: "raise" raises
     NonFinitePrediction with set, layer, image and query; "skip" leaves the image out of the step. It then has no pair
@@ -70,13 +72,13 @@ class HungarianMatcher(nn.Module):
         if not costs:
             raise ConfigError("matcher.costs is empty: a matcher needs at least one cost")
         self.costs = nn.ModuleList(costs)
-        self.copies = {name: k if isinstance(k, int) else list(k) for name, k in (copies or {}).items()}
+        self.copies = checked_copies(copies or {})
         self.on_nonfinite = on_nonfinite
 
     @torch.no_grad()
     def forward(self, sets: Mapping[str, Predictions], targets: Targets) -> dict[str, Match]:
         """A match for every set; sets that know theirs keep it."""
-        _check_names(self.copies, sets)
+        check_names(self.copies, sets)
         unsolved = {name: preds for name, preds in sets.items() if preds.match is None}
         for name, preds in unsolved.items():
             check_head(self.costs, name, preds)
@@ -164,28 +166,15 @@ class HungarianMatcher(nn.Module):
         """cost (R, N, Q) of all targets -> (4, M): row, image, query, target of every pair of the images with `counts`
         targets to be matched, ordered by row, image and query.
         """
-        num_rows, _, num_queries = cost.shape
-        copies = self.copies.get(name, 1)
-        copies = [copies] * (num_rows // preds.groups) if isinstance(copies, int) else copies
-        if len(copies) * preds.groups != num_rows:
-            raise ConfigError(
-                f"matcher.copies of set '{name}' names {len(copies)} layers, but the model predicts "
-                f"{num_rows // preds.groups}: give one number for each"
-            )
-        n = np.array(counts, np.int64)
-        bound = np.maximum(1, np.minimum(np.repeat(copies, preds.groups)[:, None], num_queries // np.maximum(1, 2 * n)))
-        pairs = assign_all(cost, targets.counts, np.where(n > 0, bound, 0))
-        if preds.valid is not None or preds.allowed is not None:  # a forbidden pair is left out, even without a choice
+        restricted = preds.valid is not None or preds.allowed is not None
+        usable = count_usable(cost < FORBIDDEN / 2, targets.counts) if restricted else cost.shape[-1]
+        rows = copies_of_rows(self.copies, name, len(cost), preds.groups)
+        pairs = assign_all(cost, targets.counts, bounded(rows, np.array(counts, np.int64), usable))
+        if restricted:  # a forbidden pair is left out, even without a choice
             row, image, query, target = pairs
             start = np.cumsum([0, *targets.counts])[image]
             pairs = pairs[:, cost[row, start + target, query] < FORBIDDEN / 2]
         return pairs
-
-
-def _check_names(copies: Mapping[str, object], sets: Mapping[str, Predictions]) -> None:
-    for name in copies:
-        if name not in sets:
-            raise ConfigError(f"matcher.copies names the set '{name}', but the model predicts {', '.join(sets)}")
 
 
 def _is_formula_of_pairs(cost: Cost) -> bool:

@@ -1,7 +1,13 @@
-"""The studies of benchmarks/: every command loads, and every run has a folder of its own."""
+"""The studies of benchmarks/: their commands; which runs are made, kept and told of, with a trainer of no weight."""
 
 import importlib
+import json
+import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 from paths import PROJECT
@@ -11,20 +17,79 @@ from align_detr.engine.run_config import load_config
 NAMES = [path.stem for path in (PROJECT / "benchmarks").glob("*.py") if "STUDY = Study(" in path.read_text()]
 
 
-@pytest.fixture(params=NAMES)
-def study(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch):
+@pytest.fixture
+def studies(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     monkeypatch.syspath_prepend(str(PROJECT / "benchmarks"))
-    yield importlib.import_module(request.param).STUDY
-    for name in ("studies", request.param):
+    yield importlib.import_module("studies")
+    for name in ("studies", *NAMES):
         sys.modules.pop(name, None)
 
 
-def test_commands(study) -> None:
-    folders = set()
+@pytest.mark.parametrize("name", NAMES)
+def test_commands_load_and_folders_differ(name: str, studies: ModuleType) -> None:
+    study, folders = importlib.import_module(name).STUDY, set()
     for variant in study.variants:
         command = study.command(variant, 7)
-        assert command[2] == "--config-file" and command[3] == variant.config
+        assert command[2:4] == ["--config-file", variant.config]
         cfg = load_config(variant.config, command[4:])
         assert cfg.train.seed == 7 and cfg.train.output_dir == str(study.folder(variant, 7))
         folders.update(study.folder(variant, seed) for seed in (1, 7))
-    assert NAMES and len(folders) == 2 * len(study.variants)
+    assert len(folders) == 2 * len(study.variants)
+
+
+@pytest.fixture
+def trained(studies: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The seeds that were trained, in order; 10 times the seed is the AP. Seed 13 fails."""
+    seeds = []
+
+    def train(command: list[str], **options) -> subprocess.CompletedProcess:
+        values = dict(text.split("=", 1) for text in command[4:])
+        seeds.append(values["train.seed"])
+        ap = 10.0 * int(values["train.seed"])
+        row = {"iteration": 9, "bbox/AP": ap, "bbox/AP50": ap + 1, "bbox/AP75": ap + 2}
+        lines = [{"iteration": 0, "total_loss": 1.0}, {**row, "bbox/AP": 0.0}, row]
+        Path(values["train.output_dir"], "metrics.json").write_text("\n".join(map(json.dumps, lines)))
+        return subprocess.CompletedProcess(command, int(values["train.seed"] == "13"))
+
+    monkeypatch.setattr(studies, "ROOT", tmp_path)
+    monkeypatch.setattr(studies.subprocess, "run", train)
+    return seeds
+
+
+def small_study(studies: ModuleType):
+    return studies.Study(name="test", variants=(studies.Variant("a, b / c", "quickstart/digits.py", (), "50.2"),))
+
+
+def test_finished_runs_are_kept(studies: ModuleType, trained: list[str], capsys: pytest.CaptureFixture) -> None:
+    study = small_study(studies)
+    studies.main(study, ["--seeds", "1", "2"])
+    studies.main(study, ["--seeds", "1", "2", "4"])
+    assert trained == ["1", "2", "4"]
+    expected = "| a, b / c | 3 | 23.3 (10.0 to 40.0) | 24.3 (11.0 to 41.0) | 25.3 (12.0 to 42.0) | 50.2 |"
+    assert expected in capsys.readouterr().out.splitlines()
+
+
+def test_a_run_of_another_config_does_not_count(studies: ModuleType, trained: list[str], tmp_path: Path) -> None:
+    file = tmp_path / "digits.py"
+    names = "dataloader", "lr_multiplier", "model", "optimizer", "train"
+    text = "from align_detr.model_zoo import get_config\nparent = get_config('quickstart/digits.py')\n"
+    text += "\n".join(f"{name} = parent.{name}" for name in names)
+    file.write_text(text)
+    study = small_study(studies)
+    study = replace(study, variants=(replace(study.variants[0], config=str(file)),))
+    studies.main(study, ["--seeds", "1"])
+    file.write_text(text + "\noptimizer.lr = 1e-5\n")
+    assert study.result(study.variants[0], 1) is None
+    studies.main(study, ["--seeds", "1"])
+    assert trained == ["1", "1"] and study.result(study.variants[0], 1)["AP"] == 10.0
+
+
+def test_a_failure_ends_the_study(studies: ModuleType, trained: list[str]) -> None:
+    with pytest.raises(SystemExit, match="a, b / c, seed 13 failed: see .*a_b_c-13/printed.txt"):
+        studies.main(small_study(studies), ["--seeds", "13", *map(str, range(100, 160))])
+    assert trained[0] == "13" and len(trained) < 30
+
+
+def test_no_such_variant(studies: ModuleType) -> None:
+    with pytest.raises(SystemExit, match="no variant is named x"):
+        studies.main(small_study(studies), ["--only", "x"])

@@ -67,6 +67,36 @@ def test_copies_are_bounded_in_each_image(matcher: HungarianMatcher, count: int,
     assert len(set(match.query.tolist())) == count * expected
 
 
+@pytest.mark.parametrize(("count", "expected"), [(1, 3), (2, 2), (3, 1), (5, 1)])
+def test_padding_queries_do_not_count_for_copies(matcher: HungarianMatcher, count: int, expected: int) -> None:
+    """20 queries of which 8 are there in the first image: at most 4 may go to copies. Bounded by all 20, three targets
+    would want 9, and five 10.
+    """
+    matcher.copies = {"main": 3}
+    preds, targets = random_set(rows=2, counts=[count, 1], queries=20)
+    preds.valid = torch.arange(20) < torch.tensor([[8], [20]])
+    match = matcher({"main": preds}, targets)["main"]
+    for row in (0, 1):
+        first = (match.row == row) & (match.image == 0)
+        assert match.target[first].bincount(minlength=count).tolist() == [expected] * count
+        assert (match.query[first] < 8).all()
+        assert ((match.row == row) & (match.image == 1)).sum() == 3
+
+
+@pytest.mark.parametrize("copies", [3, {"main": 0}, {"main": 2.5}, {"main": [3, -1]}, {"enc": [1.0]}])
+def test_copies_are_whole_numbers(copies: object) -> None:
+    with pytest.raises(ConfigError, match="matcher.copies"):
+        HungarianMatcher(costs=[L1Cost()], copies=copies)
+
+
+def test_known_matches_have_no_copies(matcher: HungarianMatcher) -> None:
+    preds, targets = random_set(rows=1, counts=[1], queries=3)
+    preds.match = Match(*(torch.zeros(1, dtype=torch.int64) for _ in range(4)))
+    matcher.copies = {"dn": 2}
+    with pytest.raises(ConfigError, match="'dn', whose matches are known"):
+        matcher({"dn": preds}, targets)
+
+
 def test_more_objects_than_queries(matcher: HungarianMatcher) -> None:
     preds, targets = random_set(rows=1, counts=[9, 2], queries=4)
     match = matcher({"main": preds}, targets)["main"]
