@@ -86,7 +86,7 @@ def test_padding_queries_do_not_count_for_copies(matcher: HungarianMatcher, coun
 @pytest.mark.parametrize("copies", [3, {"main": 0}, {"main": 2.5}, {"main": [3, -1]}, {"enc": [1.0]}])
 def test_copies_are_whole_numbers(copies: object) -> None:
     with pytest.raises(ConfigError, match="matcher.copies"):
-        HungarianMatcher(costs=[L1Cost()], copies=copies)
+        HungarianMatcher(costs=[L1Cost(weight=1.0)], copies=copies)
 
 
 def test_known_matches_have_no_copies(matcher: HungarianMatcher) -> None:
