@@ -21,7 +21,7 @@ class Decoder(nn.Module):
     `refine`: each layer moves the references for the next (Deformable-DETR, section 4.2; DAB-DETR, section 4): the
     head's correction, from the output before `norm`, is added to the reference and passed on without gradient. With
     `look_forward_twice` a layer's boxes start from the previous layer's reference with its gradient, so that a layer's
-    box loss also trains the layer before it (DINO, Zhang et al. 2022, section 3.4).
+    box loss also trains the layer before it (DINO, Zhang et al. 2022, section 3.5).
     """
 
     def __init__(
@@ -61,8 +61,15 @@ class Decoder(nn.Module):
         self, queries: Sequence[QueryPart], memory: Memory, head: nn.Module
     ) -> tuple[Tensor, list[Tensor] | None]:
         """The normed output of every layer for the queries of all parts, (R, B, Q, C), and the references that its
-        boxes start from, R of (B, Q, 2 or 4), or None. Raises `ConfigError` where there is nothing to refine.
+        boxes start from, R of (B, Q, 2 or 4), or None. Raises `ConfigError` where there is nothing to refine, or the
+        head is for another number of layers.
         """
+        of_head = getattr(head, "num_layers", len(self.layers))
+        if of_head != len(self.layers):
+            raise ConfigError(
+                f"model.head.num_layers is {of_head}, but model.decoder.num_layers is {len(self.layers)}: give both "
+                "the same number"
+            )
         x = torch.cat([part.content for part in queries], dim=1)
         given = _joined([part.position for part in queries])
         reference = _joined([part.reference for part in queries])

@@ -12,6 +12,8 @@ from align_detr.layers.boxes import inverse_sigmoid
 from align_detr.modeling.denoising_noise import (
     Draws,
     Layout,
+    check_count,
+    check_noise,
     contrast_boxes,
     flip_labels,
     jitter_boxes,
@@ -19,6 +21,8 @@ from align_detr.modeling.denoising_noise import (
 )
 from align_detr.modeling.events import log_scalar
 from align_detr.structures import Match, Memory, Proposals, QueryPart, Targets
+
+logger = logging.getLogger(__name__)
 
 
 class DenoisingSource(nn.Module):
@@ -38,11 +42,8 @@ class DenoisingSource(nn.Module):
 
     def __init__(self, *, main: nn.Module, num_labels: int, label_dim: int, max_queries: int) -> None:
         super().__init__()
-        if max_queries < self.copies:
-            raise ConfigError(
-                f"queries.max_queries is {max_queries}, but denoising needs at least {self.copies}: raise it, or use "
-                "the source `main` alone"
-            )
+        check_count(max_queries, "max_queries", self.copies)
+        logger.info("Denoising has at most %d queries an image (model.queries.max_queries).", max_queries)
         self.main = main
         self.label_embed = nn.Embedding(num_labels, label_dim)
         self.max_queries = max_queries
@@ -57,8 +58,8 @@ class DenoisingSource(nn.Module):
         for part in parts:
             if part.position is not None or part.reference is None or part.reference.shape[-1] != 4:
                 raise ConfigError(
-                    f"queries.main gives the part '{part.name}' learned positions or no boxes, which denoising queries "
-                    "cannot join: use a source whose queries are known by reference boxes alone"
+                    f"model.queries.main gives the part '{part.name}' learned positions or no boxes, which denoising "
+                    "queries cannot join: use a source whose queries are known by reference boxes alone"
                 )
         return [self.denoise(targets), *parts]
 
@@ -111,9 +112,10 @@ class DenoisingSource(nn.Module):
         log_scalar("denoising_queries", layout.num_queries)
         log_scalar("denoising_left_out", layout.left_out)
         if layout.left_out:
+            room = f"{layout.width} object{'s' if layout.width > 1 else ''}"
             log_first_n(
                 logging.WARNING,
-                f"denoising has room for {layout.width} objects an image (queries.max_queries={self.max_queries}): "
+                f"denoising has room for {room} an image (model.queries.max_queries={self.max_queries}): "
                 "images with more take part with a random choice of theirs",
                 name=__name__,
             )
@@ -142,9 +144,11 @@ class DenoisingQueries(DenoisingSource):
         indicator: bool = True,
         max_queries: int = 500,
     ) -> None:
-        _check_positive(groups, "groups")
+        check_count(groups, "groups")
+        check_noise(label_noise, box_noise, most=1)
         label_dim = embed_dim - 1 if indicator else embed_dim
         super().__init__(main=main, num_labels=num_classes + 1, label_dim=label_dim, max_queries=max_queries)
+        self.num_classes = num_classes
         self.groups = groups
         self.label_noise = label_noise
         self.box_noise = box_noise
@@ -180,7 +184,7 @@ class ContrastiveDenoisingQueries(DenoisingSource):
 
     `dn_number` pairs an image, in as many groups as the fullest image allows: max(1, `dn_number` // n) for its n
     objects. `label_noise` is twice the probability of another label (as in the official code), `box_noise` the reach of
-    the box noise (`contrast_boxes`). `max_queries` is 2 x `dn_number`, but at least 200, unless given: up to
+    the box noise (`contrast_boxes`). `max_queries` is 2 x `dn_number`, but at least 200, where it is None: up to
     `dn_number` objects nothing is cut off.
     """
 
@@ -197,9 +201,19 @@ class ContrastiveDenoisingQueries(DenoisingSource):
         box_noise: float = 1.0,
         max_queries: int | None = None,
     ) -> None:
-        _check_positive(dn_number, "dn_number")
+        check_count(dn_number, "dn_number")
+        check_noise(label_noise, box_noise, most=2)
         cap = max(200, 2 * dn_number) if max_queries is None else max_queries
         super().__init__(main=main, num_labels=num_classes, label_dim=embed_dim, max_queries=cap)
+        if cap < 2 * dn_number:
+            logger.warning(
+                "model.queries.dn_number=%d asks for %d denoising queries an image, but model.queries.max_queries=%d "
+                "allows no more: raise it, or set it to null.",
+                dn_number,
+                2 * dn_number,
+                cap,
+            )
+        self.num_classes = num_classes
         self.dn_number = dn_number
         self.label_noise = label_noise
         self.box_noise = box_noise
@@ -216,10 +230,3 @@ class ContrastiveDenoisingQueries(DenoisingSource):
     def add_noise(self, labels: Tensor, boxes: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
         """labels (D, N), boxes (D, N, 4) normalised cxcywh -> the same with noise."""
         return flip_labels(labels, draws, self.label_noise / 2), contrast_boxes(boxes, draws, self.box_noise)
-
-
-def _check_positive(value: int, name: str) -> None:
-    if value < 1:
-        raise ConfigError(
-            f"queries.{name} is {value}, but must be at least 1: to go without, use the source `main` alone"
-        )

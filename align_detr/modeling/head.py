@@ -83,6 +83,7 @@ class LayerwiseHead(nn.Module):
         eps: float = 1e-3,
     ) -> None:
         super().__init__()
+        self.num_layers = num_layers
         self.num_classes = num_classes
         self.eps = eps
         self.class_embed = nn.ModuleList(prior_classifier(embed_dim, num_classes, prior) for _ in range(num_layers))

@@ -49,9 +49,9 @@ class HungarianMatcher(nn.Module):
 
     `costs` are summed with their weights. `copies[set]` repeats each target: a number for all rows, or one a decoder
     layer, which its query groups share (Align-DETR, section 3.4); it is bounded image by image to
-    max(1, min(k, Q // (2 n))) for n targets and the Q queries that may be matched, which padding may not, so that at
-    most half of them are taken by copies, the order of the images plays no part, and no image goes without matches.
-    More targets than queries leave the costliest unmatched.
+    max(1, min(k, Q // (2 n))) for n targets and Q queries, padding not counted (where `allowed` says which pairs may
+    be, all count), so that at most half of them are taken by copies, the order of the images plays no part, and no
+    image goes without matches. More targets than queries leave the costliest unmatched.
 
     `on_nonfinite`, for an image with a prediction, of any set, or a cost that is NaN or infinite: "raise" raises
     NonFinitePrediction with set, layer, image and query; "skip" leaves the image out of the step. It then has no pair
@@ -167,7 +167,8 @@ class HungarianMatcher(nn.Module):
         targets to be matched, ordered by row, image and query.
         """
         restricted = preds.valid is not None or preds.allowed is not None
-        usable = count_usable(cost < FORBIDDEN / 2, targets.counts) if restricted else cost.shape[-1]
+        padded = preds.valid is not None and preds.allowed is None
+        usable = count_usable(cost < FORBIDDEN / 2, targets.counts) if padded else cost.shape[-1]
         rows = copies_of_rows(self.copies, name, len(cost), preds.groups)
         pairs = assign_all(cost, targets.counts, bounded(rows, np.array(counts, np.int64), usable))
         if restricted:  # a forbidden pair is left out, even without a choice

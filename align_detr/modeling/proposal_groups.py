@@ -1,6 +1,7 @@
 """Several sets of queries at the same proposals (Group-DETR on DINO)."""
 
-from align_detr.modeling.proposal_queries import MixedSelectionQueries
+from align_detr.errors import ConfigError
+from align_detr.modeling.proposal_queries import MixedSelectionQueries, needed
 from align_detr.structures import Memory, Proposals, QueryPart, Targets
 
 
@@ -11,10 +12,16 @@ class GroupMixedSelectionQueries(MixedSelectionQueries):
 
     All groups stand at the same proposals: the paper defines groups as further sets of decoder queries and leaves open
     what they are in a two-stage detector. So the first stage is DINO's, in training as in evaluation, and the groups
-    differ in their contents alone.
+    differ in their contents alone. Denoising queries, of which the paper does not speak here, see the queries of all
+    groups, and none of these sees them: that too is a reading of ours.
     """
 
     def __init__(self, *, num_queries: int = 900, embed_dim: int = 256, groups: int = 3) -> None:
+        if not isinstance(groups, int) or groups < 1:
+            raise ConfigError(
+                f"model.queries.main.groups is {groups}, but must be a whole number of at least 1: for one set use "
+                "MixedSelectionQueries"
+            )
         super().__init__(num_queries=groups * num_queries, embed_dim=embed_dim)
         self.groups = groups
 
@@ -24,8 +31,10 @@ class GroupMixedSelectionQueries(MixedSelectionQueries):
         """One part, `main`, content (B, Q, C) and reference (B, Q, 4): with targets Q = groups x num_queries, group by
         group, without them the first group alone.
         """
+        per_group = len(self.content.weight) // self.groups
+        proposals = needed(proposals, self, per_group, "model.queries.main.num_queries")
         groups = 1 if targets is None else self.groups
         valid = None if proposals.valid is None else proposals.valid.repeat(1, groups)
         reference = proposals.reference.repeat(1, groups, 1)
-        content = self.content.weight[: reference.shape[1]].expand(len(reference), -1, -1)
+        content = self.content.weight[: groups * per_group].expand(len(reference), -1, -1)
         return [QueryPart(name="main", content=content, reference=reference, groups=groups, valid=valid)]

@@ -4,6 +4,7 @@ import dataclasses
 
 from torch import Tensor, nn
 
+from align_detr.errors import ConfigError
 from align_detr.layers.positional import encode_coordinates
 from align_detr.modeling.encoder import initialize_matrices
 from align_detr.structures import Memory, Proposals, QueryPart, Targets
@@ -16,11 +17,12 @@ class ProposalQueries(nn.Module):
         self, memory: Memory, proposals: Proposals | None = None, targets: Targets | None = None
     ) -> list[QueryPart]:
         """One part, `main`: content (B, Q, C), reference (B, Q, 4)."""
+        proposals = needed(proposals, self)
         return [QueryPart(name="main", content=proposals.content, reference=proposals.reference, valid=proposals.valid)]
 
 
 class MixedSelectionQueries(nn.Module):
-    """The same with learned contents (DINO, Zhang et al. 2022, section 3.3, "mixed query selection"): the token of a
+    """The same with learned contents (DINO, Zhang et al. 2022, section 3.4, "mixed query selection"): the token of a
     proposal may show several objects, or part of one.
     """
 
@@ -32,6 +34,7 @@ class MixedSelectionQueries(nn.Module):
         self, memory: Memory, proposals: Proposals | None = None, targets: Targets | None = None
     ) -> list[QueryPart]:
         """One part, `main`: content (B, Q, C), reference (B, Q, 4)."""
+        proposals = needed(proposals, self, len(self.content.weight), "model.queries.main.num_queries")
         content = self.content.weight.expand(len(proposals.reference), -1, -1)
         return [QueryPart(name="main", content=content, reference=proposals.reference, valid=proposals.valid)]
 
@@ -54,6 +57,7 @@ class EncodedProposalQueries(nn.Module):
         self, memory: Memory, proposals: Proposals | None = None, targets: Targets | None = None
     ) -> list[QueryPart]:
         """One part, `main`: content and position (B, Q, C), reference (B, Q, 4)."""
+        proposals = needed(proposals, self)
         position, content = self.encode(proposals.reference).chunk(2, dim=-1)
         return [
             QueryPart(
@@ -83,6 +87,7 @@ class EncodedMixedSelectionQueries(EncodedProposalQueries):
         self, memory: Memory, proposals: Proposals | None = None, targets: Targets | None = None
     ) -> list[QueryPart]:
         """One part, `main`: content and position (B, Q, C), reference (B, Q, 4)."""
+        proposals = needed(proposals, self, len(self.content.weight), "model.queries.source.num_queries")
         (part,) = super().forward(memory, proposals, targets)
         return [dataclasses.replace(part, content=self.content.weight.expand_as(part.content))]
 
@@ -111,6 +116,25 @@ class HybridQueries(nn.Module):
             return [main]
         others = _queries_of(part, slice(self.num_one_to_one, None))
         return [main, dataclasses.replace(others, name="o2m", scale=float(self.copies))]
+
+
+def needed(proposals: Proposals | None, source: nn.Module, num_contents: int | None = None, key: str = "") -> Proposals:
+    """The proposals; raises `ConfigError` where there are none, or not one for each of the `num_contents` learned
+    contents of `source`, which `key` sets in most configs.
+    """
+    name = type(source).__name__
+    if proposals is None:
+        raise ConfigError(
+            f"model.proposals is null, but {name} in model.queries makes queries of proposals: give the model "
+            "proposals, or a source of queries that needs none"
+        )
+    count = proposals.reference.shape[1]
+    if num_contents is not None and count != num_contents:
+        raise ConfigError(
+            f"model.proposals.num_queries is {count}, but num_queries of {name} ({key}) is {num_contents}: give both "
+            "the same number"
+        )
+    return proposals
 
 
 def _queries_of(part: QueryPart, which: slice) -> QueryPart:

@@ -13,6 +13,7 @@ from align_detr.modeling.head import box_correction, prior_classifier
 from align_detr.structures import Memory, Predictions, Proposals
 
 ANCHOR_SIDE = 0.05  # of the image, at the finest level; twice as much at each further level, unless given
+SMALLEST, LARGEST = 0.01, 0.99  # between them lie the centre and the sides of an anchor that may propose
 
 
 class TwoStageProposals(nn.Module):
@@ -36,7 +37,7 @@ class TwoStageProposals(nn.Module):
     ) -> None:
         super().__init__()
         self.num_queries = num_queries
-        self.anchor_sides = None if anchor_sides is None else [float(side) for side in anchor_sides]
+        self.anchor_sides = None if anchor_sides is None else _checked_sides(anchor_sides)
         self.projection = nn.Linear(embed_dim, embed_dim)
         self.norm = nn.LayerNorm(embed_dim)
         initialize_matrices(self.projection)
@@ -103,6 +104,11 @@ class ClassProposals(TwoStageProposals):
     (DAB-Deformable-DETR, DINO).
     """
 
+    @property
+    def num_classes(self) -> int:
+        """K, which has to be the head's."""
+        return self.class_embed.out_features
+
     def forward(self, memory: Memory) -> Proposals:
         """From encoded tokens; logits (1, B, Q, K) and boxes (1, B, Q, 4) of those that are picked."""
         anchors, allowed = self.anchors(memory)
@@ -131,7 +137,7 @@ def token_anchors(memory: Memory, sides: Sequence[float] | None = None) -> tuple
     size = torch.cat([centres.new_full((h * w,), side) for side, (h, w) in zip(sides, memory.shapes, strict=True)])
     anchors = torch.cat([centres, size[:, None].expand(len(centres), -1, 2)], dim=-1)
     # padding's centres lie beyond 1
-    return anchors, ((anchors > 0.01) & (anchors < 0.99)).all(-1)
+    return anchors, ((anchors > SMALLEST) & (anchors < LARGEST)).all(-1)
 
 
 def count_allowed(memory: Memory, sides: Sequence[float] | None = None) -> list[int]:
@@ -139,9 +145,20 @@ def count_allowed(memory: Memory, sides: Sequence[float] | None = None) -> list[
     counts = [0] * len(memory.valid_sizes[0])
     for side, sizes in zip(_sides(memory, sides), memory.valid_sizes, strict=True):
         for image, (height, width) in enumerate(sizes):
-            if 0.01 < side < 0.99:
+            if SMALLEST < side < LARGEST:
                 counts[image] += _count_inside(height) * _count_inside(width)
     return counts
+
+
+def _checked_sides(sides: Sequence[float]) -> list[float]:
+    sides = [float(side) for side in sides]
+    for side in sides:
+        if not SMALLEST < side < LARGEST:
+            raise ConfigError(
+                f"model.proposals.anchor_sides has {side}, but sides are parts of the image between {SMALLEST} and "
+                f"{LARGEST}, or their level proposes nothing: give another"
+            )
+    return sides
 
 
 def _sides(memory: Memory, sides: Sequence[float] | None) -> Sequence[float]:

@@ -23,10 +23,18 @@ SCHEDULES = {
     "align_detr/align_dino_r50_4scale_24ep.py": (50, 4, 24, 20),
     "align_detr/align_dino_r50_4scale_k2_12ep.py": (50, 4, 12, 11),
     "align_detr/align_dino_r50_4scale_k2_24ep.py": (50, 4, 24, 20),
+    "align_detr/align_dino_r50_4scale_newer_loss_12ep.py": (50, 4, 12, 11),
+    "align_detr/align_dino_r50_4scale_newer_loss_24ep.py": (50, 4, 24, 20),
+    "align_detr/align_dino_r101_4scale_12ep.py": (101, 4, 12, 11),
     "group_detr/group_dino_r50_4scale_12ep.py": (50, 4, 12, 11),
     "dn_deformable_detr/dn_deformable_detr_r50_12ep.py": (50, 4, 12, 11),
     "dn_deformable_detr/dn_deformable_detr_r50_50ep.py": (50, 4, 50, 40),
 }
+
+
+def test_no_config_is_left_out() -> None:
+    families = ("dino/", "align_detr/align_dino_", "group_detr/group_dino_", "dn_deformable_detr/")
+    assert {name for name in model_zoo.names() if name.startswith(families)} == set(SCHEDULES)
 
 
 @pytest.mark.parametrize("config", SCHEDULES)
@@ -61,18 +69,34 @@ def test_dino(config: str) -> None:
     assert model.postprocess.num_detections == 300 and not model.criterion.set_weights
 
 
-@pytest.mark.parametrize(("name", "copies"), [("align_dino_r50_4scale_12ep", 3), ("align_dino_r50_4scale_k2_24ep", 2)])
-def test_align_dino(name: str, copies: int) -> None:
-    """DINO but for the criterion."""
+# config: its parent, copies, class loss
+ALIGNED = {
+    "align_dino_r50_4scale_12ep": ("dino_r50_4scale_12ep", 3, "IABCELoss"),
+    "align_dino_r50_4scale_24ep": ("dino_r50_4scale_24ep", 3, "IABCELoss"),
+    "align_dino_r50_4scale_k2_12ep": ("dino_r50_4scale_12ep", 2, "IABCELoss"),
+    "align_dino_r50_4scale_k2_24ep": ("dino_r50_4scale_24ep", 2, "IABCELoss"),
+    "align_dino_r50_4scale_newer_loss_12ep": ("dino_r50_4scale_12ep", 2, "AlignLoss"),
+    "align_dino_r50_4scale_newer_loss_24ep": ("dino_r50_4scale_24ep", 2, "AlignLoss"),
+    "align_dino_r101_4scale_12ep": ("dino_r101_4scale_12ep", 3, "IABCELoss"),
+}
+
+
+@pytest.mark.parametrize("name", ALIGNED)
+def test_align_dino(name: str) -> None:
+    """DINO but for the criterion: in it, the class loss, the copies and the weighting."""
+    parent, copies, kind = ALIGNED[name]
     cfg = model_zoo.get_config(f"align_detr/{name}.py")
     criterion = instantiate(cfg.model.criterion)
     assert criterion.matcher.copies == {"main": [copies] * 5 + [1], "enc": copies}
     loss, weighting = criterion.losses[0], criterion.weighting
-    assert (type(loss).__name__, loss.weight, loss.alpha, loss.gamma) == ("IABCELoss", 1, 0.25, 2)
+    assert (type(loss).__name__, loss.weight, loss.alpha, loss.gamma) == (kind, 1, 0.25, 2)
     assert (weighting.alpha, weighting.tau) == (0.25, 1.5)
-    plain = model_zoo.get_config("dino/dino_r50_4scale_12ep.py").model
-    cfg.model.criterion = plain.criterion
-    assert cfg.model == plain
+    plain = model_zoo.get_config(f"dino/{parent}.py")
+    cfg.model.criterion.losses[0] = plain.model.criterion.losses[0]
+    del cfg.model.criterion.weighting, cfg.model.criterion.matcher.copies
+    cfg.train.output_dir = plain.train.output_dir
+    for key in ("model", "optimizer", "dataloader", "train"):
+        assert cfg[key] == plain[key], key
 
 
 def test_group_dino() -> None:

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from detectron2.utils.events import EventStorage
+from denoising_parts import CLASSES, DIM, memory_of, some_targets, source_of
 from parts import image_input, tiny_detr
 from torch import nn
 from torch.testing import assert_close
@@ -21,63 +21,13 @@ from align_detr.modeling.meta_arch import DETR
 from align_detr.modeling.queries import AnchorQueries, LearnedContentQueries
 from align_detr.modeling.query_position import AnchorPosition
 from align_detr.modeling.weighting import PrimeSampleWeighting
-from align_detr.structures import Memory, Targets
+from align_detr.structures import Targets
 
-DIM, CLASSES = 16, 3
 BOTH = pytest.mark.parametrize("kind", [DenoisingQueries, ContrastiveDenoisingQueries])
-
-
-def source_of(kind: type, **options: object) -> DenoisingSource:
-    torch.manual_seed(0)
-    main = AnchorQueries(num_queries=4, embed_dim=DIM)
-    return kind(main=main, num_classes=CLASSES, embed_dim=DIM, **options)
 
 
 def noise_free(kind: type, **options: object) -> DenoisingSource:
     return source_of(kind, label_noise=0.0, box_noise=0.0, **options)
-
-
-def some_targets(*counts: int) -> Targets:
-    """Random objects that lie inside their image."""
-    longest = max([1, *counts])
-    generator = torch.Generator().manual_seed(1)
-    return Targets(
-        labels=torch.randint(CLASSES, (len(counts), longest), generator=generator),
-        boxes=torch.rand(len(counts), longest, 4, generator=generator) * 0.2 + torch.tensor([0.4, 0.4, 0.3, 0.3]),
-        counts=list(counts),
-    )
-
-
-def memory_of(images: int) -> Memory:
-    tokens = torch.zeros(images, 1, DIM)
-    return Memory(tokens=tokens, position=tokens, padding=None, shapes=[(1, 1)], valid_sizes=[[(1, 1)] * images])
-
-
-def test_numbers_are_logged() -> None:
-    source = source_of(DenoisingQueries, groups=2, max_queries=3)
-    with EventStorage() as storage:
-        source(memory_of(2), None, some_targets(5, 1))
-        assert storage.latest()["denoising_queries"][0] == 3 and storage.latest()["denoising_left_out"][0] == 2
-
-
-def test_a_cap_that_costs_groups() -> None:
-    """Of five groups of two objects three fit into 7 queries: their losses are divided by three times the objects."""
-    dn, main = source_of(DenoisingQueries, groups=5, max_queries=7)(memory_of(1), None, some_targets(2))
-    assert dn.content.shape[1] == 6 and dn.groups == 3 and dn.scale == 3.0 and len(dn.match) == 6
-    seen = ~blocked_pairs([dn, main])
-    assert [seen[2 * group, :6].tolist() for group in range(3)] == [
-        [True] * 2 + [False] * 4,
-        [False] * 2 + [True] * 2 + [False] * 2,
-        [False] * 4 + [True] * 2,
-    ]
-
-
-def test_default_caps() -> None:
-    assert source_of(DenoisingQueries).max_queries == 500
-    assert source_of(ContrastiveDenoisingQueries).max_queries == 200
-    assert source_of(ContrastiveDenoisingQueries, dn_number=300).max_queries == 600
-    dn = source_of(ContrastiveDenoisingQueries)(memory_of(1), None, some_targets(300))[0]
-    assert dn.content.shape[1] == 200 and len(dn.match) == 100
 
 
 @BOTH

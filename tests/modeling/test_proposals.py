@@ -70,7 +70,7 @@ def test_sides_of_anchors_can_be_given() -> None:
     anchors, allowed = token_anchors(memory, [0.3, 1.0])
     assert_close(anchors[0, :, 2:], torch.tensor([[0.3, 0.3]] * 6 + [[1.0, 1.0]] * 2))
     assert allowed[0].tolist() == [True] * 6 + [False] * 2 and count_allowed(memory, [0.3, 1.0]) == [6, 2]
-    proposals = ClassProposals(num_queries=2, num_classes=3, embed_dim=DIM, anchor_sides=[0.3, 1.0])
+    proposals = ClassProposals(num_queries=2, num_classes=3, embed_dim=DIM, anchor_sides=[0.3, 0.3])
     assert_close(proposals(memory).reference[..., 2:], torch.full((2, 2, 2), 0.3))
 
 

@@ -6,6 +6,7 @@ matched is s^gamma.
 
 from torch import Tensor
 
+from align_detr.modeling.losses.base import check_share
 from align_detr.modeling.losses.binary import FocusedLoss, Weight
 from align_detr.modeling.losses.quality import alignment_quality
 
@@ -15,7 +16,7 @@ class QualityLoss(FocusedLoss):
 
     def __init__(self, *, name: str = "class", weight: float = 1.0, alpha: float = 0.25, gamma: float = 2.0) -> None:
         super().__init__(name=name, weight=weight, gamma=gamma)
-        self.alpha = alpha
+        self.alpha = check_share(alpha, f"model.criterion.losses: alpha of {type(self).__name__}")
 
     def target(self, s: Tensor, u: Tensor, w: Weight) -> Tensor:
         """T = w t, without gradient."""

@@ -40,6 +40,13 @@ def check_head(parts: Iterable[nn.Module | None], name: str, preds: Predictions)
             )
 
 
+def check_share(value: float, key: str) -> float:
+    """The value; raises ConfigError where it is no share: outside [0, 1] a weight or an exponent would be negative."""
+    if not 0 <= value <= 1:
+        raise ConfigError(f"{key} is {value}, but must lie in [0, 1]: set it to a number between them")
+    return value
+
+
 def sum_by_row(values: Tensor, match: Match, num_rows: int) -> Tensor:
     """Sums one value a match, times the match's weight, over each row: (M,) -> (R,). No match gives 0 with a gradient
     of zero.

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from align_detr.errors import ConfigError
-from align_detr.modeling.losses.base import SetLoss, sum_by_row
+from align_detr.modeling.losses.base import SetLoss, check_share, sum_by_row
 from align_detr.modeling.losses.quality import matched_iou, matched_logits
 from align_detr.structures import Match, Predictions, Targets
 
@@ -96,7 +96,7 @@ class SigmoidFocalLoss(FocusedLoss):
 
     def __init__(self, *, name: str = "class", weight: float = 1.0, alpha: float = 0.25, gamma: float = 2.0) -> None:
         super().__init__(name=name, weight=weight, gamma=gamma)
-        self.alpha = alpha
+        self.alpha = check_share(alpha, f"model.criterion.losses: alpha of {type(self).__name__}")
 
     def positive(self, s: Tensor, u: Tensor, w: Weight) -> tuple[Weight, Weight]:
         """w alpha (1 - s)^gamma, 0."""

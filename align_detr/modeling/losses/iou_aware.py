@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from align_detr.errors import ConfigError
 from align_detr.modeling.losses.binary import FocusedLoss, Weight
 from align_detr.structures import Match, Predictions, Targets
 
@@ -24,6 +25,11 @@ class VariFocalLoss(FocusedLoss):
 
     def __init__(self, *, name: str = "class", weight: float = 1.0, alpha: float = 0.75, gamma: float = 2.0) -> None:
         super().__init__(name=name, weight=weight, gamma=gamma)
+        if not alpha >= 0:
+            raise ConfigError(
+                f"model.criterion.losses: alpha of {type(self).__name__} is {alpha}, but must be at least 0: it weighs "
+                "the negatives"
+            )
         self.alpha = alpha
 
     def positive(self, s: Tensor, u: Tensor, w: Weight) -> tuple[Weight, Weight]:

@@ -9,7 +9,7 @@ from detectron2.structures import Instances
 from torch import Tensor, nn
 
 from align_detr.errors import ConfigError
-from align_detr.modeling.losses.base import SetLoss, check_head, sum_by_row
+from align_detr.modeling.losses.base import SetLoss, check_head, check_share, sum_by_row
 from align_detr.modeling.losses.quality import matched_iou
 from align_detr.structures import Match, Predictions, Targets
 
@@ -46,7 +46,7 @@ class FusedPostprocess(nn.Module):
     def __init__(self, *, postprocess: nn.Module, weight: float = 0.3) -> None:
         super().__init__()
         self.postprocess = postprocess
-        self.weight = weight
+        self.weight = check_share(weight, "model.postprocess.weight")
 
     def forward(self, predictions: Predictions, image_sizes: Sequence[tuple[int, int]]) -> list[Instances]:
         """As `postprocess`. Raises ConfigError for a head without an IoU branch or with softmax logits."""

@@ -10,6 +10,7 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
+from align_detr.errors import ConfigError
 from align_detr.modeling.batching import features_of_each_size, features_of_padded_batch
 from align_detr.modeling.meta_arch.detector import Detector
 from align_detr.structures import Memory, Predictions, Targets
@@ -51,6 +52,19 @@ class DETR(Detector):
         self.head = head
         self.criterion = criterion
         self.postprocess = postprocess
+        self._check_classes()
+
+    def _check_classes(self) -> None:
+        """Raises `ConfigError` where denoising queries or proposals know other classes than the head: a label would be
+        out of their range, which a device tells late, if at all.
+        """
+        for key in ("queries", "proposals"):
+            own = getattr(getattr(self, key), "num_classes", None)
+            if own is not None and own != self.num_classes:
+                raise ConfigError(
+                    f"model.{key}.num_classes is {own}, but model.head.num_classes is {self.num_classes}: set the "
+                    "latter alone, which the configs hand on"
+                )
 
     def forward(self, batched_inputs: Sequence[Mapping[str, Any]]) -> dict[str, Tensor] | list[dict[str, Instances]]:
         """detectron2's inputs: `image` (3, h, w) RGB, `height` and `width` of the output, and in training `instances`

@@ -43,6 +43,7 @@ model = L(DINO)(
         dn_number=100,
         label_noise=0.5,
         box_noise=1.0,
+        max_queries=200,  # of an image: 100 pairs; a more crowded one takes part with a choice of its objects
     ),
     decoder=L(Decoder)(
         layer=L(DeformableDecoderLayer)(**sizes),

@@ -18,7 +18,7 @@ model.neck.update(in_channels=dict(res3=64, res4=128, res5=192), embed_dim=128, 
 model.neck.position.update(num_features=64, temperature=20)
 model.encoder = L(InputPositionEncoder)(layer=L(DeformableEncoderLayer)(**sizes), num_layers=0)
 model.proposals.update(num_queries=50, embed_dim=128, anchor_sides=[0.16, 0.30, 0.45])
-model.queries.update(embed_dim=128, dn_number=16, label_noise=0.5, box_noise=0.8)
+model.queries.update(embed_dim=128, dn_number=16, label_noise=0.5, box_noise=0.8, max_queries=200)
 model.queries.main.update(num_queries=50, embed_dim=128)
 model.decoder.layer.update(**sizes)
 model.decoder.num_layers = 3
