@@ -13,6 +13,7 @@ import re
 import statistics
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -20,9 +21,11 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
+from align_detr.data import data_folder
 from align_detr.engine.run_config import load_config
 
 ROOT = Path(__file__).resolve().parents[1]
+FAILED = threading.Event()  # no run begins after one has failed
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ class Study:
         config = OmegaConf.to_container(load_config(variant.config, self.overrides_of(variant, seed)), resolve=False)
         del config["train"]["output_dir"]
         text = json.dumps(config, sort_keys=True, default=lambda x: f"{x.__module__}.{x.__qualname__}")
+        text = text.replace(str(data_folder()), "")  # wherever the data lies
         return hashlib.sha256(text.encode()).hexdigest()
 
     def result(self, variant: Variant, seed: int) -> dict[str, float] | None:
@@ -80,7 +84,7 @@ class Study:
 
     def run(self, variant: Variant, seed: int, threads: int) -> None:
         """Trains and evaluates, unless that is done; what the run prints goes to its folder."""
-        if self.result(variant, seed) is not None:
+        if FAILED.is_set() or self.result(variant, seed) is not None:
             return
         folder = self.folder(variant, seed)
         folder.mkdir(parents=True, exist_ok=True)
@@ -92,6 +96,7 @@ class Study:
                 self.command(variant, seed), cwd=ROOT, env=environment, stdout=printed, stderr=subprocess.STDOUT
             )
         if done.returncode:
+            FAILED.set()
             raise SystemExit(f"{variant.name}, seed {seed} failed: see {folder / 'printed.txt'}")
         saved = {"config": config, "evaluations": _evaluations(folder / "metrics.json")}
         (folder / "result.json").write_text(json.dumps(saved))
@@ -144,11 +149,7 @@ def main(study: Study, argv: Sequence[str] | None = None) -> list[int]:
         threads = max(1, (os.cpu_count() or 1) // args.jobs)
         with ThreadPoolExecutor(args.jobs) as pool:
             runs = [pool.submit(study.run, variant, seed, threads) for seed in args.seeds for variant in variants]
-            try:
-                for run in as_completed(runs):
-                    run.result()
-            except BaseException:  # the first failure is told when the runs under way have ended, not after all others
-                pool.shutdown(cancel_futures=True)
-                raise
+            for run in as_completed(runs):
+                run.result()
     print(study.table(args.seeds))
     return args.seeds

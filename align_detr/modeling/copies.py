@@ -7,15 +7,17 @@ import numpy as np
 from align_detr.errors import ConfigError
 from align_detr.structures import Predictions
 
+KEY = "model.criterion.matcher.copies"
+
 
 def checked_copies(copies: Mapping[str, int | Sequence[int]]) -> dict[str, int | list[int]]:
     """`copies` with plain numbers and lists of them. Raises ConfigError for what is no whole number of at least 1."""
     if not isinstance(copies, Mapping):
-        raise ConfigError(f"matcher.copies is {copies}: name the set, as in copies={{'main': 3}}")
+        raise ConfigError(f"{KEY} is {copies}: name the set, as in {KEY}.main=3")
     for name, k in copies.items():
-        for number in [k] if isinstance(k, (int, float)) else k:
+        for number in k if isinstance(k, Sequence) and not isinstance(k, str) else [k]:
             if not isinstance(number, int) or number < 1:
-                raise ConfigError(f"matcher.copies.{name} has {number}: give whole numbers of at least 1")
+                raise ConfigError(f"{KEY}.{name} has {number!r}: give whole numbers of at least 1")
     return {name: k if isinstance(k, int) else list(k) for name, k in copies.items()}
 
 
@@ -23,11 +25,9 @@ def check_names(copies: Mapping[str, object], sets: Mapping[str, Predictions]) -
     """Raises ConfigError for a set that the model does not predict, or whose match is known."""
     for name in copies:
         if name not in sets:
-            raise ConfigError(f"matcher.copies names the set '{name}', but the model predicts {', '.join(sets)}")
+            raise ConfigError(f"{KEY} names the set '{name}', but the model predicts {', '.join(sets)}")
         if sets[name].match is not None:
-            raise ConfigError(
-                f"matcher.copies names the set '{name}', whose matches are known beforehand: leave it out"
-            )
+            raise ConfigError(f"{KEY} names the set '{name}', whose matches are known beforehand: leave it out")
 
 
 def copies_of_rows(copies: Mapping[str, int | Sequence[int]], name: str, num_rows: int, groups: int) -> np.ndarray:
@@ -39,7 +39,7 @@ def copies_of_rows(copies: Mapping[str, int | Sequence[int]], name: str, num_row
     wanted = [wanted] * layers if isinstance(wanted, int) else wanted
     if len(wanted) != layers:
         raise ConfigError(
-            f"matcher.copies of set '{name}' names {len(wanted)} layers, but the model predicts {layers}: give one "
+            f"{KEY} of set '{name}' names {len(wanted)} layers, but the model predicts {layers}: give one "
             "number for each"
         )
     return np.repeat(wanted, groups)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from align_detr.errors import ConfigError
 from align_detr.modeling.encoder import initialize_matrices
+from align_detr.modeling.head import LayerwiseHead
 from align_detr.modeling.query_position import GivenPosition
 from align_detr.structures import Memory, Predictions, QueryPart, QueryPlace
 
@@ -64,11 +65,10 @@ class Decoder(nn.Module):
         boxes start from, R of (B, Q, 2 or 4), or None. Raises `ConfigError` where there is nothing to refine, or the
         head is for another number of layers.
         """
-        of_head = getattr(head, "num_layers", len(self.layers))
-        if of_head != len(self.layers):
+        if isinstance(head, LayerwiseHead) and head.num_layers != len(self.layers):
             raise ConfigError(
-                f"model.head.num_layers is {of_head}, but model.decoder.num_layers is {len(self.layers)}: give both "
-                "the same number"
+                f"model.head.num_layers is {head.num_layers}, but model.decoder.num_layers is {len(self.layers)}: give "
+                "both the same number"
             )
         x = torch.cat([part.content for part in queries], dim=1)
         given = _joined([part.position for part in queries])

@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from align_detr.errors import ConfigError
 from align_detr.layers.attention import FeedForward, MultiHeadAttention
 from align_detr.structures import Memory, QueryPlace
 
@@ -30,7 +31,12 @@ class DecoderLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, place: QueryPlace, memory: Memory) -> Tensor:
-        """x (B, Q, C) -> (B, Q, C)."""
+        """x (B, Q, C) -> (B, Q, C). Raises `ConfigError` where the queries have no positions."""
+        if place.position is None:
+            raise ConfigError(
+                "model.decoder.query_position is null, which leaves queries the positions they bring, but those of "
+                "model.queries bring none: give it a part that makes them of references, as ReferencePosition in DINO"
+            )
         x = self.self_attn_norm(x + self.dropout(self._attend_queries(x, place)))
         x = self.cross_attn_norm(x + self.dropout(self._attend_image(x, place, memory)))
         return self.ffn_norm(x + self.dropout(self.ffn(x)))

@@ -106,10 +106,10 @@ def check_count(value: int, name: str, least: int = 1) -> None:
 
 def check_noise(label_noise: float, box_noise: float, most: int) -> None:
     """Raises `ConfigError` for noise out of its range; labels change with probability `label_noise` / `most`."""
-    if not 0 <= label_noise <= most:
+    if not isinstance(label_noise, (int, float)) or not 0 <= label_noise <= most:
         raise ConfigError(
             f"model.queries.label_noise is {label_noise}, but must lie in [0, {most}]: 0 changes no label, {most} "
             "draws all anew"
         )
-    if not box_noise >= 0:
+    if not isinstance(box_noise, (int, float)) or not box_noise >= 0:
         raise ConfigError(f"model.queries.box_noise is {box_noise}, but must be at least 0, which moves no box")

@@ -151,14 +151,14 @@ def count_allowed(memory: Memory, sides: Sequence[float] | None = None) -> list[
 
 
 def _checked_sides(sides: Sequence[float]) -> list[float]:
-    sides = [float(side) for side in sides]
+    sides = sides if isinstance(sides, Sequence) else [sides]
     for side in sides:
-        if not SMALLEST < side < LARGEST:
+        if not isinstance(side, (int, float)) or not SMALLEST < side < LARGEST:
             raise ConfigError(
                 f"model.proposals.anchor_sides has {side}, but sides are parts of the image between {SMALLEST} and "
                 f"{LARGEST}, or their level proposes nothing: give another"
             )
-    return sides
+    return [float(side) for side in sides]
 
 
 def _sides(memory: Memory, sides: Sequence[float] | None) -> Sequence[float]:

@@ -5,7 +5,6 @@
 import torch
 from torch import Tensor, nn
 
-from align_detr.errors import ConfigError
 from align_detr.layers.mlp import MLP
 from align_detr.layers.positional import encode_coordinates
 from align_detr.structures import Memory
@@ -19,12 +18,7 @@ class GivenPosition(nn.Module):
     def forward(
         self, x: Tensor, position: Tensor | None, reference: Tensor | None, memory: Memory, layer: int
     ) -> tuple[Tensor | None, Tensor | None]:
-        """`position` as it is, and no encoded reference. Raises `ConfigError` where the queries bring none."""
-        if position is None:
-            raise ConfigError(
-                "model.decoder.query_position is null, which leaves queries the positions they bring, but those of "
-                "model.queries bring none: give it a part that makes them of references, as ReferencePosition in DINO"
-            )
+        """`position` as it is, and no encoded reference."""
         return position, None
 
 

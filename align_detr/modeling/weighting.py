@@ -23,7 +23,7 @@ class PrimeSampleWeighting(nn.Module):
 
     def __init__(self, *, alpha: float = 0.25, tau: float = 1.5) -> None:
         super().__init__()
-        if not tau > 0:
+        if not isinstance(tau, (int, float)) or not tau > 0:
             raise ConfigError(
                 f"model.criterion.weighting.tau is {tau}, but must be above 0: for weights that hardly differ choose a "
                 "large one"

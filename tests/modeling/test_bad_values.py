@@ -29,6 +29,13 @@ SIDES = "model.proposals.anchor_sides has {}, but sides are parts of the image b
 BUILD = [
     ("criterion.weighting.tau=0", "model.criterion.weighting.tau is 0, but must be above 0"),
     ("criterion.weighting.tau=-1", "model.criterion.weighting.tau is -1, but must be above 0"),
+    ("criterion.weighting.tau=null", "model.criterion.weighting.tau is None, but must be above 0"),
+    ("criterion.losses.0.alpha=null", ALPHA.format(None)),
+    ("criterion.matcher.copies.main=null", "model.criterion.matcher.copies.main has None: give whole numbers"),
+    ("criterion.matcher.copies=3", "model.criterion.matcher.copies is 3: name the set"),
+    ("queries.box_noise=abc", "model.queries.box_noise is abc, but must be at least 0"),
+    ("queries.label_noise=null", "model.queries.label_noise is None, but must lie in [0, 2]"),
+    ("proposals.anchor_sides=[0.1,0.2,null]", SIDES.format(None)),
     ("criterion.weighting.alpha=2", "model.criterion.weighting.alpha is 2, but must lie in [0, 1]"),
     ("criterion.losses.0.alpha=-1", ALPHA.format(-1)),
     ("criterion.losses.0.alpha=5", ALPHA.format(5)),
@@ -40,7 +47,7 @@ BUILD = [
     ("queries.box_noise=-1", "model.queries.box_noise is -1, but must be at least 0"),
     ("queries.num_classes=2", "model.queries.num_classes is 2, but model.head.num_classes is 10"),
     ("proposals.num_classes=2", "model.proposals.num_classes is 2, but model.head.num_classes is 10"),
-    ("proposals.anchor_sides=[0.1,0.2,-1]", SIDES.format(-1.0)),
+    ("proposals.anchor_sides=[0.1,0.2,-1]", SIDES.format(-1)),
     ("proposals.anchor_sides=[1.5,0.2,0.3]", SIDES.format(1.5)),
 ]
 STEP = [
@@ -50,6 +57,7 @@ STEP = [
         "proposals=null",
         "model.proposals is null, but MixedSelectionQueries in model.queries makes queries of proposals",
     ),
+    ("proposals.anchor_sides=0.1", "model.proposals.anchor_sides has 1 numbers, but the neck makes 3 levels"),
     ("decoder.num_layers=2", LAYERS.format(3, 2)),
     ("decoder.num_layers=4", LAYERS.format(3, 4)),
     ("head.num_layers=2", LAYERS.format(2, 3)),

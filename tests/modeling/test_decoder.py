@@ -174,11 +174,6 @@ def shift_head(kind: type) -> nn.Module:
     return head
 
 
-def located(content: Tensor, reference: Tensor) -> list[QueryPart]:
-    """Queries with references, whose positions play no part."""
-    return [QueryPart("main", content, torch.zeros_like(content), reference=reference)]
-
-
 @pytest.mark.parametrize("kind", [SharedHead, LayerwiseHead])
 @pytest.mark.parametrize("look_forward_twice", [False, True])
 @pytest.mark.parametrize("coordinates", [2, 4])
@@ -187,7 +182,7 @@ def test_references_move(kind: type, look_forward_twice: bool, coordinates: int)
     content = torch.full((1, 1, 4), 0.05, requires_grad=True)
     reference = torch.full((1, 1, coordinates), 0.3)
     decoder = Decoder(layer=ShiftLayer(), num_layers=3, refine=True, look_forward_twice=look_forward_twice)
-    queries = located(content, reference)
+    queries = [QueryPart("main", content, reference=reference)]
     boxes = decoder(queries, noise_memory(), shift_head(kind))["main"].boxes
     start = inverse_sigmoid(
         torch.tensor([0.3, 0.3, 0.3 if coordinates == 4 else 0.5, 0.3 if coordinates == 4 else 0.5])
@@ -238,7 +233,7 @@ def test_parts_that_do_not_fit() -> None:
 def test_without_refinement_references_stay() -> None:
     content, reference = torch.full((1, 1, 4), 0.05), torch.full((1, 1, 2), 0.3)
     decoder = Decoder(layer=ShiftLayer(), num_layers=3)
-    boxes = decoder(located(content, reference), noise_memory(), shift_head(SharedHead))["main"]
+    boxes = decoder([QueryPart("main", content, reference=reference)], noise_memory(), shift_head(SharedHead))["main"]
     expected = torch.tensor([0.1, 0.2, 0.4]) + inverse_sigmoid(torch.tensor(0.3))
     assert_close(inverse_sigmoid(boxes.boxes[:, 0, 0, 0]), expected, atol=1e-5, rtol=0)
 
@@ -247,7 +242,7 @@ def test_norm_is_for_the_head_and_not_for_the_refinement() -> None:
     content, reference = torch.tensor([[[0.1, 0.2, 0.3, 0.4]]]), torch.full((1, 1, 4), 0.5)
     norm = nn.LayerNorm(4)
     decoder = Decoder(layer=ShiftLayer(), num_layers=2, norm=norm, refine=True)
-    boxes = decoder(located(content, reference), noise_memory(), shift_head(SharedHead))["main"]
+    boxes = decoder([QueryPart("main", content, reference=reference)], noise_memory(), shift_head(SharedHead))["main"]
     expected = (norm(4 * content) + 2 * content).sigmoid()
     assert_close(boxes.boxes[1], expected)
 

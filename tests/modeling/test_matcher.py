@@ -69,21 +69,25 @@ def test_copies_are_bounded_in_each_image(matcher: HungarianMatcher, count: int,
 
 @pytest.mark.parametrize(("count", "expected"), [(1, 3), (2, 2), (3, 1), (5, 1)])
 def test_padding_queries_do_not_count_for_copies(matcher: HungarianMatcher, count: int, expected: int) -> None:
-    """20 queries of which 8 are there in the first image: at most 4 may go to copies. Bounded by all 20, three targets
+    """20 queries of which 8 are there in the second image: at most 4 may go to copies. Bounded by all 20, three targets
     would want 9, and five 10.
     """
     matcher.copies = {"main": 3}
-    preds, targets = random_set(rows=2, counts=[count, 1], queries=20)
-    preds.valid = torch.arange(20) < torch.tensor([[8], [20]])
+    preds, targets = random_set(rows=2, counts=[1, count], queries=20)
+    preds.valid = torch.arange(20) < torch.tensor([[20], [8]])
     match = matcher({"main": preds}, targets)["main"]
     for row in (0, 1):
-        first = (match.row == row) & (match.image == 0)
-        assert match.target[first].bincount(minlength=count).tolist() == [expected] * count
-        assert (match.query[first] < 8).all()
-        assert ((match.row == row) & (match.image == 1)).sum() == 3
+        padded = (match.row == row) & (match.image == 1)
+        assert match.target[padded].bincount(minlength=count).tolist() == [expected] * count
+        assert (match.query[padded] < 8).all()
+        assert ((match.row == row) & (match.image == 0)).sum() == 3
+    # Where `allowed` says which pairs may be, all queries count: 20 // (2 n) copies, as far as there are queries.
+    preds.allowed = torch.ones(2, 20, count, dtype=torch.bool)
+    match = matcher({"main": preds}, targets)["main"]
+    assert ((match.row == 0) & (match.image == 1)).sum() == min(8, count * min(3, 10 // count))
 
 
-@pytest.mark.parametrize("copies", [3, {"main": 0}, {"main": 2.5}, {"main": [3, -1]}, {"enc": [1.0]}])
+@pytest.mark.parametrize("copies", [3, *({"main": k} for k in (0, 2.5, [3, -1], [1.0], None, "3"))])
 def test_copies_are_whole_numbers(copies: object) -> None:
     with pytest.raises(ConfigError, match="matcher.copies"):
         HungarianMatcher(costs=[L1Cost(weight=1.0)], copies=copies)

@@ -100,6 +100,18 @@ class Nearness(nn.Module):
 
 
 @BOTH
+def test_proposals_that_are_padding_are_encoded_zeros(kind: type[TwoStageProposals]) -> None:
+    """Image 1 has three tokens for four proposals; its own pass their gradient, the fourth passes none to the image."""
+    proposals, memory = kind(num_queries=4, num_classes=3, embed_dim=DIM), small_memory()
+    nn.init.normal_(proposals.projection.bias)
+    memory = memory.with_tokens(memory.tokens.requires_grad_())
+    found = proposals(memory)
+    assert_close(found.content[1, 3], proposals.norm(proposals.projection.bias))
+    (gradient,) = torch.autograd.grad(found.predictions.logits[0, 1].square().sum(), memory.tokens)
+    assert gradient[1].ne(0).any(1).tolist() == token_anchors(memory)[1][1].tolist()
+
+
+@BOTH
 def test_padding_is_never_picked_before_an_image(kind: type[TwoStageProposals]) -> None:
     proposals, memory = kind(num_queries=4, num_classes=3, embed_dim=DIM), small_memory()
     proposals.class_embed = Nearness()

@@ -42,7 +42,7 @@ def check_head(parts: Iterable[nn.Module | None], name: str, preds: Predictions)
 
 def check_share(value: float, key: str) -> float:
     """The value; raises ConfigError where it is no share: outside [0, 1] a weight or an exponent would be negative."""
-    if not 0 <= value <= 1:
+    if not isinstance(value, (int, float)) or not 0 <= value <= 1:
         raise ConfigError(f"{key} is {value}, but must lie in [0, 1]: set it to a number between them")
     return value
 

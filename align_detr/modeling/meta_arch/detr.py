@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from align_detr.errors import ConfigError
 from align_detr.modeling.batching import features_of_each_size, features_of_padded_batch
+from align_detr.modeling.denoising import DenoisingSource
 from align_detr.modeling.meta_arch.detector import Detector
+from align_detr.modeling.proposals import ClassProposals
 from align_detr.structures import Memory, Predictions, Targets
 
 
@@ -58,11 +60,12 @@ class DETR(Detector):
         """Raises `ConfigError` where denoising queries or proposals know other classes than the head: a label would be
         out of their range, which a device tells late, if at all.
         """
+        of_head = getattr(self.head, "num_classes", None)
         for key in ("queries", "proposals"):
-            own = getattr(getattr(self, key), "num_classes", None)
-            if own is not None and own != self.num_classes:
+            part = getattr(self, key)
+            if isinstance(part, (DenoisingSource, ClassProposals)) and of_head not in (None, part.num_classes):
                 raise ConfigError(
-                    f"model.{key}.num_classes is {own}, but model.head.num_classes is {self.num_classes}: set the "
+                    f"model.{key}.num_classes is {part.num_classes}, but model.head.num_classes is {of_head}: set the "
                     "latter alone, which the configs hand on"
                 )
 
