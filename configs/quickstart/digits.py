@@ -12,5 +12,6 @@ align(model)
 optimizer.lr = 1.5e-3
 optimizer.params.lr_factors = dict(backbone=3.0)
 
-train.eval_period = 1500
+train.max_iter = 3200
+train.eval_period = 1600
 train.output_dir = "./output/demo"
