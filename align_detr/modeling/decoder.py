@@ -37,6 +37,8 @@ class Decoder(nn.Module):
         look_forward_twice: bool = False,
     ) -> None:
         super().__init__()
+        if not isinstance(num_layers, int) or num_layers < 1:
+            raise ConfigError(f"model.decoder.num_layers is {num_layers}: give a whole number of at least 1")
         first = layer if first_layer is None else first_layer
         self.layers = nn.ModuleList(copy.deepcopy(first if i == 0 else layer) for i in range(num_layers))
         self.norm = nn.Identity() if norm is None else norm

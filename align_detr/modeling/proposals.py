@@ -36,6 +36,8 @@ class TwoStageProposals(nn.Module):
         anchor_sides: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
+        if not isinstance(num_queries, int) or num_queries < 1:
+            raise ConfigError(f"model.proposals.num_queries is {num_queries}: give a whole number of at least 1")
         self.num_queries = num_queries
         self.anchor_sides = None if anchor_sides is None else _checked_sides(anchor_sides)
         self.projection = nn.Linear(embed_dim, embed_dim)
