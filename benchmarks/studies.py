@@ -82,14 +82,15 @@ class Study:
         saved = json.loads(file.read_text())
         return saved["evaluations"] if saved.get("config") == self.fingerprint(variant, seed) else None
 
-    def run(self, variant: Variant, seed: int, threads: int) -> None:
-        """Trains and evaluates, unless that is done; what the run prints goes to its folder."""
-        if FAILED.is_set() or self.result(variant, seed) is not None:
+    def run(self, variant: Variant, seed: int, threads: int, config: str) -> None:
+        """Trains and evaluates, unless another run has failed; what the run prints goes to its folder. `config` is its
+        fingerprint, made by the caller, as detectron2 cannot load configs in several threads at once.
+        """
+        if FAILED.is_set():
             return
         folder = self.folder(variant, seed)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "metrics.json").unlink(missing_ok=True)
-        config = self.fingerprint(variant, seed)
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT)}
         with (folder / "printed.txt").open("w") as printed:
             done = subprocess.run(
@@ -147,8 +148,10 @@ def main(study: Study, argv: Sequence[str] | None = None) -> list[int]:
     variants = [v for v in study.variants if not args.only or v.name in args.only]
     if not args.table:
         threads = max(1, (os.cpu_count() or 1) // args.jobs)
+        missing = [(v, seed) for seed in args.seeds for v in variants if study.result(v, seed) is None]
+        todo = [(v, seed, threads, study.fingerprint(v, seed)) for v, seed in missing]
         with ThreadPoolExecutor(args.jobs) as pool:
-            runs = [pool.submit(study.run, variant, seed, threads) for seed in args.seeds for variant in variants]
+            runs = [pool.submit(study.run, *run) for run in todo]
             for run in as_completed(runs):
                 run.result()
     print(study.table(args.seeds))

@@ -25,7 +25,7 @@ class VariFocalLoss(FocusedLoss):
 
     def __init__(self, *, name: str = "class", weight: float = 1.0, alpha: float = 0.75, gamma: float = 2.0) -> None:
         super().__init__(name=name, weight=weight, gamma=gamma)
-        if not alpha >= 0:
+        if not isinstance(alpha, (int, float)) or not alpha >= 0:
             raise ConfigError(
                 f"model.criterion.losses: alpha of {type(self).__name__} is {alpha}, but must be at least 0: it weighs "
                 "the negatives"
