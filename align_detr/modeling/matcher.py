@@ -24,6 +24,7 @@ from align_detr.modeling.costs import (
 from align_detr.modeling.events import log_scalar
 from align_detr.modeling.losses.base import check_head
 from align_detr.modeling.pairs import in_parts, places
+from align_detr.modeling.solvers import solver_of
 from align_detr.structures import Match, Predictions, Targets
 
 __all__ = [
@@ -57,6 +58,8 @@ class HungarianMatcher(nn.Module):
     NonFinitePrediction with set, layer, image and query; "skip" leaves the image out of the step. It then has no pair
     in any set, is named in `Match.skipped`, which the criterion obeys, and is counted as `skipped_images` in
     detectron2's event storage and in a warning.
+
+    `solver` is "scipy" or "lapx" (`align_detr/modeling/solvers.py`); the latter uses PyTorch's number of threads.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class HungarianMatcher(nn.Module):
         costs: Sequence[Cost],
         copies: Mapping[str, int | Sequence[int]] | None = None,
         on_nonfinite: str = "raise",
+        solver: str = "scipy",
     ) -> None:
         super().__init__()
         if on_nonfinite not in ("raise", "skip"):
@@ -74,6 +78,7 @@ class HungarianMatcher(nn.Module):
         self.costs = nn.ModuleList(costs)
         self.copies = checked_copies(copies or {})
         self.on_nonfinite = on_nonfinite
+        self.solver = solver_of(solver)
 
     @torch.no_grad()
     def forward(self, sets: Mapping[str, Predictions], targets: Targets) -> dict[str, Match]:
@@ -170,7 +175,8 @@ class HungarianMatcher(nn.Module):
         padded = preds.valid is not None and preds.allowed is None
         usable = count_usable(cost < FORBIDDEN / 2, targets.counts) if padded else cost.shape[-1]
         rows = copies_of_rows(self.copies, name, len(cost), preds.groups)
-        pairs = assign_all(cost, targets.counts, bounded(rows, np.array(counts, np.int64), usable))
+        copies = bounded(rows, np.array(counts, np.int64), usable)
+        pairs = assign_all(cost, targets.counts, copies, self.solver, torch.get_num_threads())
         if restricted:  # a forbidden pair is left out, even without a choice
             row, image, query, target = pairs
             start = np.cumsum([0, *targets.counts])[image]
