@@ -9,7 +9,7 @@ Shape letters, used in every docstring of the library: **B** images, **Q** queri
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,7 +43,7 @@ class Targets:
 
     labels (B, T) int64 and boxes (B, T, 4) float32 normalised cxcywh; entries at and beyond `counts[b]` are padding.
     `counts` are Python integers, so that nothing has to ask the device how many objects there are. `instances` are the
-    originals, for heads that need more than boxes.
+    originals, for heads that need more than boxes. `left_out` are the images that take no part in this step.
     """
 
     labels: Tensor
@@ -51,10 +51,20 @@ class Targets:
     counts: list[int]
     instances: list[Instances] = dataclasses.field(default_factory=list)
     names: list[str] = dataclasses.field(default_factory=list)
+    left_out: tuple[int, ...] = ()
 
     def name_of(self, image: int) -> str:
         """What an error calls image number `image` of the batch: its file where that is known."""
         return self.names[image] if self.names else f"number {image} of the batch"
+
+    def without_images(self, images: Collection[int]) -> Targets:
+        """The same batch, in which `images` (places in it) have no objects and are left out."""
+        return dataclasses.replace(
+            self,
+            counts=[0 if b in images else n for b, n in enumerate(self.counts)],
+            instances=[x[:0] if b in images else x for b, x in enumerate(self.instances)],
+            left_out=tuple(sorted({*self.left_out, *images})),
+        )
 
     @classmethod
     def from_instances(

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from align_detr.modeling.losses.base import check_number, check_share
 from align_detr.modeling.pairs import Pairs
 from align_detr.structures import Predictions, Targets
 
@@ -17,10 +18,13 @@ class Cost(nn.Module):
 
     def __init__(self, *, weight: float) -> None:
         super().__init__()
-        self.weight = weight
+        self.weight = self._checked("weight", weight)
 
     def forward(self, preds: Predictions, targets: Targets) -> Tensor:
         raise NotImplementedError
+
+    def _checked(self, name: str, value: float, least: float | None = None) -> float:
+        return check_number(value, f"model.criterion.matcher.costs: {name} of {type(self).__name__}", least)
 
 
 class PairCost(Cost):
@@ -34,9 +38,9 @@ class PairCost(Cost):
 
     @torch.no_grad()
     def forward(self, preds: Predictions, targets: Targets) -> Tensor:
-        """(R, B, Q, T), without gradient."""
+        """(R, B, Q, T) float32, without gradient."""
         images, longest = targets.labels.shape
-        pairs = Pairs.padded(preds, targets)
+        pairs = Pairs.padded(preds.float(), targets)
         return self.of_pairs(pairs).unflatten(1, (images, longest)).transpose(-1, -2)
 
 
@@ -62,8 +66,8 @@ class FocalCost(PairCost):
 
     def __init__(self, *, weight: float, alpha: float = 0.25, gamma: float = 2.0) -> None:
         super().__init__(weight=weight)
-        self.alpha = alpha
-        self.gamma = gamma
+        self.alpha = check_share(alpha, f"model.criterion.matcher.costs: alpha of {type(self).__name__}")
+        self.gamma = self._checked("gamma", gamma, least=0)
 
     def of_pairs(self, pairs: Pairs) -> Tensor:
         """Of any sign."""
@@ -85,12 +89,12 @@ class PositionModulatedCost(FocalCost):
         self, *, weight: float, alpha: float = 0.25, gamma: float = 2.0, beta: float = 0.5, eps: float = 1e-6
     ) -> None:
         super().__init__(weight=weight, alpha=alpha, gamma=gamma)
-        self.beta = beta
-        self.eps = eps
+        self.beta = self._checked("beta", beta, least=0)
+        self.eps = self._checked("eps", eps, least=0)
 
     def of_pairs(self, pairs: Pairs) -> Tensor:
         """Of any sign."""
-        overlap = pairs.giou(self.eps).add_(1).div_(2).clamp_(min=0)  # rounding may pass -1
+        overlap = pairs.giou(self.eps).add_(1).div_(2)  # at least 0: I / U and U / H are, whatever the rounding
         return self._focal(pairs.of_class(torch.sigmoid).mul_(overlap**self.beta))
 
 
@@ -108,7 +112,7 @@ class GIoUCost(PairCost):
 
     def __init__(self, *, weight: float, eps: float = 0.0) -> None:
         super().__init__(weight=weight)
-        self.eps = eps
+        self.eps = self._checked("eps", eps, least=0)
 
     def of_pairs(self, pairs: Pairs) -> Tensor:
         """In [-1, 1]."""

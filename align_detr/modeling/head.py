@@ -37,7 +37,8 @@ class SharedHead(nn.Module):
     reference to a box, shared by all layers (Conditional-DETR, DAB-DETR, plain Deformable-DETR).
 
     Every class starts with probability `prior`; boxes start at their reference, with `size_logit` for the size where
-    the reference is a point. `eps` as in `inverse_sigmoid`.
+    the reference is a point. `eps` as in `inverse_sigmoid`. With `softmax` the classifier is that of `SoftmaxHead`,
+    over K classes and "no object", and `prior` is not used.
     """
 
     def __init__(
@@ -45,22 +46,26 @@ class SharedHead(nn.Module):
         *,
         num_classes: int = 80,
         embed_dim: int = 256,
+        softmax: bool = False,
         prior: float = 0.01,
         size_logit: float = 0.0,
         eps: float = 1e-3,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
+        self.softmax = softmax
         self.eps = eps
-        self.class_embed = prior_classifier(embed_dim, num_classes, prior)
+        self.class_embed = linear_classifier(embed_dim, num_classes, prior, softmax)
         self.bbox_embed = box_correction(embed_dim, size_logit)
 
     def forward(self, hidden: Tensor, references: Sequence[Tensor]) -> Predictions:
-        """hidden (R, B, Q, C), references R of (B, Q, 2 or 4) -> logits (R, B, Q, K), boxes (R, B, Q, 4)."""
+        """hidden (R, B, Q, C), references R of (B, Q, 2 or 4) -> logits (R, B, Q, K, or K + 1 where `softmax`), boxes
+        (R, B, Q, 4). Raises `ConfigError` without references.
+        """
         references = _given(references, self)
         corrections = self.bbox_embed(hidden)
         boxes = [move_reference(c, r, self.eps) for c, r in zip(corrections, references, strict=True)]
-        return Predictions(logits=self.class_embed(hidden).float(), boxes=torch.stack(boxes))
+        return Predictions(logits=self.class_embed(hidden).float(), boxes=torch.stack(boxes), softmax=self.softmax)
 
     def refine(self, x: Tensor, reference: Tensor, layer: int) -> Tensor:
         """The box that layer number `layer` moves the reference to: x (B, Q, C) -> (B, Q, 4), with gradient."""
@@ -78,6 +83,7 @@ class LayerwiseHead(nn.Module):
         num_layers: int,
         num_classes: int = 80,
         embed_dim: int = 256,
+        softmax: bool = False,
         prior: float = 0.01,
         size_logit: float = 0.0,
         eps: float = 1e-3,
@@ -85,18 +91,23 @@ class LayerwiseHead(nn.Module):
         super().__init__()
         self.num_layers = num_layers
         self.num_classes = num_classes
+        self.softmax = softmax
         self.eps = eps
-        self.class_embed = nn.ModuleList(prior_classifier(embed_dim, num_classes, prior) for _ in range(num_layers))
+        self.class_embed = nn.ModuleList(
+            linear_classifier(embed_dim, num_classes, prior, softmax) for _ in range(num_layers)
+        )
         self.bbox_embed = nn.ModuleList(
             box_correction(embed_dim, size_logit if i == 0 else 0.0) for i in range(num_layers)
         )
 
     def forward(self, hidden: Tensor, references: Sequence[Tensor]) -> Predictions:
-        """hidden (R, B, Q, C), references R of (B, Q, 2 or 4) -> logits (R, B, Q, K), boxes (R, B, Q, 4)."""
+        """hidden (R, B, Q, C), references R of (B, Q, 2 or 4) -> logits (R, B, Q, K, or K + 1 where `softmax`), boxes
+        (R, B, Q, 4). Raises `ConfigError` without references.
+        """
         references = _given(references, self)
         logits = [classify(x) for classify, x in zip(self.class_embed, hidden, strict=True)]
         boxes = [self.refine(x, reference, i) for i, (x, reference) in enumerate(zip(hidden, references, strict=True))]
-        return Predictions(logits=torch.stack(logits).float(), boxes=torch.stack(boxes))
+        return Predictions(logits=torch.stack(logits).float(), boxes=torch.stack(boxes), softmax=self.softmax)
 
     def refine(self, x: Tensor, reference: Tensor, layer: int) -> Tensor:
         """The box that layer number `layer` moves the reference to: x (B, Q, C) -> (B, Q, 4), with gradient."""
@@ -126,6 +137,11 @@ def _given(references: Sequence[Tensor] | None, head: nn.Module) -> Sequence[Ten
             "use a source of queries with references, or SoftmaxHead"
         )
     return references
+
+
+def linear_classifier(embed_dim: int, num_classes: int, prior: float, softmax: bool) -> nn.Linear:
+    """A `prior_classifier` of K classes or, with `softmax`, DETR's classifier of K classes and "no object"."""
+    return nn.Linear(embed_dim, num_classes + 1) if softmax else prior_classifier(embed_dim, num_classes, prior)
 
 
 def prior_classifier(embed_dim: int, num_classes: int, prior: float) -> nn.Linear:

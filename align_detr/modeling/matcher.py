@@ -38,9 +38,7 @@ __all__ = [
     "SoftmaxCost",
 ]
 
-# What a pair that may not be matched costs; no sum of the costs here comes near half of it. It is the same for all such
-# pairs: were it added, a target without any allowed query would take the one that suits it, which another may need.
-FORBIDDEN = 1e6
+FORBIDDEN = 1e30  # what says of a pair that it may not be matched; no cost comes near it
 
 logger = logging.getLogger(__name__)
 
@@ -56,8 +54,9 @@ class HungarianMatcher(nn.Module):
 
     `on_nonfinite`, for an image with a prediction, of any set, or a cost that is NaN or infinite: "raise" raises
     NonFinitePrediction with set, layer, image and query; "skip" leaves the image out of the step. It then has no pair
-    in any set, is named in `Match.skipped`, which the criterion obeys, and is counted as `skipped_images` in
-    detectron2's event storage and in a warning.
+    in any set, is named in `Match.skipped`, which criterion and detector obey, and is counted as `skipped_images` in
+    detectron2's event storage and in a warning. Images that `Targets.left_out` names are skipped from the beginning:
+    where the like happens to them, the image is not to blame, and NonFinitePrediction is raised.
 
     `solver` is "scipy" or "lapx" (`align_detr/modeling/solvers.py`); the latter uses PyTorch's number of threads.
     """
@@ -99,7 +98,7 @@ class HungarianMatcher(nn.Module):
     @torch.no_grad()
     def cost(self, preds: Predictions, targets: Targets) -> Tensor:
         """Weighted sum of all costs, (R, B, Q, T) float32 whatever autocast says; pairs that may not be matched cost
-        1e6. A class-agnostic set knows the label 0 only.
+        1e30. A class-agnostic set knows the label 0 only.
         """
         with torch.autocast(preds.boxes.device.type, enabled=False):
             preds, targets = preds.float(), preds.own_targets(targets)
@@ -154,13 +153,14 @@ class HungarianMatcher(nn.Module):
             bad = _nonfinite_queries(preds, cost, targets.counts)
             if bad.any():
                 where = _first(name, preds, targets, bad)
-                if self.on_nonfinite == "raise":
+                if self.on_nonfinite == "raise" or bad[:, list(targets.left_out)].any():
                     raise NonFinitePrediction(
                         f"a prediction or its matching cost is not finite: {where} is the first; lower the learning "
                         "rate, check that image, or look for the first layer whose output is not finite"
                     )
                 logger.warning("a prediction is not finite: %s is the first; the image is left out of this step", where)
                 found.update(np.unique(np.nonzero(bad)[1]).tolist())
+        found.update(targets.left_out)
         if self.on_nonfinite == "skip":
             log_scalar("skipped_images", len(found))
         return tuple(sorted(found))
@@ -171,17 +171,30 @@ class HungarianMatcher(nn.Module):
         """cost (R, N, Q) of all targets -> (4, M): row, image, query, target of every pair of the images with `counts`
         targets to be matched, ordered by row, image and query.
         """
-        restricted = preds.valid is not None or preds.allowed is not None
+        forbidden = cost >= FORBIDDEN if preds.valid is not None or preds.allowed is not None else None
         padded = preds.valid is not None and preds.allowed is None
-        usable = count_usable(cost < FORBIDDEN / 2, targets.counts) if padded else cost.shape[-1]
+        usable = count_usable(~forbidden, targets.counts) if padded else cost.shape[-1]
         rows = copies_of_rows(self.copies, name, len(cost), preds.groups)
         copies = bounded(rows, np.array(counts, np.int64), usable)
+        cost = cost if forbidden is None else _priced(cost, forbidden)
         pairs = assign_all(cost, targets.counts, copies, self.solver, torch.get_num_threads())
-        if restricted:  # a forbidden pair is left out, even without a choice
+        if forbidden is not None:  # such a pair is left out, even without a choice
             row, image, query, target = pairs
             start = np.cumsum([0, *targets.counts])[image]
-            pairs = pairs[:, cost[row, start + target, query] < FORBIDDEN / 2]
+            pairs = pairs[:, ~forbidden[row, start + target, query]]
         return pairs
+
+
+def _priced(cost: np.ndarray, forbidden: np.ndarray) -> np.ndarray:
+    """cost (R, N, Q) with a price for the forbidden pairs that no sum of differences outweighs, so that as few of them
+    as possible are taken. It is the same for all: were it added, a target without any allowed query would take the
+    one that suits it, which another may need.
+    """
+    allowed = cost[~forbidden & np.isfinite(cost)]  # an image that is skipped may have others
+    if not len(allowed):
+        return cost
+    top, bottom = float(allowed.max()), float(allowed.min())
+    return np.where(forbidden, np.float32(top + (top - bottom) * cost.shape[-1] + 1), cost)
 
 
 def _is_formula_of_pairs(cost: Cost) -> bool:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from align_detr.errors import ConfigError
 from align_detr.modeling.deformable import token_centres
 from align_detr.modeling.encoder import initialize_matrices
-from align_detr.modeling.head import box_correction, prior_classifier
+from align_detr.modeling.head import box_correction, linear_classifier
 from align_detr.structures import Memory, Predictions, Proposals
 
 ANCHOR_SIDE = 0.05  # of the image, at the finest level; twice as much at each further level, unless given
@@ -24,6 +24,8 @@ class TwoStageProposals(nn.Module):
     released code padding and tokens whose anchor leaves the image have the same score, all of them, and may be picked;
     and an image with fewer tokens than `num_queries` stops the program. Here they come last, and the proposals of an
     image that has too few are padding: `valid` is False there and their references are finite.
+
+    `softmax` as in the heads, and the same as the head's: the losses read both.
     """
 
     def __init__(
@@ -32,6 +34,7 @@ class TwoStageProposals(nn.Module):
         num_queries: int = 300,
         num_classes: int = 80,
         embed_dim: int = 256,
+        softmax: bool = False,
         prior: float = 0.01,
         anchor_sides: Sequence[float] | None = None,
     ) -> None:
@@ -39,12 +42,13 @@ class TwoStageProposals(nn.Module):
         if not isinstance(num_queries, int) or num_queries < 1:
             raise ConfigError(f"model.proposals.num_queries is {num_queries}: give a whole number of at least 1")
         self.num_queries = num_queries
+        self.softmax = softmax
         self.anchor_sides = None if anchor_sides is None else _checked_sides(anchor_sides)
         self.projection = nn.Linear(embed_dim, embed_dim)
         self.norm = nn.LayerNorm(embed_dim)
         initialize_matrices(self.projection)
         nn.init.zeros_(self.projection.bias)
-        self.class_embed = prior_classifier(embed_dim, num_classes, prior)
+        self.class_embed = linear_classifier(embed_dim, num_classes, prior, softmax)
         self.bbox_embed = box_correction(embed_dim)
 
     def forward(self, memory: Memory) -> Proposals:
@@ -66,6 +70,10 @@ class TwoStageProposals(nn.Module):
         """Normalised cxcywh (..., 4) float32, of encoded tokens (..., C) and the logits of their anchors (..., 4)."""
         return (self.bbox_embed(tokens).float() + anchors).sigmoid()
 
+    def class_scores(self, logits: Tensor) -> Tensor:
+        """What rises with the probability of each class: logits (B, S, K, or K + 1 where `softmax`) -> (B, S, K)."""
+        return logits.float().log_softmax(-1)[..., :-1] if self.softmax else logits
+
     def best(self, scores: Tensor, allowed: Tensor, memory: Memory) -> tuple[Tensor, Tensor | None]:
         """The tokens with the highest `scores` (B, S) among the `allowed`, best first: (B, Q); and which of them are no
         padding, (B, Q), or None where all are: known on the host, without waiting for the device.
@@ -81,22 +89,25 @@ class TwoStageProposals(nn.Module):
 
 
 class ObjectProposals(TwoStageProposals):
-    """Ranked by class 0, which stands for "object" whatever its class; every token is trained (Deformable-DETR).
+    """Ranked by the probability of class 0, which stands for "object" whatever its class; every token is trained
+    (Deformable-DETR).
 
     The set `enc` has all S tokens. Those that may not propose are hidden by its `valid`; in the released code they are
     trained as background, and padding of the batch then changes the loss.
     """
 
     def forward(self, memory: Memory) -> Proposals:
-        """From encoded tokens; logits (1, B, S, K) and boxes (1, B, S, 4) of all of them."""
+        """From encoded tokens; logits (1, B, S, K or K + 1) and boxes (1, B, S, 4) of all of them."""
         anchors, allowed = self.anchors(memory)
         tokens = self.encode(memory.tokens, allowed)
         logits, boxes = self.class_embed(tokens).float(), self.boxes(tokens, anchors)
-        index, valid = self.best(logits[..., 0], allowed, memory)
+        index, valid = self.best(self.class_scores(logits)[..., 0], allowed, memory)
         return Proposals(
             content=pick(tokens, index).detach(),
             reference=pick(boxes, index).detach(),
-            predictions=Predictions(logits=logits[None], boxes=boxes[None], valid=allowed, class_agnostic=True),
+            predictions=Predictions(
+                logits=logits[None], boxes=boxes[None], softmax=self.softmax, valid=allowed, class_agnostic=True
+            ),
             valid=valid,
         )
 
@@ -109,22 +120,22 @@ class ClassProposals(TwoStageProposals):
     @property
     def num_classes(self) -> int:
         """K, which has to be the head's."""
-        return self.class_embed.out_features
+        return self.class_embed.out_features - int(self.softmax)
 
     def forward(self, memory: Memory) -> Proposals:
-        """From encoded tokens; logits (1, B, Q, K) and boxes (1, B, Q, 4) of those that are picked."""
+        """From encoded tokens; logits (1, B, Q, K or K + 1) and boxes (1, B, Q, 4) of those that are picked."""
         anchors, allowed = self.anchors(memory)
         # Only what is picked is trained, so it is encoded again and this graph is dropped at once. (Under `no_grad`
         # autocast of older PyTorch would keep copies of the weights that pass no gradient.)
-        scores = self.class_embed(self.encode(memory.tokens.detach(), allowed)).amax(-1)
-        index, valid = self.best(scores, allowed, memory)
+        scores = self.class_scores(self.class_embed(self.encode(memory.tokens.detach(), allowed)))
+        index, valid = self.best(scores.amax(-1), allowed, memory)
         tokens = self.encode(pick(memory.tokens, index), allowed.gather(1, index))
         boxes = self.boxes(tokens, pick(anchors, index))
         logits = self.class_embed(tokens).float()
         return Proposals(
             content=tokens.detach(),
             reference=boxes.detach(),
-            predictions=Predictions(logits=logits[None], boxes=boxes[None], valid=valid),
+            predictions=Predictions(logits=logits[None], boxes=boxes[None], softmax=self.softmax, valid=valid),
             valid=valid,
         )
 

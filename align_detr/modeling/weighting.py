@@ -23,7 +23,7 @@ class PrimeSampleWeighting(nn.Module):
 
     def __init__(self, *, alpha: float = 0.25, tau: float = 1.5) -> None:
         super().__init__()
-        if not isinstance(tau, (int, float)) or not tau > 0:
+        if not isinstance(tau, (int, float)) or isinstance(tau, bool) or not tau > 0:
             raise ConfigError(
                 f"model.criterion.weighting.tau is {tau}, but must be above 0: for weights that hardly differ choose a "
                 "large one"
@@ -35,7 +35,7 @@ class PrimeSampleWeighting(nn.Module):
     def forward(self, preds: Predictions, targets: Targets, match: Match) -> Match:
         """The same match with these weights, which class targets and box losses obey."""
         s = matched_logits(preds, targets, match).float().sigmoid()
-        quality = alignment_quality(s, matched_iou(preds.float(), targets, match), self.alpha)
+        quality = alignment_quality(s, matched_iou(preds, targets, match), self.alpha)
         images, longest = targets.labels.shape
         bag = (match.row * images + match.image) * longest + match.target
         return dataclasses.replace(match, weight=torch.exp(-rank_in_bag(bag, quality, match.query) / self.tau))

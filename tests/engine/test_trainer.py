@@ -64,7 +64,17 @@ def test_max_norm_zero_leaves_the_gradient():
     trainer = make_trainer(BATCH, clip_max_norm=0)
     storage = one_step(trainer)
     torch.testing.assert_close(trainer.model.weight.detach(), torch.tensor([-2.0, 1.0, -3.0]))
-    assert "grad_norm" not in storage.histories()
+    assert storage.history("grad_norm").latest() == pytest.approx(5.0)
+
+
+@pytest.mark.parametrize("clip_max_norm", [0, 0.1])
+def test_a_gradient_that_is_not_finite_is_not_applied(clip_max_norm):
+    """Though the loss is finite, and nothing is clipped."""
+    trainer = make_trainer(BATCH, clip_max_norm=clip_max_norm)
+    trainer.model.weight.register_hook(lambda grad: grad * float("nan"))
+    with pytest.raises(TrainingDiverged, match="gradient norm is nan at iteration 0"):
+        one_step(trainer)
+    torch.testing.assert_close(trainer.model.weight.detach(), torch.ones(3))
 
 
 def test_clipping_comes_after_unscaling():

@@ -1,5 +1,7 @@
 """Settings of DINO and its relatives that cannot be used: each has its sentence, which names keys that can be set."""
 
+import inspect
+import math
 import re
 
 import pytest
@@ -12,8 +14,10 @@ from torch import nn
 
 from align_detr.engine.run_config import load_config
 from align_detr.errors import ConfigError
+from align_detr.modeling import losses
 from align_detr.modeling.denoising import DenoisingQueries
-from align_detr.modeling.losses import FusedPostprocess, SigmoidFocalLoss, TOODLoss, VariFocalLoss
+from align_detr.modeling.losses import FusedPostprocess, SigmoidFocalLoss, TOODLoss
+from align_detr.modeling.matcher import FocalCost, GIoUCost, L1Cost, PositionModulatedCost, SoftmaxCost
 from align_detr.modeling.meta_arch import DeformableDETR
 from align_detr.modeling.proposal_groups import GroupMixedSelectionQueries
 from align_detr.modeling.proposal_queries import MixedSelectionQueries
@@ -29,6 +33,7 @@ SIDES = "model.proposals.anchor_sides has {}, but sides are parts of the image b
 BUILD = [
     ("criterion.weighting.tau=0", "model.criterion.weighting.tau is 0, but must be above 0"),
     ("criterion.weighting.tau=-1", "model.criterion.weighting.tau is -1, but must be above 0"),
+    ("criterion.weighting.tau=true", "model.criterion.weighting.tau is True, but must be above 0"),
     ("criterion.weighting.tau=null", "model.criterion.weighting.tau is None, but must be above 0"),
     ("criterion.losses.0.alpha=null", ALPHA.format(None)),
     ("criterion.matcher.copies.main=null", "model.criterion.matcher.copies.main has None: give whole numbers"),
@@ -41,6 +46,15 @@ BUILD = [
     ("decoder.num_layers=0", "model.decoder.num_layers is 0: give a whole number of at least 1"),
     ("criterion.weighting.alpha=2", "model.criterion.weighting.alpha is 2, but must lie in [0, 1]"),
     ("criterion.losses.0.alpha=-1", ALPHA.format(-1)),
+    (
+        "criterion.losses.0.gamma=null",
+        "model.criterion.losses: gamma of IABCELoss is None, but must be a finite number",
+    ),
+    ("criterion.losses.1.weight=null", "model.criterion.losses: weight of L1Loss is None, but must be a finite number"),
+    (
+        "criterion.matcher.costs.0.weight=null",
+        "model.criterion.matcher.costs: weight of FocalCost is None, but must be",
+    ),
     ("criterion.losses.0.alpha=5", ALPHA.format(5)),
     ("queries.max_queries=1", "model.queries.max_queries is 1, but must be a whole number of at least 2"),
     ("queries.max_queries=9.5", "model.queries.max_queries is 9.5, but must be a whole number of at least 2"),
@@ -154,15 +168,42 @@ def test_object_proposals_may_know_other_classes() -> None:
 
 
 def test_shares() -> None:
-    for kind in (TOODLoss, SigmoidFocalLoss):
-        for alpha in (-0.1, 1.1, float("nan")):
-            with pytest.raises(ConfigError, match=rf"losses: alpha of {kind.__name__} is {alpha}, but must lie in"):
-                kind(alpha=alpha)
-        assert [kind(alpha=alpha).alpha for alpha in (0, 1.0)] == [0, 1]
-    with pytest.raises(ConfigError, match="alpha of VariFocalLoss is -1, but must be at least 0"):
-        VariFocalLoss(alpha=-1)
+    for kind in (TOODLoss, SigmoidFocalLoss, FocalCost, PositionModulatedCost):
+        for alpha in (-0.1, 1.1, float("nan"), None, True):
+            with pytest.raises(ConfigError, match=rf"s: alpha of {kind.__name__} is {alpha}, but must lie in"):
+                kind(weight=1.0, alpha=alpha)
+        assert [kind(weight=1.0, alpha=alpha).alpha for alpha in (0, 1.0)] == [0, 1]
     with pytest.raises(ConfigError, match=r"model\.postprocess\.weight is 1\.5, but must lie in"):
         FusedPostprocess(postprocess=nn.Identity(), weight=1.5)
+
+
+EXPORTED = [x for x in (getattr(losses, name) for name in losses.__all__) if isinstance(x, type)]
+LOSSES = [x for x in EXPORTED if issubclass(x, losses.SetLoss) and x not in (losses.SetLoss, losses.BinaryLoss)]
+# A class, an argument of it that must be a finite number, and the least one, if there is any.
+NUMBERS = [
+    *((x, "weight", None) for x in [*LOSSES, SoftmaxCost, FocalCost, PositionModulatedCost, L1Cost, GIoUCost]),
+    *((x, "gamma", None) for x in LOSSES if "gamma" in inspect.signature(x).parameters),
+    (losses.SoftmaxCrossEntropy, "background_weight", 0),
+    (losses.VariFocalLoss, "alpha", 0),
+    (losses.GIoULoss, "eps", 0),
+    (FocalCost, "gamma", 0),
+    (PositionModulatedCost, "gamma", 0),
+    (PositionModulatedCost, "beta", 0),
+    (PositionModulatedCost, "eps", 0),
+    (GIoUCost, "eps", 0),
+]
+
+
+@pytest.mark.parametrize(("kind", "name", "least"), NUMBERS, ids=[f"{x.__name__}.{y}" for x, y, _ in NUMBERS])
+def test_numbers_of_losses_and_costs(kind: type[nn.Module], name: str, least: float | None) -> None:
+    key = "model.criterion.losses" if issubclass(kind, losses.SetLoss) else "model.criterion.matcher.costs"
+    wanted = "a finite number" + ("" if least is None else f" of at least {least}")
+    for value in [None, "2", True, math.nan, math.inf, *([] if least is None else [least - 0.5])]:
+        said = f"{key}: {name} of {kind.__name__} is {value!r}, but must be {wanted}: set it to one"
+        with pytest.raises(ConfigError, match=re.escape(said)):
+            kind(**{"weight": 1.0, name: value})
+    for value in (2, 1.5, -1.0 if name == "weight" else 0):
+        assert getattr(kind(**{"weight": 1.0, name: value}), name) == value
 
 
 def test_mixed_selection_takes_as_many_proposals_as_it_has_contents() -> None:

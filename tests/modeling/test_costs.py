@@ -49,6 +49,25 @@ def test_costs_are_float32_under_autocast(matcher: HungarianMatcher) -> None:
         assert torch.equal(matcher.cost(preds, targets), expected)
 
 
+COSTS = [
+    SoftmaxCost(weight=1.0),
+    FocalCost(weight=1.0),
+    PositionModulatedCost(weight=1.0),
+    L1Cost(weight=1.0),
+    GIoUCost(weight=1.0),
+]
+
+
+@pytest.mark.parametrize("cost", COSTS, ids=[type(x).__name__ for x in COSTS])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_cost_alone_is_float32(cost: Cost, dtype: torch.dtype) -> None:
+    """Predictions in half precision cost what the same rounded numbers cost in float32."""
+    torch.manual_seed(0)
+    preds, targets = random_set(rows=2, counts=[2, 1], queries=3)
+    half = dataclasses.replace(preds, logits=preds.logits.to(dtype), boxes=preds.boxes.to(dtype))
+    assert_close(cost(half, targets), cost(half.float(), targets), rtol=1e-6, atol=0)
+
+
 def test_class_agnostic_sets_ask_for_class_0(matcher: HungarianMatcher) -> None:
     preds, targets = random_set(rows=1, counts=[2, 1], queries=4)
     agnostic = dataclasses.replace(preds, class_agnostic=True)
@@ -127,6 +146,23 @@ def test_position_modulated_cost_by_hand() -> None:
     p = 0.5 * 0.75**0.5
     expected = -0.25 * (1 - p) ** 2 * math.log(p) + 0.75 * p**2 * math.log(1 - p)
     assert PositionModulatedCost(weight=1.0)(preds, targets).item() == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("eps", [0.0, 1e-6])
+def test_no_rounding_takes_the_giou_below_minus_1(eps: float) -> None:
+    """A root of GIoU + 1 follows: boxes of all sizes down to 0 and of all distances, many far outside each other."""
+    generator = torch.Generator().manual_seed(0)
+
+    def boxes(*shape: int) -> torch.Tensor:
+        size = 10 ** (-25 * torch.rand(*shape, 2, generator=generator))
+        centre = torch.rand(*shape, 2, generator=generator) * 10 ** (8 * torch.rand(*shape, 1, generator=generator) - 6)
+        return torch.cat([centre, torch.where(size < 1e-20, 0.0, size)], -1)
+
+    preds = Predictions(logits=torch.zeros(1, 1, 500, 1), boxes=boxes(1, 1, 500))
+    targets = Targets(labels=torch.zeros(1, 500, dtype=torch.int64), boxes=boxes(1, 500), counts=[500])
+    giou = -GIoUCost(weight=1.0, eps=eps)(preds, targets)
+    assert giou.min() == -1
+    assert torch.isfinite(PositionModulatedCost(weight=1.0, eps=eps)(preds, targets)).all()
 
 
 @pytest.mark.parametrize("eps", [0.0, 1e-6])

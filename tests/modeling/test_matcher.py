@@ -236,6 +236,61 @@ def test_skipping_counts_and_warns(matcher: HungarianMatcher, caplog: pytest.Log
         HungarianMatcher(costs=list(matcher.costs), on_nonfinite="ignore")
 
 
+class Given(Cost):
+    """The numbers (Q, T) that it is given, for one row and one image."""
+
+    def __init__(self, numbers: list[list[float]]) -> None:
+        super().__init__(weight=1.0)
+        self.numbers = torch.tensor(numbers).T[None, None]
+
+    def forward(self, preds: Predictions, targets: Targets) -> torch.Tensor:
+        return self.numbers
+
+
+def test_as_few_forbidden_pairs_as_can_be() -> None:
+    """Target 2 may have query 0 only, and the chain behind it costs 20, more than any pair: all three are matched."""
+    preds, targets = random_set(rows=1, counts=[3], queries=4)
+    preds.allowed = torch.tensor([[[1, 0, 1], [1, 1, 0], [0, 1, 0], [0, 0, 0]]]).bool()
+    costs = [Given([[0.0, 10.0, 0.0, 0.0], [0.0, 0.0, 10.0, 0.0], [0.0, 0.0, 0.0, 0.0]])]
+    match = HungarianMatcher(costs=costs)({"main": preds}, targets)["main"]
+    assert triples(match, 0, 0) == {(0, 2), (1, 0), (2, 1)}
+
+
+def test_more_targets_than_queries_that_may_be_matched() -> None:
+    """The forbidden pairs that are solved with the others do not swallow these numbers: 0.4375 is the least."""
+    preds, targets = random_set(rows=1, counts=[3], queries=4)
+    preds.valid = torch.tensor([[True, False, True, False]])
+    costs = [Given([[0.5, 0.0, 0.75, 0.0], [0.25, 0.0, 0.5, 0.0], [0.125, 0.0, 0.1875, 0.0]])]
+    match = HungarianMatcher(costs=costs)({"main": preds}, targets)["main"]
+    assert triples(match, 0, 0) == {(0, 1), (2, 2)}
+
+
+@pytest.mark.parametrize("weight", [1e-9, 1.0, 1e9])
+def test_forbidden_pairs_cost_more_than_any_other(weight: float) -> None:
+    """Whatever the scale of a user's costs: three targets take the three queries that are no padding."""
+    preds, targets = random_set(rows=2, counts=[3, 1], queries=6)
+    preds.valid = torch.tensor([[False, True, False, True, True, False], [True] * 6])
+    matcher = HungarianMatcher(costs=[L1Cost(weight=weight)])
+    match = matcher({"main": preds}, targets)["main"]
+    cost = matcher.cost(preds, targets).double()
+    for row in range(2):
+        best = min(permutations([1, 3, 4]), key=lambda some: sum(cost[row, 0, q, t].item() for t, q in enumerate(some)))
+        assert triples(match, row, 0) == {(q, t) for t, q in enumerate(best)}
+        assert triples(match, row, 1) == {(cost[row, 1, :, 0].argmin().item(), 0)}
+
+
+def test_a_broken_image_does_not_unsettle_the_others(matcher: HungarianMatcher) -> None:
+    """Where queries are padding, too: what a forbidden pair costs is made of the images that are finite."""
+    matcher.on_nonfinite = "skip"
+    preds, targets = random_set(rows=1, counts=[2, 2], queries=5)
+    preds.valid = torch.tensor([[True, False, True, False, True]] * 2)
+    expected = matcher({"main": preds}, targets)["main"]
+    with torch.no_grad():
+        preds.logits[0, 1, 2] = float("nan")
+    match = matcher({"main": preds}, targets)["main"]
+    assert triples(match, 0, 0) == triples(expected, 0, 0) and not triples(match, 0, 1)
+
+
 def test_large_predictions_are_finite(matcher: HungarianMatcher) -> None:
     """Though the sum of the logits is not."""
     preds, targets = random_set(rows=2, counts=[1, 2], queries=4)

@@ -30,6 +30,15 @@ def test_no_objects_leave_one_padding_column() -> None:
     assert targets.labels.shape == (2, 1) and targets.boxes.shape == (2, 1, 4) and targets.counts == [0, 0]
 
 
+def test_images_that_are_left_out_have_no_objects() -> None:
+    one, two = annotated([[0.0, 0.0, 1.0, 1.0]], [1]), annotated([[0.0, 0.0, 9.0, 9.0]] * 2, [0, 1])
+    targets = Targets.from_instances([two, one, two], num_classes=3, device="cpu", names=["a", "b", "c"])
+    few = targets.without_images({2}).without_images({0})
+    assert few.counts == [0, 1, 0] and few.left_out == (0, 2) and few.name_of(2) == "c"
+    assert [len(x) for x in few.instances] == [0, 1, 0]
+    assert targets.counts == [2, 1, 2] and targets.left_out == ()
+
+
 def test_a_class_that_the_model_does_not_have() -> None:
     wrong = [annotated([], []), annotated([[0.0, 0.0, 1.0, 1.0]], [3])]
     with pytest.raises(DatasetError, match=r"image b.jpg has .* class 3, but .* 3 classes \(0 to 2\): set model.head"):

@@ -64,6 +64,20 @@ def test_alpha_shares_quality_between_probability_and_overlap(case: tuple[Predic
     assert PrimeSampleWeighting(alpha=0.0, tau=1.0)(preds, targets, match).weight[0] < 1
 
 
+@pytest.mark.parametrize("alpha", [0.0, 1.0])
+def test_predictions_of_half_precision_rank_as_in_float32(alpha: float) -> None:
+    """The second query's overlap and logit are larger, by less than bfloat16 tells apart in an IoU or a probability."""
+    boxes = [[0.5, 0.5, 0.490234375, 0.5], [0.5, 0.5, 0.494140625, 0.5]]  # IoU 0.980 and 0.988, all exact in bfloat16
+    preds = Predictions(
+        logits=torch.tensor([[[[6.0], [6.03125]]]]).bfloat16(), boxes=torch.tensor([[boxes]]).bfloat16()
+    )
+    targets = Targets(labels=torch.tensor([[0]]), boxes=torch.tensor([[[0.5, 0.5, 0.5, 0.5]]]).bfloat16(), counts=[1])
+    zero = torch.zeros(2, dtype=torch.int64)
+    match = Match(zero, zero, torch.arange(2), zero)
+    weight = PrimeSampleWeighting(alpha=alpha, tau=1.0)(preds, targets, match).weight
+    assert_close(weight, torch.tensor([math.exp(-1.0), 1.0]))
+
+
 def test_weights_reach_classes_and_boxes(case: tuple[Predictions, Targets, Match]) -> None:
     preds, targets, match = case
     weighted = PrimeSampleWeighting(tau=2.0)(preds, targets, match)

@@ -1,5 +1,6 @@
 """What every loss on a matched set has in common."""
 
+import math
 from collections.abc import Iterable
 
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ class SetLoss(nn.Module):
     def __init__(self, *, name: str, weight: float) -> None:
         super().__init__()
         self.name = name
-        self.weight = weight
+        self.weight = check_number(weight, f"model.criterion.losses: weight of {type(self).__name__}")
 
     def forward(self, preds: Predictions, targets: Targets, match: Match, num_boxes: Tensor) -> Tensor:
         raise NotImplementedError
@@ -36,21 +37,38 @@ def check_head(parts: Iterable[nn.Module | None], name: str, preds: Predictions)
             kinds = {True: 'softmax logits (K classes and "no object")', False: "sigmoid logits (K classes)"}
             raise ConfigError(
                 f"{type(part).__name__} reads {kinds[wanted]}, but the head of the set '{name}' gives "
-                f"{kinds[preds.softmax]}: change model.head, or the parts of model.criterion that do not fit it"
+                f"{kinds[preds.softmax]}: change model.{'proposals' if name == 'enc' else 'head'}, or the parts of "
+                "model.criterion that do not fit it"
             )
 
 
 def check_share(value: float, key: str) -> float:
     """The value; raises ConfigError where it is no share: outside [0, 1] a weight or an exponent would be negative."""
-    if not isinstance(value, (int, float)) or not 0 <= value <= 1:
-        raise ConfigError(f"{key} is {value}, but must lie in [0, 1]: set it to a number between them")
+    if not is_number(value) or not 0 <= value <= 1:
+        raise ConfigError(f"{key} is {value!r}, but must lie in [0, 1]: set it to a number between them")
     return value
+
+
+def check_number(value: float, key: str, least: float | None = None) -> float:
+    """The value; raises ConfigError where it is no finite number, or below `least`."""
+    if not is_number(value) or (least is not None and value < least):
+        wanted = "a finite number" if least is None else f"a finite number of at least {least}"
+        raise ConfigError(f"{key} is {value!r}, but must be {wanted}: set it to one")
+    return value
+
+
+def is_number(value: object) -> bool:
+    """Whether it is a finite number. True and False are none."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -math.inf < value < math.inf
+
+
+def weighted(values: Tensor, weight: Tensor | None) -> Tensor:
+    """Float32 values (...) times their weights (...), where there are any."""
+    return values if weight is None else values * weight.float()
 
 
 def sum_by_row(values: Tensor, match: Match, num_rows: int) -> Tensor:
     """Sums one value a match, times the match's weight, over each row: (M,) -> (R,). No match gives 0 with a gradient
     of zero.
     """
-    if match.weight is not None:
-        values = values * match.weight
-    return values.new_zeros(num_rows).index_add(0, match.row, values)
+    return values.new_zeros(num_rows).index_add(0, match.row, weighted(values, match.weight))

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from align_detr.errors import ConfigError
-from align_detr.modeling.losses.base import SetLoss, check_share, sum_by_row
+from align_detr.modeling.losses.base import SetLoss, check_number, check_share, sum_by_row
 from align_detr.modeling.losses.quality import matched_iou, matched_logits
 from align_detr.structures import Match, Predictions, Targets
 
@@ -46,16 +46,18 @@ class BinaryLoss(SetLoss):
         are read where there is an object -> (..., K), neither summed nor divided.
         """
         logits = logits.float()
-        w = 1.0 if weight is None else weight.float()[..., None]
-        u = iou.float().detach()[..., None].expand_as(logits)
         matched = labels[..., None] == torch.arange(logits.shape[-1], device=logits.device)
+        # Whatever stands there without an object, the root of it must not be NaN: the selection below would keep it out
+        # of the value, but not out of the gradient.
+        u = torch.where(matched, iou.float().detach()[..., None], 0.0)
+        w = 1.0 if weight is None else torch.where(matched, weight.float()[..., None], 1.0)
         return torch.where(matched, self._of_matched(logits, u, w), self._of_others(logits))
 
     def forward(self, preds: Predictions, targets: Targets, match: Match, num_boxes: Tensor) -> Tensor:
         """logits (R, B, Q, K) -> (R,)."""
         logits = preds.logits.float()
         place = (match.row, match.image, match.query, match.of(targets.labels))
-        w = 1.0 if match.weight is None else match.weight
+        w = 1.0 if match.weight is None else match.weight.float()
         overlap = self.overlap(preds, targets, match)
         positives = self._of_matched(matched_logits(preds, targets, match).float(), overlap, w)
         others = self._of_others(logits).index_put(place, logits.new_zeros(()))
@@ -77,12 +79,13 @@ class FocusedLoss(BinaryLoss):
 
     def __init__(self, *, name: str = "class", weight: float = 1.0, gamma: float = 2.0) -> None:
         super().__init__(name=name, weight=weight)
+        key = f"model.criterion.losses: gamma of {type(self).__name__}"
+        self.gamma = check_number(gamma, key)
         if gamma != 0 and gamma < 1:
             raise ConfigError(
-                f"gamma of {type(self).__name__} is {gamma}, but must be 0 or at least 1: in between, the gradient of "
-                "the focusing term is infinite where it vanishes"
+                f"{key} is {gamma}, but must be 0 or at least 1: in between, the gradient of the focusing term is "
+                "infinite where it vanishes"
             )
-        self.gamma = gamma
 
     def negative(self, s: Tensor) -> Weight:
         """s^gamma."""

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from align_detr.layers.boxes import cxcywh_to_xyxy, generalized_box_iou
-from align_detr.modeling.losses.base import SetLoss, sum_by_row
+from align_detr.modeling.losses.base import SetLoss, check_number, sum_by_row, weighted
 from align_detr.structures import Match, Predictions, Targets
 
 
@@ -15,9 +15,13 @@ class L1Loss(SetLoss):
     def __init__(self, *, name: str = "bbox", weight: float = 5.0) -> None:
         super().__init__(name=name, weight=weight)
 
+    def elementwise(self, boxes: Tensor, target_boxes: Tensor, weight: Tensor | None = None) -> Tensor:
+        """The loss of plain tensors: boxes (..., 4) beside target_boxes (..., 4), weight (...) -> (...) float32."""
+        return weighted((boxes.float() - target_boxes.float()).abs().sum(-1), weight)
+
     def forward(self, preds: Predictions, targets: Targets, match: Match, num_boxes: Tensor) -> Tensor:
         """(R,)."""
-        difference = (match.at(preds.boxes) - match.of(targets.boxes)).abs().sum(-1)
+        difference = self.elementwise(match.at(preds.boxes), match.of(targets.boxes))
         return sum_by_row(difference, match, preds.boxes.shape[0]) / num_boxes
 
 
@@ -28,11 +32,17 @@ class GIoULoss(SetLoss):
 
     def __init__(self, *, name: str = "giou", weight: float = 2.0, eps: float = 0.0) -> None:
         super().__init__(name=name, weight=weight)
-        self.eps = eps
+        self.eps = check_number(eps, f"model.criterion.losses: eps of {type(self).__name__}", least=0)
+
+    def elementwise(self, boxes: Tensor, target_boxes: Tensor, weight: Tensor | None = None) -> Tensor:
+        """The loss of plain tensors: boxes (..., 4) beside target_boxes (..., 4), all cxcywh, weight (...) -> (...)
+        float32.
+        """
+        # Corners, too, need float32: their differences are what the areas are made of.
+        boxes, target_boxes = cxcywh_to_xyxy(boxes.float()), cxcywh_to_xyxy(target_boxes.float())
+        return weighted(1 - generalized_box_iou(boxes, target_boxes, self.eps), weight)
 
     def forward(self, preds: Predictions, targets: Targets, match: Match, num_boxes: Tensor) -> Tensor:
         """(R,)."""
-        giou = generalized_box_iou(
-            cxcywh_to_xyxy(match.at(preds.boxes)), cxcywh_to_xyxy(match.of(targets.boxes)), self.eps
-        )
-        return sum_by_row(1 - giou, match, preds.boxes.shape[0]) / num_boxes
+        distance = self.elementwise(match.at(preds.boxes), match.of(targets.boxes))
+        return sum_by_row(distance, match, preds.boxes.shape[0]) / num_boxes

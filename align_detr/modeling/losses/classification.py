@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from align_detr.modeling.losses.base import SetLoss
+from align_detr.modeling.losses.base import SetLoss, check_number
 from align_detr.structures import Match, Predictions, Targets
 
 
@@ -20,17 +20,28 @@ class SoftmaxCrossEntropy(SetLoss):
 
     def __init__(self, *, name: str = "class", weight: float = 1.0, background_weight: float = 0.1) -> None:
         super().__init__(name=name, weight=weight)
-        self.background_weight = background_weight
+        key = f"model.criterion.losses: background_weight of {type(self).__name__}"
+        self.background_weight = check_number(background_weight, key, least=0)
+
+    def elementwise(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The loss of plain tensors: logits (..., K + 1), labels (...) with K for "no object" -> (...) float32, each
+        term times the weight of its class, neither summed nor divided: `forward` gives their sum divided by the sum of
+        these weights.
+        """
+        classes = logits.shape[-1]
+        entropy = F.cross_entropy(logits.float().reshape(-1, classes), labels.reshape(-1), reduction="none")
+        return self._weight(labels, classes) * entropy.view(labels.shape)
 
     def forward(self, preds: Predictions, targets: Targets, match: Match, num_boxes: Tensor) -> Tensor:
         """logits (R, B, Q, K + 1) -> (R,)."""
-        logits = preds.logits.float()
-        background = logits.shape[-1] - 1
-        labels = targets.labels.new_full(logits.shape[:-1], background)
+        classes = preds.logits.shape[-1]
+        labels = targets.labels.new_full(preds.logits.shape[:-1], classes - 1)
         labels[match.row, match.image, match.query] = match.of(targets.labels)
-        weight = logits.new_ones(labels.shape).masked_fill(labels == background, self.background_weight)
+        terms, weight = self.elementwise(preds.logits, labels), self._weight(labels, classes)
         if preds.valid is not None:
-            weight = weight * preds.valid
-        entropy = F.cross_entropy(logits.flatten(0, 2), labels.flatten(), reduction="none").view_as(labels)
+            terms, weight = torch.where(preds.valid, terms, 0.0), weight * preds.valid
         total = weight.sum((1, 2))
-        return (weight * entropy).sum((1, 2)) / torch.where(total > 0, total, 1.0)  # no query gives 0
+        return terms.sum((1, 2)) / torch.where(total > 0, total, 1.0)  # no query gives 0
+
+    def _weight(self, labels: Tensor, classes: int) -> Tensor:
+        return torch.where(labels == classes - 1, self.background_weight, 1.0)

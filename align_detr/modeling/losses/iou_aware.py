@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from align_detr.errors import ConfigError
+from align_detr.modeling.losses.base import check_number
 from align_detr.modeling.losses.binary import FocusedLoss, Weight
 from align_detr.structures import Match, Predictions, Targets
 
@@ -25,12 +25,8 @@ class VariFocalLoss(FocusedLoss):
 
     def __init__(self, *, name: str = "class", weight: float = 1.0, alpha: float = 0.75, gamma: float = 2.0) -> None:
         super().__init__(name=name, weight=weight, gamma=gamma)
-        if not isinstance(alpha, (int, float)) or not alpha >= 0:
-            raise ConfigError(
-                f"model.criterion.losses: alpha of {type(self).__name__} is {alpha}, but must be at least 0: it weighs "
-                "the negatives"
-            )
-        self.alpha = alpha
+        # It weighs the negatives, and may exceed 1: it is no share.
+        self.alpha = check_number(alpha, f"model.criterion.losses: alpha of {type(self).__name__}", least=0)
 
     def positive(self, s: Tensor, u: Tensor, w: Weight) -> tuple[Weight, Weight]:
         """T T, T (1 - T)."""
@@ -80,5 +76,6 @@ def rescaled_squares(iou: Tensor, image: Tensor, num_images: int) -> Tensor:
     """u^2 max(u) / max(u^2) = u^2 / max(u), the maximum taken over the matches of one image: iou, image (M,) -> (M,).
     An image without any overlap keeps 0.
     """
+    iou = iou.float()
     largest = iou.new_zeros(num_images).scatter_reduce(0, image, iou, "amax")
     return iou**2 / largest.clamp(min=torch.finfo(iou.dtype).tiny)[image]

@@ -9,7 +9,7 @@ from detectron2.structures import Instances
 from torch import Tensor, nn
 
 from align_detr.errors import ConfigError
-from align_detr.modeling.losses.base import SetLoss, check_head, check_share, sum_by_row
+from align_detr.modeling.losses.base import SetLoss, check_head, check_share, sum_by_row, weighted
 from align_detr.modeling.losses.quality import matched_iou
 from align_detr.structures import Match, Predictions, Targets
 
@@ -24,12 +24,18 @@ class IoUBranchLoss(SetLoss):
     def __init__(self, *, name: str = "iou", weight: float = 1.0) -> None:
         super().__init__(name=name, weight=weight)
 
+    def elementwise(self, logits: Tensor, iou: Tensor, weight: Tensor | None = None) -> Tensor:
+        """The loss of plain tensors: the branch's logits (...), the IoU that they predict and weight (...) -> (...)
+        float32.
+        """
+        entropy = F.binary_cross_entropy_with_logits(logits.float(), iou.float().detach(), reduction="none")
+        return weighted(entropy, weight)
+
     def forward(self, preds: Predictions, targets: Targets, match: Match, num_boxes: Tensor) -> Tensor:
         """(R,), or (0,) without a branch."""
         if preds.iou is None:
-            return preds.logits.new_zeros(0)
-        iou = matched_iou(preds, targets, match)
-        entropy = F.binary_cross_entropy_with_logits(match.at(preds.iou).float(), iou, reduction="none")
+            return preds.logits.new_zeros(0, dtype=torch.float32)
+        entropy = self.elementwise(match.at(preds.iou), matched_iou(preds, targets, match))
         return sum_by_row(entropy, match, preds.logits.shape[0]) / num_boxes
 
 

@@ -11,8 +11,11 @@ QUALITY_FLOOR = 0.01  # as in the released code; the paper does not mention it
 
 @torch.no_grad()
 def matched_iou(preds: Predictions, targets: Targets, match: Match, eps: float = 1e-6) -> Tensor:
-    """IoU of each matched query's box with its target's, (M,) without gradient; `eps` as in `layers.boxes.box_iou`."""
-    return box_iou(cxcywh_to_xyxy(match.at(preds.boxes)), cxcywh_to_xyxy(match.of(targets.boxes)), eps)[0]
+    """IoU of each matched query's box with its target's, (M,) float32 without gradient; `eps` as in
+    `layers.boxes.box_iou`.
+    """
+    boxes, target_boxes = match.at(preds.boxes).float(), match.of(targets.boxes).float()
+    return box_iou(cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(target_boxes), eps)[0]
 
 
 def matched_logits(preds: Predictions, targets: Targets, match: Match) -> Tensor:
@@ -22,7 +25,7 @@ def matched_logits(preds: Predictions, targets: Targets, match: Match) -> Tensor
 
 @torch.no_grad()
 def alignment_quality(s: Tensor, u: Tensor, alpha: float = 0.25) -> Tensor:
-    """t = max(s^alpha u^(1 - alpha), 0.01) of probability s and IoU u, any shape, without gradient (Align-DETR,
+    """t = max(s^alpha u^(1 - alpha), 0.01) of probability s and IoU u, any shape, float32 without gradient (Align-DETR,
     equation 4).
     """
-    return (s**alpha * u ** (1 - alpha)).clamp(min=QUALITY_FLOOR)
+    return (s.float() ** alpha * u.float() ** (1 - alpha)).clamp(min=QUALITY_FLOOR)

@@ -5,6 +5,7 @@ or detections.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.structures import Instances
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from align_detr.errors import ConfigError
 from align_detr.modeling.batching import features_of_each_size, features_of_padded_batch
+from align_detr.modeling.criterion import skipped_images
 from align_detr.modeling.denoising import DenoisingSource
 from align_detr.modeling.meta_arch.detector import Detector
 from align_detr.modeling.proposals import ClassProposals
@@ -78,10 +80,26 @@ class DETR(Detector):
         targets = self.targets(batched_inputs) if self.training else None
         images = [self.normalize(x["image"]) for x in batched_inputs]
         image_sizes = [(x.shape[-2], x.shape[-1]) for x in images]
-        memory = self.encoder(self.extract_features(images))
         if targets is not None:
-            return self.criterion(self.predict(memory, targets), targets)
+            return self.losses(images, targets)
+        memory = self.encoder(self.extract_features(images))
         return self.results(self.postprocess(self.predict(memory)["main"], image_sizes), batched_inputs)
+
+    def losses(self, images: Sequence[Tensor], targets: Targets) -> dict[str, Tensor]:
+        """Weighted losses by name, of normalised (3, h, w) images.
+
+        Where the matcher skips an image (`on_nonfinite="skip"`), the step starts again with a blank one in its place,
+        whose queries take no part: a gradient of zero times an activation that is NaN would be NaN in every weight.
+        """
+        while True:
+            sets = self.predict(self.encoder(self.extract_features(images)), targets)
+            matches = self.criterion.match(sets, targets)
+            skipped = skipped_images(matches) - set(targets.left_out)
+            if not skipped:
+                return self.criterion(sets, targets, matches)
+            del sets, matches  # with them goes the graph of this attempt
+            images = [torch.zeros_like(x) if b in skipped else x for b, x in enumerate(images)]
+            targets = targets.without_images(skipped)
 
     def predict(self, memory: Memory, targets: Targets | None = None) -> dict[str, Predictions]:
         """All prediction sets by name, from encoded tokens; `targets` are given in training, for denoising queries."""

@@ -1,0 +1,122 @@
+"""`on_nonfinite="skip"` in whole detectors: an image whose activations are not finite leaves no trace in the step."""
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+from deformable_parts import tiny_detector
+from detectron2.utils.events import EventStorage
+from dino_parts import tiny_dino
+from parts import image_input, tiny_detr
+from torch import nn
+from torch.testing import assert_close
+
+from align_detr.engine.precision import Precision
+from align_detr.engine.trainer import Trainer
+from align_detr.errors import NonFinitePrediction
+from align_detr.modeling.backbone import build_small_resnet
+from align_detr.modeling.meta_arch import DETR
+
+NAN = float("nan")
+
+
+def frozen_detr() -> DETR:
+    """A DETR in which no image's features depend on another's."""
+    model = tiny_detr()
+    model.backbone = build_small_resnet(channels=(8, 12, 16, 24), blocks=(1, 1, 1, 1), norm="FrozenBN")
+    return model
+
+
+def skipping(build: Callable[[], DETR]) -> DETR:
+    model = build().train()
+    model.criterion.matcher.on_nonfinite = "skip"
+    return model
+
+
+def batch_of(*counts: int, broken: tuple[int, ...] = ()) -> list[dict]:
+    """Images of one size; a `broken` one has one pixel that is no number."""
+    torch.manual_seed(1)
+    batch = [image_input(64, 96, n) for n in counts]
+    for image in broken:
+        batch[image]["image"] = batch[image]["image"].float()
+        batch[image]["image"][1, 20, 30] = NAN
+    return batch
+
+
+def gradients(model: nn.Module, batch: list[dict]) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Losses and gradients of a step."""
+    model.zero_grad()
+    losses = model(batch)
+    sum(losses.values()).backward()
+    return losses, {name: p.grad for name, p in model.named_parameters()}
+
+
+@pytest.mark.parametrize(
+    "build",
+    [frozen_detr, lambda: tiny_detector("refine"), lambda: tiny_detector("two_stage"), lambda: tiny_detector("hybrid")],
+    ids=["detr", "deformable", "two_stage", "hybrid"],
+)
+def test_as_if_the_batch_had_never_held_it(build: Callable[[], DETR]) -> None:
+    """The same losses and gradients, of all parameters, as the images that are left give."""
+    model, batch = skipping(build), batch_of(2, 3, 1, broken=(1,))
+    with EventStorage(0) as storage:
+        losses, found = gradients(model, batch)
+    assert storage.latest()["skipped_images"][0] == 1
+    alone, expected = gradients(model, [batch[0], batch[2]])
+    assert losses.keys() == alone.keys()
+    for name, value in alone.items():
+        assert_close(losses[name], value, rtol=1e-5, atol=1e-6)
+    assert all(value.any() for name, value in expected.items() if name.startswith("encoder.layers.0.linear"))
+    for name, value in expected.items():
+        scale = value.abs().max().item()
+        assert_close(found[name], value, rtol=1e-4, atol=1e-5 * scale + 1e-9, msg=lambda m, name=name: f"{name}: {m}")
+
+
+@pytest.mark.parametrize("align", [False, True])
+def test_denoising_and_proposals(align: bool) -> None:
+    """Random noise is drawn anew, so that only what has to be finite is compared, and the losses' names."""
+    model = skipping(lambda: tiny_dino(align=align))
+    losses, found = gradients(model, batch_of(2, 3, broken=(0,)))
+    assert losses.keys() == gradients(model, batch_of(2, 3))[0].keys()
+    assert all(torch.isfinite(value) for value in losses.values()) and sum(losses.values()) > 0
+    assert all(torch.isfinite(grad).all() for grad in found.values())
+
+
+def test_a_batch_of_nothing_else_gives_zeros() -> None:
+    model = skipping(lambda: tiny_dino(align=True))
+    losses, found = gradients(model, batch_of(2, 3, broken=(0, 1)))
+    assert losses.keys() == gradients(model, batch_of(2, 3))[0].keys()
+    assert all(value == 0 for value in losses.values())
+    assert all((grad == 0).all() for grad in found.values())
+
+
+def test_weights_that_are_to_blame() -> None:
+    """No image is left out for them: blank ones are as broken."""
+    model = skipping(frozen_detr)
+    with torch.no_grad():
+        model.head.class_embed.weight[0, 0] = NAN
+    with pytest.raises(NonFinitePrediction, match="set 'main', layer 0, image number 0 of the batch, query 0"):
+        model(batch_of(2, 3))
+
+
+@pytest.mark.parametrize("clip_max_norm", [0.0, 0.1])
+def test_the_trainer_takes_the_step(clip_max_norm: float) -> None:
+    """Every weight is finite afterwards, and moved as by the other image alone."""
+    models = [skipping(frozen_detr)]
+    models.append(copy.deepcopy(models[0]))
+    batch = batch_of(2, 3, broken=(0,))
+    for model, images in zip(models, (batch, batch[1:]), strict=True):
+        trainer = Trainer(
+            model=model,
+            data_loader=[images],
+            optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+            precision=Precision(),
+            clip_max_norm=clip_max_norm,
+        )
+        trainer.iter = trainer.start_iter = 0
+        with EventStorage(0) as trainer.storage:
+            trainer.run_step()
+    for (name, p), q in zip(models[0].named_parameters(), models[1].parameters(), strict=True):
+        assert torch.isfinite(p).all(), name
+        assert_close(p, q, rtol=1e-4, atol=1e-6)
