@@ -182,7 +182,7 @@ def test_head_and_proposals_go_together(name: str) -> None:
     cfg = small(name, softmax=True)
     cfg.proposals.softmax = False
     with pytest.raises(
-        ConfigError, match="SoftmaxCrossEntropy reads softmax .* 'enc' gives sigmoid .* change model.proposals"
+        ConfigError, match="SoftmaxCrossEntropy reads softmax .* 'enc' gives sigmoid .* model.proposals"
     ):
         step(cfg)
     cfg = small(name)
