@@ -37,13 +37,22 @@ class computed_once(property):  # noqa: N801  (a decorator, as `property` is)
         return instance.__dict__[name]
 
 
+class SkippedImages(Exception):  # noqa: N818  (asks for something, nothing is wrong)
+    """A criterion's answer to `Targets.restartable`: the step is to be computed without `images` of the batch."""
+
+    def __init__(self, images: Collection[int]) -> None:
+        super().__init__(f"images {sorted(images)} of the batch are to be left out")
+        self.images = images
+
+
 @dataclass
 class Targets:
     """The ground truth of a batch, padded to the largest number of objects of an image (at least 1).
 
     labels (B, T) int64 and boxes (B, T, 4) float32 normalised cxcywh; entries at and beyond `counts[b]` are padding.
     `counts` are Python integers, so that nothing has to ask the device how many objects there are. `instances` are the
-    originals, for heads that need more than boxes. `left_out` are the images that take no part in this step.
+    originals, for heads that need more than boxes. `left_out` are the images that take no part in this step;
+    `restartable` says that whoever passes these targets computes the step again where `SkippedImages` is raised.
     """
 
     labels: Tensor
@@ -52,6 +61,7 @@ class Targets:
     instances: list[Instances] = dataclasses.field(default_factory=list)
     names: list[str] = dataclasses.field(default_factory=list)
     left_out: tuple[int, ...] = ()
+    restartable: bool = False
 
     def name_of(self, image: int) -> str:
         """What an error calls image number `image` of the batch: its file where that is known."""

@@ -89,9 +89,12 @@ class Trainer(SimpleTrainer):
     def _clip_gradient(self) -> Tensor:
         """Scale the whole gradient to a norm of at most `clip_max_norm`; return the norm before, on the device."""
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        limit = self.clip_max_norm if self.clip_max_norm > 0 else math.inf
+        if self.clip_max_norm <= 0:
+            kind = self.clip_norm_type
+            norms = [torch.linalg.vector_norm(p.grad.float(), kind) for p in parameters if p.grad is not None]
+            return torch.linalg.vector_norm(torch.stack(norms), kind) if norms else torch.zeros(())
         # foreach=None is foreach on CUDA; on the CPU it would be slower (16 against 11 ms for 43 M parameters).
-        return nn.utils.clip_grad_norm_(parameters, limit, self.clip_norm_type, foreach=None)
+        return nn.utils.clip_grad_norm_(parameters, self.clip_max_norm, self.clip_norm_type, foreach=None)
 
     def _log_step(self, names: list[str], values: Tensor, grad_norm: Tensor, data_time: float) -> None:
         """Copy losses and gradient norm to the host at once, check that they are finite, hand them to the storage."""

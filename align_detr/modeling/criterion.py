@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from align_detr.errors import ConfigError
 from align_detr.modeling.losses.base import SetLoss, check_head
-from align_detr.structures import Match, Predictions, Targets
+from align_detr.structures import Match, Predictions, SkippedImages, Targets
 
 
 class SetCriterion(nn.Module):
@@ -43,24 +43,19 @@ class SetCriterion(nn.Module):
                     f"criterion.losses has two losses of the name '{name}': give one of them another name"
                 )
 
-    def match(self, sets: Mapping[str, Predictions], targets: Targets) -> dict[str, Match]:
-        """The match of every set. A detector calls it before `forward` to learn which images are skipped."""
+    def forward(self, sets: Mapping[str, Predictions], targets: Targets) -> dict[str, Tensor]:
+        """Weighted 0-d losses by name; their sum is what is minimised. Raises SkippedImages where the matcher skips
+        images and the targets are `restartable`.
+        """
         self._check_set_weights(sets)
         for name, preds in sets.items():
             check_head([*self.losses, self.weighting if preds.match is None else None], name, preds)
         with torch.autocast(targets.boxes.device.type, enabled=False):
-            return self.matcher({name: preds.float() for name, preds in sets.items()}, targets)
-
-    def forward(
-        self, sets: Mapping[str, Predictions], targets: Targets, matches: Mapping[str, Match] | None = None
-    ) -> dict[str, Tensor]:
-        """Weighted 0-d losses by name; their sum is what is minimised. `matches` are those of `match`, where they have
-        been asked for already.
-        """
-        matches = self.match(sets, targets) if matches is None else matches
-        with torch.autocast(targets.boxes.device.type, enabled=False):
             sets = {name: preds.float() for name, preds in sets.items()}
-            skipped = skipped_images(matches)
+            matches = self.matcher(sets, targets)
+            skipped = {image for match in matches.values() for image in match.skipped}
+            if targets.restartable and skipped - set(targets.left_out):
+                raise SkippedImages(skipped)
             if skipped:
                 sets = {name: preds.without_images(sorted(skipped)) for name, preds in sets.items()}
             count = sum(n for image, n in enumerate(targets.counts) if image not in skipped)
@@ -99,11 +94,6 @@ class SetCriterion(nn.Module):
             if name not in sets:
                 known = ", ".join(sets)
                 raise ConfigError(f"criterion.set_weights names the set '{name}', but the model predicts {known}")
-
-
-def skipped_images(matches: Mapping[str, Match]) -> set[int]:
-    """The images of the batch that take no part in this step."""
-    return {image for match in matches.values() for image in match.skipped}
 
 
 def mean_over_ranks(count: int, device: torch.device) -> Tensor:

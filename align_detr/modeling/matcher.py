@@ -176,7 +176,8 @@ class HungarianMatcher(nn.Module):
         usable = count_usable(~forbidden, targets.counts) if padded else cost.shape[-1]
         rows = copies_of_rows(self.copies, name, len(cost), preds.groups)
         copies = bounded(rows, np.array(counts, np.int64), usable)
-        cost = cost if forbidden is None else _priced(cost, forbidden)
+        if forbidden is not None:
+            _set_price(cost, forbidden, targets.counts)
         pairs = assign_all(cost, targets.counts, copies, self.solver, torch.get_num_threads())
         if forbidden is not None:  # such a pair is left out, even without a choice
             row, image, query, target = pairs
@@ -185,16 +186,22 @@ class HungarianMatcher(nn.Module):
         return pairs
 
 
-def _priced(cost: np.ndarray, forbidden: np.ndarray) -> np.ndarray:
-    """cost (R, N, Q) with a price for the forbidden pairs that no sum of differences outweighs, so that as few of them
-    as possible are taken. It is the same for all: were it added, a target without any allowed query would take the
-    one that suits it, which another may need.
+def _set_price(cost: np.ndarray, forbidden: np.ndarray, counts: Sequence[int]) -> None:
+    """Gives the forbidden pairs of cost (R, N, Q), of images with `counts` targets, a price that no sum of differences
+    in their row and image outweighs, so that as few of them as possible are taken. It is the same for all of them: were
+    it added, a target without any allowed query would take the one that suits it, which another may need.
     """
-    allowed = cost[~forbidden & np.isfinite(cost)]  # an image that is skipped may have others
-    if not len(allowed):
-        return cost
-    top, bottom = float(allowed.max()), float(allowed.min())
-    return np.where(forbidden, np.float32(top + (top - bottom) * cost.shape[-1] + 1), cost)
+    least = cost.min(-1, initial=np.inf)  # (R, N); 1e30 where all are forbidden
+    np.copyto(cost, -np.inf, where=forbidden)
+    largest = cost.max(-1, initial=-np.inf)
+    for end, n in zip(np.cumsum(counts), counts, strict=True):
+        if n:
+            own = slice(end - n, end)
+            top, bottom = largest[:, own].max(1), least[:, own].min(1)
+            above = np.nextafter(top, np.float32(np.inf))  # where 1 is lost beside it
+            price = np.maximum(top + (top - bottom) * cost.shape[-1] + 1, above)
+            price = np.where(np.isfinite(top), price, FORBIDDEN).astype(cost.dtype)
+            np.copyto(cost[:, own], price[:, None, None], where=forbidden[:, own])
 
 
 def _is_formula_of_pairs(cost: Cost) -> bool:

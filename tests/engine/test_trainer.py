@@ -67,6 +67,15 @@ def test_max_norm_zero_leaves_the_gradient():
     assert storage.history("grad_norm").latest() == pytest.approx(5.0)
 
 
+def test_an_immense_gradient_is_left_as_it_is():
+    """Its norm is infinite, which the loss scale's check, of single numbers, does not see."""
+    trainer = make_trainer(BATCH, clip_max_norm=0)
+    trainer.precision.scaler = torch.amp.GradScaler("cpu", init_scale=1.0)
+    trainer.model.weight.register_hook(lambda grad: grad * 1e25)
+    one_step(trainer)
+    torch.testing.assert_close(trainer.model.weight.detach(), torch.tensor([-3e25, 1.0, -4e25]))
+
+
 @pytest.mark.parametrize("clip_max_norm", [0, 0.1])
 def test_a_gradient_that_is_not_finite_is_not_applied(clip_max_norm):
     """Though the loss is finite, and nothing is clipped."""

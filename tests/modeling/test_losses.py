@@ -125,13 +125,16 @@ def test_rescaled_squares() -> None:
 
 
 def test_hidden_queries_take_no_part() -> None:
+    """Not even where they are no numbers."""
     torch.manual_seed(0)
     preds = Predictions(logits=torch.randn(1, 1, 4, 2), boxes=torch.rand(1, 1, 4, 4))
     targets = Targets(labels=torch.tensor([[1]]), boxes=torch.rand(1, 1, 4), counts=[1])
     match = Match(*torch.tensor([[0], [0], [0], [0]]))
     fewer = Predictions(logits=preds.logits[:, :, :2], boxes=preds.boxes[:, :, :2])
     preds.valid = torch.tensor([[True, True, False, False]])
-    for loss in LOSSES.values():
+    preds.logits[:, :, 2:] = float("nan")
+    targets.labels[:] = 0  # with softmax logits, 1 would be "no object"
+    for loss in [*LOSSES.values(), losses.SoftmaxCrossEntropy()]:
         assert_close(loss(preds, targets, match, torch.tensor(1.0)), loss(fewer, targets, match, torch.tensor(1.0)))
 
 

@@ -247,13 +247,37 @@ class Given(Cost):
         return self.numbers
 
 
-def test_as_few_forbidden_pairs_as_can_be() -> None:
-    """Target 2 may have query 0 only, and the chain behind it costs 20, more than any pair: all three are matched."""
-    preds, targets = random_set(rows=1, counts=[3], queries=4)
-    preds.allowed = torch.tensor([[[1, 0, 1], [1, 1, 0], [0, 1, 0], [0, 0, 0]]]).bool()
-    costs = [Given([[0.0, 10.0, 0.0, 0.0], [0.0, 0.0, 10.0, 0.0], [0.0, 0.0, 0.0, 0.0]])]
-    match = HungarianMatcher(costs=costs)({"main": preds}, targets)["main"]
-    assert triples(match, 0, 0) == {(0, 2), (1, 0), (2, 1)}
+@pytest.mark.parametrize("base", [0.0, -50.0, 2.0**26])
+def test_as_few_forbidden_pairs_as_can_be(base: float) -> None:
+    """Target 3 may have query 0 only, and the chain behind it costs 48, three times any pair: all four are matched."""
+    preds, targets = random_set(rows=1, counts=[4], queries=4)
+    preds.allowed = torch.tensor([[[1, 0, 0, 1], [1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 0]]]).bool()
+    costs = torch.tensor([[0.0, 16, 0, 0], [0, 0, 16, 0], [0, 0, 0, 16], [0, 0, 0, 0]]) + base
+    match = HungarianMatcher(costs=[Given(costs.tolist())])({"main": preds}, targets)["main"]
+    assert triples(match, 0, 0) == {(0, 3), (1, 0), (2, 1), (3, 2)}
+
+
+@pytest.mark.parametrize("value", [0.0, 3e7, -3e7])
+def test_equal_costs_of_any_size(value: float) -> None:
+    """A forbidden pair costs more also where 1 is lost beside it."""
+    preds, targets = random_set(rows=1, counts=[2], queries=5)
+    preds.valid = torch.tensor([[False, False, True, False, True]])
+    match = HungarianMatcher(costs=[Given([[value] * 5] * 2)])({"main": preds}, targets)["main"]
+    assert {q for q, _ in triples(match, 0, 0)} == {2, 4}
+
+
+def test_an_outlier_does_not_unsettle_other_images() -> None:
+    """What a forbidden pair costs is made of the costs of its own row and image."""
+    torch.manual_seed(0)
+    preds, targets = random_set(rows=2, counts=[1, 3], queries=5)
+    preds.valid = torch.tensor([[True] * 5, [False, True, False, False, True]])
+    expected = HungarianMatcher(costs=[L1Cost(weight=1.0)])({"main": preds}, targets)["main"]
+    with torch.no_grad():
+        preds.boxes[0, 0, 2] = 1e20
+        preds.boxes[1, 0] *= 1e18
+    match = HungarianMatcher(costs=[L1Cost(weight=1.0)])({"main": preds}, targets)["main"]
+    for row in range(2):
+        assert triples(match, row, 1) == triples(expected, row, 1) and len(triples(match, row, 1)) == 2
 
 
 def test_more_targets_than_queries_that_may_be_matched() -> None:
@@ -268,14 +292,17 @@ def test_more_targets_than_queries_that_may_be_matched() -> None:
 @pytest.mark.parametrize("weight", [1e-9, 1.0, 1e9])
 def test_forbidden_pairs_cost_more_than_any_other(weight: float) -> None:
     """Whatever the scale of a user's costs: three targets take the three queries that are no padding."""
+    torch.manual_seed(0)
     preds, targets = random_set(rows=2, counts=[3, 1], queries=6)
     preds.valid = torch.tensor([[False, True, False, True, True, False], [True] * 6])
     matcher = HungarianMatcher(costs=[L1Cost(weight=weight)])
     match = matcher({"main": preds}, targets)["main"]
     cost = matcher.cost(preds, targets).double()
     for row in range(2):
-        best = min(permutations([1, 3, 4]), key=lambda some: sum(cost[row, 0, q, t].item() for t, q in enumerate(some)))
-        assert triples(match, row, 0) == {(q, t) for t, q in enumerate(best)}
+        sums = [sum(cost[row, 0, q, t].item() for t, q in enumerate(some)) for some in permutations([1, 3, 4])]
+        found = triples(match, row, 0)
+        assert sorted(q for q, _ in found) == [1, 3, 4] and sorted(t for _, t in found) == [0, 1, 2]
+        assert sum(cost[row, 0, q, t].item() for q, t in found) == pytest.approx(min(sums), rel=1e-6)  # L1 often ties
         assert triples(match, row, 1) == {(cost[row, 1, :, 0].argmin().item(), 0)}
 
 
@@ -289,6 +316,14 @@ def test_a_broken_image_does_not_unsettle_the_others(matcher: HungarianMatcher) 
         preds.logits[0, 1, 2] = float("nan")
     match = matcher({"main": preds}, targets)["main"]
     assert triples(match, 0, 0) == triples(expected, 0, 0) and not triples(match, 0, 1)
+
+
+def test_nothing_is_allowed() -> None:
+    preds, targets = random_set(rows=2, counts=[2, 1], queries=3)
+    preds.allowed = torch.zeros(2, 3, 2, dtype=torch.bool)
+    preds.allowed[1] = True
+    match = HungarianMatcher(costs=[L1Cost(weight=1.0)])({"main": preds}, targets)["main"]
+    assert match.image.tolist() == [1, 1] and match.row.tolist() == [0, 1]
 
 
 def test_large_predictions_are_finite(matcher: HungarianMatcher) -> None:

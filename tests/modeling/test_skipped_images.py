@@ -14,9 +14,10 @@ from torch.testing import assert_close
 
 from align_detr.engine.precision import Precision
 from align_detr.engine.trainer import Trainer
-from align_detr.errors import NonFinitePrediction
+from align_detr.errors import ConfigError, NonFinitePrediction
 from align_detr.modeling.backbone import build_small_resnet
 from align_detr.modeling.meta_arch import DETR
+from align_detr.structures import Memory, Predictions, Targets
 
 NAN = float("nan")
 
@@ -71,6 +72,59 @@ def test_as_if_the_batch_had_never_held_it(build: Callable[[], DETR]) -> None:
     for name, value in expected.items():
         scale = value.abs().max().item()
         assert_close(found[name], value, rtol=1e-4, atol=1e-5 * scale + 1e-9, msg=lambda m, name=name: f"{name}: {m}")
+
+
+def test_images_that_break_one_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Image 2 does so in the second attempt only; the third is without both."""
+    model, batch = skipping(frozen_detr), batch_of(2, 3, 1)
+    alone, expected = gradients(model, batch[:1])
+    attempts, predict = [], model.predict
+
+    def breaking(memory: Memory, targets: Targets) -> dict[str, Predictions]:
+        attempts.append(targets.left_out)
+        sets = predict(memory, targets)
+        if len(attempts) < 3:
+            sets["main"].boxes = sets["main"].boxes.index_fill(1, torch.tensor(len(attempts)), NAN)
+        return sets
+
+    monkeypatch.setattr(model, "predict", breaking)
+    with EventStorage(0) as storage:
+        losses, found = gradients(model, batch)
+    assert attempts == [(), (1,), (1, 2)] and storage.latest()["skipped_images"][0] == 2
+    for name, value in alone.items():
+        assert_close(losses[name], value, rtol=1e-5, atol=1e-6)
+    for name, value in expected.items():
+        assert_close(found[name], value, rtol=1e-4, atol=1e-5 * value.abs().max().item() + 1e-9)
+
+
+def test_a_criterion_of_two_arguments() -> None:
+    """What a user wraps around ours, or writes instead of it, is called as ever."""
+    model, batch = skipping(frozen_detr), batch_of(2, 3, broken=(1,))
+    expected = model(batch)
+
+    class Doubled(nn.Module):
+        def __init__(self, inner: nn.Module) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, sets: dict[str, Predictions], targets: Targets) -> dict[str, torch.Tensor]:
+            return {name: 2 * value for name, value in self.inner(sets, targets).items()}
+
+    model.criterion = Doubled(model.criterion)
+    for name, value in model(batch).items():
+        assert_close(value, 2 * expected[name])
+
+
+@pytest.mark.parametrize("norm", ["SyncBN", "naiveSyncBN"])
+def test_no_norm_over_processes(norm: str) -> None:
+    """One that starts again would wait for the others."""
+    model = frozen_detr()
+    parts = {key: getattr(model, key) for key in ("neck", "encoder", "queries", "decoder", "head", "postprocess")}
+    parts["backbone"] = build_small_resnet(channels=(8, 12, 16, 24), blocks=(1, 1, 1, 1), norm=norm)
+    DETR(criterion=model.criterion, **parts)
+    model.criterion.matcher.on_nonfinite = "skip"
+    with pytest.raises(ConfigError, match='on_nonfinite is "skip", which does not go together with batch norm over'):
+        DETR(criterion=model.criterion, **parts)
 
 
 @pytest.mark.parametrize("align", [False, True])

@@ -15,6 +15,7 @@ from parts import random_set
 from align_detr.engine.run_config import load_config
 from align_detr.errors import ConfigError
 from align_detr.modeling import assignment
+from align_detr.modeling import matcher as matcher_module
 from align_detr.modeling.assignment import assign, assign_all
 from align_detr.modeling.matcher import GIoUCost, HungarianMatcher, L1Cost, SoftmaxCost
 from align_detr.modeling.solvers import SCIPY, Solver, solver_of
@@ -93,6 +94,19 @@ def test_the_matcher_finds_the_same_pairs_with_both() -> None:
     matchers = [HungarianMatcher(costs=costs, copies={"main": [3, 1]}, solver=name) for name in ("scipy", "lapx")]
     expected, found = (pairs_of(matcher({"main": preds}, targets)["main"]) for matcher in matchers)
     assert found == expected and len(found) == 3 * 3 + 3 + 2 * 9 + 2 * 10
+
+
+@lapx
+def test_the_matcher_solves_with_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And in as many threads as PyTorch uses."""
+    given = []
+    monkeypatch.setattr(
+        matcher_module, "assign_all", lambda *args: given.append(args[3:]) or assignment.assign_all(*args)
+    )
+    preds, targets = random_set(rows=1, counts=[2], queries=3)
+    matcher = HungarianMatcher(costs=[L1Cost(weight=1.0)], solver="lapx")
+    matcher({"main": preds}, targets)
+    assert given == [(matcher.solver, torch.get_num_threads())] and matcher.solver is not SCIPY
 
 
 @lapx

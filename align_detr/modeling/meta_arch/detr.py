@@ -2,22 +2,23 @@
 or detections.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from detectron2.config import configurable
+from detectron2.layers import NaiveSyncBatchNorm
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
 from align_detr.errors import ConfigError
 from align_detr.modeling.batching import features_of_each_size, features_of_padded_batch
-from align_detr.modeling.criterion import skipped_images
 from align_detr.modeling.denoising import DenoisingSource
 from align_detr.modeling.meta_arch.detector import Detector
 from align_detr.modeling.proposals import ClassProposals
-from align_detr.structures import Memory, Predictions, Targets
+from align_detr.structures import Memory, Predictions, SkippedImages, Targets
 
 
 @META_ARCH_REGISTRY.register()
@@ -57,6 +58,7 @@ class DETR(Detector):
         self.criterion = criterion
         self.postprocess = postprocess
         self._check_classes()
+        self._check_norms()
 
     def _check_classes(self) -> None:
         """Raises `ConfigError` where denoising queries or proposals know other classes than the head: a label would be
@@ -70,6 +72,17 @@ class DETR(Detector):
                     f"model.{key}.num_classes is {part.num_classes}, but model.head.num_classes is {of_head}: set the "
                     "latter alone, which the configs hand on"
                 )
+
+    def _check_norms(self) -> None:
+        """Raises `ConfigError` for batch norm over processes where one process may compute a step again: it would wait
+        for the others for ever.
+        """
+        synchronised = any(isinstance(x, (nn.SyncBatchNorm, NaiveSyncBatchNorm)) for x in self.modules())
+        if synchronised and getattr(getattr(self.criterion, "matcher", None), "on_nonfinite", "raise") == "skip":
+            raise ConfigError(
+                'model.criterion.matcher.on_nonfinite is "skip", which does not go together with batch norm over '
+                'processes: set model.backbone.norm to "FrozenBN", or on_nonfinite to "raise"'
+            )
 
     def forward(self, batched_inputs: Sequence[Mapping[str, Any]]) -> dict[str, Tensor] | list[dict[str, Instances]]:
         """detectron2's inputs: `image` (3, h, w) RGB, `height` and `width` of the output, and in training `instances`
@@ -91,13 +104,12 @@ class DETR(Detector):
         Where the matcher skips an image (`on_nonfinite="skip"`), the step starts again with a blank one in its place,
         whose queries take no part: a gradient of zero times an activation that is NaN would be NaN in every weight.
         """
+        targets = dataclasses.replace(targets, restartable=True)
         while True:
-            sets = self.predict(self.encoder(self.extract_features(images)), targets)
-            matches = self.criterion.match(sets, targets)
-            skipped = skipped_images(matches) - set(targets.left_out)
-            if not skipped:
-                return self.criterion(sets, targets, matches)
-            del sets, matches  # with them goes the graph of this attempt
+            try:
+                return self.criterion(self.predict(self.encoder(self.extract_features(images)), targets), targets)
+            except SkippedImages as request:
+                skipped = request.images
             images = [torch.zeros_like(x) if b in skipped else x for b, x in enumerate(images)]
             targets = targets.without_images(skipped)
 
