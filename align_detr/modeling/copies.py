@@ -45,15 +45,6 @@ def copies_of_rows(copies: Mapping[str, int | Sequence[int]], name: str, num_row
     return np.repeat(wanted, groups)
 
 
-def count_usable(allowed: np.ndarray, counts: Sequence[int]) -> np.ndarray:
-    """allowed (R, N, Q), whether a target may have a query, the `counts` targets of the images after one another ->
-    (R, B): how many queries of the image some target of it may have.
-    """
-    ends = np.cumsum(counts)
-    per_image = [allowed[:, end - n : end].any(1).sum(-1) for end, n in zip(ends, counts, strict=True)]
-    return np.stack(per_image, axis=1)
-
-
 def bounded(copies: np.ndarray, counts: np.ndarray, usable: np.ndarray | int) -> np.ndarray:
     """copies (R,), counts (B,) targets, usable queries (R, B) or one number -> (R, B): max(1, min(k, Q // (2 n))), and
     0 where there is no target.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from align_detr.errors import ConfigError, NonFinitePrediction
 from align_detr.modeling.assignment import assign_all
-from align_detr.modeling.copies import bounded, check_names, checked_copies, copies_of_rows, count_usable
+from align_detr.modeling.copies import bounded, check_names, checked_copies, copies_of_rows
 from align_detr.modeling.costs import (
     Cost,
     FocalCost,
@@ -22,6 +22,7 @@ from align_detr.modeling.costs import (
     SoftmaxCost,
 )
 from align_detr.modeling.events import log_scalar
+from align_detr.modeling.forbidden import FORBIDDEN, count_usable, set_price
 from align_detr.modeling.losses.base import check_head
 from align_detr.modeling.pairs import in_parts, places
 from align_detr.modeling.solvers import solver_of
@@ -37,8 +38,6 @@ __all__ = [
     "PositionModulatedCost",
     "SoftmaxCost",
 ]
-
-FORBIDDEN = 1e30  # what says of a pair that it may not be matched; no cost comes near it
 
 logger = logging.getLogger(__name__)
 
@@ -177,31 +176,13 @@ class HungarianMatcher(nn.Module):
         rows = copies_of_rows(self.copies, name, len(cost), preds.groups)
         copies = bounded(rows, np.array(counts, np.int64), usable)
         if forbidden is not None:
-            _set_price(cost, forbidden, targets.counts)
+            set_price(cost, forbidden, targets.counts)
         pairs = assign_all(cost, targets.counts, copies, self.solver, torch.get_num_threads())
         if forbidden is not None:  # such a pair is left out, even without a choice
             row, image, query, target = pairs
             start = np.cumsum([0, *targets.counts])[image]
             pairs = pairs[:, ~forbidden[row, start + target, query]]
         return pairs
-
-
-def _set_price(cost: np.ndarray, forbidden: np.ndarray, counts: Sequence[int]) -> None:
-    """Gives the forbidden pairs of cost (R, N, Q), of images with `counts` targets, a price that no sum of differences
-    in their row and image outweighs, so that as few of them as possible are taken. It is the same for all of them: were
-    it added, a target without any allowed query would take the one that suits it, which another may need.
-    """
-    least = cost.min(-1, initial=np.inf)  # (R, N); 1e30 where all are forbidden
-    np.copyto(cost, -np.inf, where=forbidden)
-    largest = cost.max(-1, initial=-np.inf)
-    for end, n in zip(np.cumsum(counts), counts, strict=True):
-        if n:
-            own = slice(end - n, end)
-            top, bottom = largest[:, own].max(1), least[:, own].min(1)
-            above = np.nextafter(top, np.float32(np.inf))  # where 1 is lost beside it
-            price = np.maximum(top + (top - bottom) * cost.shape[-1] + 1, above)
-            price = np.where(np.isfinite(top), price, FORBIDDEN).astype(cost.dtype)
-            np.copyto(cost[:, own], price[:, None, None], where=forbidden[:, own])
 
 
 def _is_formula_of_pairs(cost: Cost) -> bool:
