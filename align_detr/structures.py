@@ -41,8 +41,11 @@ class SkippedImages(Exception):  # noqa: N818  (asks for something, nothing is w
     """A criterion's answer to `Targets.restartable`: the step is to be computed without `images` of the batch."""
 
     def __init__(self, images: Collection[int]) -> None:
-        super().__init__(f"images {sorted(images)} of the batch are to be left out")
+        super().__init__(images)
         self.images = images
+
+    def __str__(self) -> str:
+        return f"images {sorted(self.images)} of the batch are to be left out"
 
 
 @dataclass

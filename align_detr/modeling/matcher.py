@@ -160,8 +160,8 @@ class HungarianMatcher(nn.Module):
                 logger.warning("a prediction is not finite: %s is the first; the image is left out of this step", where)
                 found.update(np.unique(np.nonzero(bad)[1]).tolist())
         found.update(targets.left_out)
-        if self.on_nonfinite == "skip":
-            log_scalar("skipped_images", len(found))
+        if self.on_nonfinite == "skip" and not (targets.restartable and found - set(targets.left_out)):
+            log_scalar("skipped_images", len(found))  # once: a step that starts again counts in its last attempt
         return tuple(sorted(found))
 
     def _solve(

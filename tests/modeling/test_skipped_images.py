@@ -1,6 +1,7 @@
 """`on_nonfinite="skip"` in whole detectors: an image whose activations are not finite leaves no trace in the step."""
 
 import copy
+import pickle
 from collections.abc import Callable
 
 import pytest
@@ -17,7 +18,7 @@ from align_detr.engine.trainer import Trainer
 from align_detr.errors import ConfigError, NonFinitePrediction
 from align_detr.modeling.backbone import build_small_resnet
 from align_detr.modeling.meta_arch import DETR
-from align_detr.structures import Memory, Predictions, Targets
+from align_detr.structures import Memory, Predictions, SkippedImages, Targets
 
 NAN = float("nan")
 
@@ -90,7 +91,8 @@ def test_images_that_break_one_after_another(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(model, "predict", breaking)
     with EventStorage(0) as storage:
         losses, found = gradients(model, batch)
-    assert attempts == [(), (1,), (1, 2)] and storage.latest()["skipped_images"][0] == 2
+    assert attempts == [(), (1,), (1, 2)]
+    assert storage.history("skipped_images").values() == [(2, 0)]
     for name, value in alone.items():
         assert_close(losses[name], value, rtol=1e-5, atol=1e-6)
     for name, value in expected.items():
@@ -115,6 +117,11 @@ def test_a_criterion_of_two_arguments() -> None:
         assert_close(value, 2 * expected[name])
 
 
+def test_the_request_survives_copies() -> None:
+    for request in (SkippedImages({2, 0}), pickle.loads(pickle.dumps(SkippedImages({2, 0})))):
+        assert request.images == {0, 2} and str(request) == "images [0, 2] of the batch are to be left out"
+
+
 @pytest.mark.parametrize("norm", ["SyncBN", "naiveSyncBN"])
 def test_no_norm_over_processes(norm: str) -> None:
     """One that starts again would wait for the others."""
@@ -123,8 +130,9 @@ def test_no_norm_over_processes(norm: str) -> None:
     parts["backbone"] = build_small_resnet(channels=(8, 12, 16, 24), blocks=(1, 1, 1, 1), norm=norm)
     DETR(criterion=model.criterion, **parts)
     model.criterion.matcher.on_nonfinite = "skip"
-    with pytest.raises(ConfigError, match='on_nonfinite is "skip", which does not go together with batch norm over'):
-        DETR(criterion=model.criterion, **parts)
+    for criterion in (model.criterion, nn.Sequential(model.criterion)):  # wrapped in a user's, too
+        with pytest.raises(ConfigError, match='on_nonfinite is "skip", which does not go together with batch norm'):
+            DETR(criterion=criterion, **parts)
 
 
 @pytest.mark.parametrize("align", [False, True])

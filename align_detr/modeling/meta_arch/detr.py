@@ -78,7 +78,7 @@ class DETR(Detector):
         for the others for ever.
         """
         synchronised = any(isinstance(x, (nn.SyncBatchNorm, NaiveSyncBatchNorm)) for x in self.modules())
-        if synchronised and getattr(getattr(self.criterion, "matcher", None), "on_nonfinite", "raise") == "skip":
+        if synchronised and any(getattr(x, "on_nonfinite", "raise") == "skip" for x in self.criterion.modules()):
             raise ConfigError(
                 'model.criterion.matcher.on_nonfinite is "skip", which does not go together with batch norm over '
                 'processes: set model.backbone.norm to "FrozenBN", or on_nonfinite to "raise"'
