@@ -97,6 +97,7 @@ def _start(args: argparse.Namespace) -> None:
         distributed.join(place, cfg.train.device)
         try:
             run(args, cfg)
+            distributed.wait_for_all()
         finally:
             distributed.leave()
         return

@@ -79,6 +79,11 @@ def join(place: ProcessPlace, device: str, init_method: str = "env://") -> None:
     comm.synchronize()
 
 
+def wait_for_all() -> None:
+    """Wait until all processes of the run have come here: where one leaves early, gloo may abort another."""
+    comm.synchronize()
+
+
 def leave() -> None:
     """Leave the run's process group, if there is one."""
     if dist.is_available() and dist.is_initialized():
@@ -148,6 +153,7 @@ def _worker(
     join(place, device, dist_url)
     try:
         function(*args)
+        wait_for_all()
     finally:
         leave()
 

@@ -110,6 +110,7 @@ def _worker(rank: int, store: str, results: mp.SimpleQueue) -> None:
     losses = softmax_criterion()({"main": preds}, targets)
     sum(losses.values()).backward()
     results.put((rank, sorted(losses), losses["loss_bbox"].item(), bool(torch.isfinite(preds.boxes.grad).all())))
+    torch.distributed.barrier()  # neither leaves while the other still listens
     torch.distributed.destroy_process_group()
 
 

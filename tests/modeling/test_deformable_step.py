@@ -189,6 +189,7 @@ for step in range(2):  # a parameter without a gradient stops the second
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters() if p.requires_grad)
 weight = model.module.queries.source.projection.weight.grad
 print(list(losses), format(float(weight.double().norm()), ".6e"))
+torch.distributed.barrier()  # neither leaves while the other still listens
 torch.distributed.destroy_process_group()
 """
 

@@ -46,6 +46,7 @@ for name, detector in detectors.items():
     norm = torch.cat([g.flatten() for g in gradients]).double().norm()
     found[name] = [sorted(losses), format(float(norm), ".6e")]
 print(json.dumps(found))
+torch.distributed.barrier()  # neither leaves while the other still listens
 torch.distributed.destroy_process_group()
 """
 
