@@ -94,12 +94,8 @@ def _start(args: argparse.Namespace) -> None:
     if place is not None:
         if world_size > 1:
             raise ConfigError("torchrun has started the processes: leave out --num-gpus and --num-machines.")
-        distributed.join(place, cfg.train.device)
-        try:
+        with distributed.membership(place, cfg.train.device):
             run(args, cfg)
-            distributed.wait_for_all()
-        finally:
-            distributed.leave()
         return
     if not args.eval_only:
         check_batch(cfg, world_size)

@@ -1,14 +1,21 @@
 """Processes of one run: started by torchrun, or by ourselves, on CUDA (nccl) or on the CPU (gloo)."""
 
+import gc
 import os
 import socket
-from collections.abc import Callable, Mapping
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
+
+# Imported here, before any group is made (DistributedDataParallel imports it as well): its functions take the group of
+# all processes as a default argument, and would keep that group and its threads until the interpreter has shut down.
+import torch.distributed.nn.functional  # noqa: F401
 import torch.multiprocessing as mp
 from detectron2.utils import comm
 from torch import nn
@@ -79,15 +86,39 @@ def join(place: ProcessPlace, device: str, init_method: str = "env://") -> None:
     comm.synchronize()
 
 
-def wait_for_all() -> None:
-    """Wait until all processes of the run have come here: where one leaves early, gloo may abort another."""
-    comm.synchronize()
-
-
 def leave() -> None:
-    """Leave the run's process group, if there is one."""
-    if dist.is_available() and dist.is_initialized():
-        dist.destroy_process_group()
+    """Leave the run's process group, if there is one, and end its threads.
+
+    A thread of gloo that lets go of a tensor needs the interpreter, and aborts a process that is shutting it down
+    ("terminate called without an active exception"). So whatever holds the group lets go of it here.
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        return
+    comm._LOCAL_PROCESS_GROUP = None
+    comm._get_global_gloo_group.cache_clear()
+    dist.destroy_process_group()
+    gc.collect()  # a model in DistributedDataParallel holds the group, and stands in cycles
+
+
+@contextmanager
+def membership(place: ProcessPlace, device: str, init_method: str = "env://") -> Iterator[None]:
+    """Join the run for the time of a `with` block, at whose end the processes wait for each other before they leave."""
+    try:
+        join(place, device, init_method)
+        yield
+        comm.synchronize()  # where one leaves early, another may fail that still listens to it
+    except BaseException as error:
+        _forget_variables(error)
+        raise
+    finally:
+        leave()
+
+
+def _forget_variables(error: BaseException | None) -> None:
+    """Let go of the variables that an error's tracebacks hold: a model among them would keep the process group."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def _make_local_group(place: ProcessPlace) -> None:
@@ -150,12 +181,8 @@ def _worker(
     if torch.device(device).type == "cpu":
         # Each process would otherwise start as many threads as the machine has cores.
         torch.set_num_threads(max(1, torch.get_num_threads() // local_size))
-    join(place, device, dist_url)
-    try:
+    with membership(place, device, dist_url):
         function(*args)
-        wait_for_all()
-    finally:
-        leave()
 
 
 def _free_port() -> int:

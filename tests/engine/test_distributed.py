@@ -52,6 +52,51 @@ def test_two_processes_equal_one_with_both_their_images(tiny_run, tmp_path):
         assert rows[-1]["bbox/AP"] == pytest.approx(tiny_run.metrics()[-1]["bbox/AP"], abs=1e-6)
 
 
+GLOO_THREADS = """
+from pathlib import Path
+names = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
+print("gloo threads", sum("gloo" in name for name in names))
+"""
+# Runs train_net.py as torchrun does, then tells what is left.
+TRAIN = """
+import runpy
+import sys
+train_net = sys.argv.pop(1)
+try:
+    runpy.run_path(train_net, run_name="__main__")
+except SystemExit as error:
+    print("exit", error.code)
+"""
+# The first use of DistributedDataParallel imports what takes the group for a default argument.
+WRAP = """
+import sys
+import torch
+from align_detr.engine.distributed import ProcessPlace, membership
+with membership(ProcessPlace(), "cpu", "file://" + sys.argv[1]):
+    torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(2, 2))
+"""
+needs_proc = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are told by Linux's /proc")
+
+
+@needs_proc
+@pytest.mark.parametrize("status, options", [(0, []), (2, ["optimizer.lr=1e30"])], ids=["trained", "diverged"])
+def test_no_thread_of_the_process_group_outlives_it(tiny_run, tmp_path, status, options):
+    """One that lets go of a tensor while the interpreter shuts down aborts the process."""
+    script = tmp_path / "train_and_tell.py"
+    script.write_text(TRAIN + GLOO_THREADS)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    arguments = [str(PROJECT / "train_net.py"), "--config-file", str(tiny_run.config), *options]
+    run = subprocess.run([*command, *arguments], check=True, capture_output=True, text=True, timeout=120)
+    assert run.stdout.count(f"exit {status}\n") == run.stdout.count("gloo threads 0\n") == 2, run.stdout + run.stderr
+
+
+@needs_proc
+def test_no_thread_outlives_a_group_of_other_code(tmp_path):
+    command = [sys.executable, "-c", WRAP + GLOO_THREADS, str(tmp_path / "store")]
+    run = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120, cwd=PROJECT)
+    assert run.stdout == "gloo threads 0\n"
+
+
 def test_an_error_in_a_process_is_one_sentence(tiny_run, capfd):
     assert tiny_run.train("--num-gpus", "2", "train.init_checkpoint=absent.pth") == 2
     errors = capfd.readouterr().err

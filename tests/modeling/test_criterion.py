@@ -2,12 +2,13 @@
 
 import dataclasses
 import math
+from pathlib import Path
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from parts import random_set, softmax_criterion
 from torch.testing import assert_close
+from two_processes import in_two_processes
 
 from align_detr.errors import ConfigError
 from align_detr.modeling.criterion import SetCriterion
@@ -103,23 +104,17 @@ def test_float32_under_autocast(criterion: SetCriterion) -> None:
             assert_close(value, expected[name], rtol=0, atol=0)
 
 
-def _worker(rank: int, store: str, results: mp.SimpleQueue) -> None:
-    torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+def losses_of_a_process(rank: int) -> tuple[list[str], float, bool]:
     torch.manual_seed(0)
     preds, targets = random_set(rows=1, counts=[5] if rank else [0], queries=6)
     losses = softmax_criterion()({"main": preds}, targets)
     sum(losses.values()).backward()
-    results.put((rank, sorted(losses), losses["loss_bbox"].item(), bool(torch.isfinite(preds.boxes.grad).all())))
-    torch.distributed.barrier()  # neither leaves while the other still listens
-    torch.distributed.destroy_process_group()
+    return sorted(losses), losses["loss_bbox"].item(), bool(torch.isfinite(preds.boxes.grad).all())
 
 
-def test_two_processes_share_one_normaliser(tmp_path) -> None:
+def test_two_processes_share_one_normaliser(tmp_path: Path) -> None:
     """Rank 0 has no object and rank 1 five: both divide by 2.5 and report the same names."""
-    context = mp.get_context("spawn")
-    results = context.SimpleQueue()
-    mp.spawn(_worker, args=(str(tmp_path / "store"), results), nprocs=2)
-    (_, names0, empty, finite0), (_, names1, full, finite1) = sorted(results.get() for _ in range(2))
+    (names0, empty, finite0), (names1, full, finite1) = in_two_processes(losses_of_a_process, tmp_path)
     assert names0 == names1 and finite0 and finite1
     torch.manual_seed(0)
     preds, targets = random_set(rows=1, counts=[5], queries=6)

@@ -2,9 +2,6 @@
 deterministic form, and processes of which one has no object.
 """
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,10 +10,11 @@ import pytest
 import torch
 from deformable_parts import KINDS, tiny_detector
 from parts import image_input
-from paths import PROJECT
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
+from two_processes import in_two_processes
 
 from align_detr.layers.positional import SinePositionEncoding
 from align_detr.structures import Memory, Predictions, Targets
@@ -169,42 +167,21 @@ def test_positions_are_counted_in_whole_numbers() -> None:
     assert {x for x in found if "cumsum" in x} == {"aten.cumsum.default torch.bool"}
 
 
-# Each process prints the names of its losses and a gradient after its exchange.
-SCRIPT = """
-import sys
-import torch
-from deformable_parts import tiny_detector
-from parts import image_input
-
-rank, store = int(sys.argv[1]), sys.argv[2]
-torch.set_num_threads(1)
-torch.distributed.init_process_group("gloo", init_method="file://" + store, rank=rank, world_size=2)
-model = torch.nn.parallel.DistributedDataParallel(tiny_detector("hybrid", num_queries=60).train())
-torch.manual_seed(rank)
-for step in range(2):  # a parameter without a gradient stops the second
-    model.zero_grad()
-    images = [image_input(16, 16, 0)] if rank else [image_input(64, 96, 3), image_input(70, 40, 2)]
-    losses = model(images)
-    sum(losses.values()).backward()
-    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters() if p.requires_grad)
-weight = model.module.queries.source.projection.weight.grad
-print(list(losses), format(float(weight.double().norm()), ".6e"))
-torch.distributed.barrier()  # neither leaves while the other still listens
-torch.distributed.destroy_process_group()
-"""
+def losses_and_gradient(rank: int) -> tuple[list[str], str]:
+    """The names of the losses, and the norm of a gradient after its exchange."""
+    model = DistributedDataParallel(tiny_detector("hybrid", num_queries=60).train())
+    torch.manual_seed(rank)
+    for _ in range(2):  # a parameter without a gradient stops the second
+        model.zero_grad()
+        images = [image_input(16, 16, 0)] if rank else [image_input(64, 96, 3), image_input(70, 40, 2)]
+        losses = model(images)
+        sum(losses.values()).backward()
+        assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters() if p.requires_grad)
+    weight = model.module.queries.source.projection.weight.grad
+    return list(losses), format(float(weight.double().norm()), ".6e")
 
 
 def test_a_process_without_objects_and_with_few_tokens(tmp_path: Path) -> None:
-    runs = [
-        subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, str(rank), str(tmp_path / "store")],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(PROJECT / "tests"), str(PROJECT)])},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    results = [run.communicate(timeout=180) for run in runs]
-    assert [run.returncode for run in runs] == [0, 0], results
-    assert results[0][0] == results[1][0] != "", "equal names of losses, equal gradients"
+    first, second = in_two_processes(losses_and_gradient, tmp_path)
+    assert first == second, "equal names of losses, equal gradients"
+    assert first[0]

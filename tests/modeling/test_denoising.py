@@ -4,23 +4,14 @@ import copy
 
 import pytest
 import torch
-from denoising_parts import CLASSES, DIM, memory_of, some_targets, source_of
-from parts import image_input, tiny_detr
-from torch import nn
+from denoising_parts import CLASSES, DIM, memory_of, some_targets, source_of, tiny_denoising_detr
+from parts import image_input
 from torch.testing import assert_close
 
 from align_detr.errors import ConfigError
-from align_detr.modeling.conditional import ConditionalDecoderLayer, FirstConditionalDecoderLayer
-from align_detr.modeling.criterion import SetCriterion
-from align_detr.modeling.decoder import Decoder, blocked_pairs
+from align_detr.modeling.decoder import blocked_pairs
 from align_detr.modeling.denoising import ContrastiveDenoisingQueries, DenoisingQueries, DenoisingSource
-from align_detr.modeling.head import SharedHead
-from align_detr.modeling.losses import GIoULoss, IABCELoss, L1Loss, SigmoidFocalLoss
-from align_detr.modeling.matcher import FocalCost, GIoUCost, HungarianMatcher, L1Cost
-from align_detr.modeling.meta_arch import DETR
 from align_detr.modeling.queries import AnchorQueries, LearnedContentQueries
-from align_detr.modeling.query_position import AnchorPosition
-from align_detr.modeling.weighting import PrimeSampleWeighting
 from align_detr.structures import Targets
 
 BOTH = pytest.mark.parametrize("kind", [DenoisingQueries, ContrastiveDenoisingQueries])
@@ -175,29 +166,6 @@ def test_sources_that_do_not_fit() -> None:
         source_of(DenoisingQueries, groups=0)
     with pytest.raises(ConfigError, match=r"queries\.dn_number is 0"):
         source_of(ContrastiveDenoisingQueries, dn_number=0)
-
-
-def tiny_denoising_detr(kind: type, align: bool = False) -> DETR:
-    """A DAB-DETR of 16 channels with denoising."""
-    model = tiny_detr(num_classes=CLASSES)
-    sizes = dict(embed_dim=DIM, num_heads=2, ffn_dim=32, dropout=0.0, activation=nn.PReLU())
-    model.queries = source_of(kind)
-    model.decoder = Decoder(
-        layer=ConditionalDecoderLayer(**sizes),
-        first_layer=FirstConditionalDecoderLayer(**sizes),
-        num_layers=2,
-        norm=nn.LayerNorm(DIM),
-        query_position=AnchorPosition(embed_dim=DIM, temperature=10000),
-        refine=True,
-        look_forward_twice=True,
-    )
-    model.head = SharedHead(num_classes=CLASSES, embed_dim=DIM)
-    model.criterion = SetCriterion(
-        matcher=HungarianMatcher(costs=[FocalCost(weight=2.0), L1Cost(weight=5.0), GIoUCost(weight=2.0, eps=1e-6)]),
-        losses=[IABCELoss() if align else SigmoidFocalLoss(), L1Loss(), GIoULoss(eps=1e-6)],
-        weighting=PrimeSampleWeighting() if align else None,
-    )
-    return model
 
 
 @BOTH

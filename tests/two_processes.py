@@ -1,0 +1,21 @@
+"""Runs a function of a test in two processes on the CPU."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from detectron2.utils import comm
+
+from align_detr.engine.distributed import spawn
+
+
+def in_two_processes(function: Callable[[int], Any], folder: Path) -> list[Any]:
+    """Return what `function(rank)`, of a test module's top level, returned in each process, by way of JSON."""
+    spawn(_keep_result, (function, folder), device="cpu", local_size=2)
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
+
+
+def _keep_result(function: Callable[[int], Any], folder: Path) -> None:
+    result = function(comm.get_rank())
+    (folder / f"{comm.get_rank()}.json").write_text(json.dumps(result))
