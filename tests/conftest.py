@@ -1,10 +1,16 @@
 """Where the tests find the shared numeric fixtures and data sets; both are optional in a user's clone."""
 
+import importlib.util
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from paths import DATA, GOLDEN
+
+if TYPE_CHECKING:
+    from align_detr.modeling.solvers import SciPySolver
 
 torch.set_num_threads(1)  # small tensors; and threads that wait for each other crawl on a busy machine
 
@@ -23,3 +29,17 @@ def data_root() -> Path:
     if not DATA.is_dir():
         pytest.skip(f"no data sets at {DATA} (set ALIGN_DETR_DATA)")
     return DATA
+
+
+needs_numba = pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="numba is not installed")
+
+
+@pytest.fixture(scope="module", params=["scipy", pytest.param("numba", marks=needs_numba)])
+def solver(request: pytest.FixtureRequest) -> Iterator["SciPySolver"]:
+    """Each solver; a matcher that is told none takes it."""
+    from align_detr.modeling import matcher
+    from align_detr.modeling.solvers import solver_of
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(matcher, "solver_of", lambda name: solver_of(request.param if name == "auto" else name))
+        yield solver_of(request.param)

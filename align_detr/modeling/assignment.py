@@ -1,24 +1,18 @@
-"""Assignment problems, on the host."""
+"""Assignment problems, on the host, with SciPy."""
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 
 import numpy as np
-
-from align_detr.modeling.solvers import SCIPY, Solver
-
-LARGE = 128  # rows of a problem from which on a thread of its own pays
+from scipy.optimize import linear_sum_assignment
 
 
-def assign_all(
-    cost: np.ndarray, counts: Sequence[int], copies: np.ndarray, solver: Solver = SCIPY, threads: int = 1
-) -> np.ndarray:
+def assign_all(cost: np.ndarray, counts: Sequence[int], copies: np.ndarray) -> np.ndarray:
     """`assign` in every row and image: cost (R, N, Q), the `counts` targets of the images after one another, and how
     many copies each row makes of the targets of each image, (R, B), 0 to leave them out -> (4, M): row, image, query
     and target of every pair, ordered by row, image and query.
 
-    Where all targets of an image can have their cheapest queries, that is the solution; only the others are solved, in
-    `threads` threads where the solver lets them run side by side.
+    Where all targets of an image can have their cheapest queries, that is the solution; only the others are solved.
+    SciPy's solver holds Python's lock: threads were measured not to help.
     """
     rows, _, queries = cost.shape
     image = np.repeat(np.arange(len(counts)), counts)
@@ -37,23 +31,13 @@ def assign_all(
         row, at = divmod(int(number), len(counts))
         block = slice(starts[at], starts[at + 1])
         k = int(copies[row, at])
-        query, target = assign(cost[row, block], k, own[row, block, :k], solver)
+        query, target = assign(cost[row, block], k, own[row, block, :k])
         return np.stack([np.full_like(query, number), query, target])
 
-    large = (np.asarray(counts) * copies).ravel()[unsolved] >= (LARGE if solver.parallel else np.inf)
-    found += [pairs_of(number) for number in unsolved[~large]] + _in_threads(pairs_of, unsolved[large], threads)
+    found += [pairs_of(number) for number in unsolved]
     problem, query, target = np.concatenate(found, axis=1)
     order = np.argsort(problem * queries + query)
     return np.stack([*np.divmod(problem, max(1, len(counts))), query, target])[:, order]
-
-
-def _in_threads(function: Callable[[int], np.ndarray], numbers: np.ndarray, threads: int) -> list[np.ndarray]:
-    """`function` of each number, in their order."""
-    threads = min(threads, len(numbers))
-    if threads < 2:
-        return [function(number) for number in numbers]
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(function, numbers))
 
 
 def _cheapest(cost: np.ndarray, k: int) -> np.ndarray:
@@ -71,9 +55,7 @@ def _cheapest(cost: np.ndarray, k: int) -> np.ndarray:
     return own
 
 
-def assign(
-    cost: np.ndarray, copies: int, own: np.ndarray | None = None, solver: Solver = SCIPY
-) -> tuple[np.ndarray, np.ndarray]:
+def assign(cost: np.ndarray, copies: int, own: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     """The cheapest way to give each of n targets `copies` queries of its own, or every query one target where there are
     fewer: cost (n, Q), finite -> query, target, (m,) each, by ascending query. `own` are the cheapest queries of each
     target, (n, copies), where they are known.
@@ -81,22 +63,22 @@ def assign(
     queries = None
     if 1 <= copies and len(cost) * copies < cost.shape[1]:
         own = _cheapest(cost[None], copies)[0] if own is None else own
-        queries = _assign_by_clashes(cost, copies, own, solver)
+        queries = _assign_by_clashes(cost, copies, own)
     if queries is None:
-        targets, queries = _solve(cost, copies, solver)
+        targets, queries = _solve(cost, copies)
     else:
         targets = np.repeat(np.arange(len(cost)), copies)
     order = np.argsort(queries)
     return queries[order], targets[order]
 
 
-def _solve(cost: np.ndarray, copies: int, solver: Solver) -> tuple[np.ndarray, np.ndarray]:
+def _solve(cost: np.ndarray, copies: int) -> tuple[np.ndarray, np.ndarray]:
     """Target and query, each target standing `copies` times in the problem."""
-    rows, queries = solver.solve(np.repeat(cost, copies, axis=0) if copies > 1 else cost)
+    rows, queries = linear_sum_assignment(np.repeat(cost, copies, axis=0) if copies > 1 else cost)
     return rows // copies, queries
 
 
-def _assign_by_clashes(cost: np.ndarray, copies: int, own: np.ndarray, solver: Solver) -> np.ndarray | None:
+def _assign_by_clashes(cost: np.ndarray, copies: int, own: np.ndarray) -> np.ndarray | None:
     """The same, solved for few targets: (n k,) queries, those of target 0 first, or None where that does not pay.
 
     Each target takes its k cheapest queries, `own` (n, k); those that clash are solved together, and whom their
@@ -112,4 +94,4 @@ def _assign_by_clashes(cost: np.ndarray, copies: int, own: np.ndarray, solver: S
         joint |= clashing
         if joint.sum() > max(16, len(cost) // 4):
             return None
-        own[joint] = _solve(cost[joint], copies, solver)[1].reshape(-1, copies)
+        own[joint] = _solve(cost[joint], copies)[1].reshape(-1, copies)

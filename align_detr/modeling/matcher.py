@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from align_detr.errors import ConfigError, NonFinitePrediction
-from align_detr.modeling.assignment import assign_all
 from align_detr.modeling.copies import bounded, check_names, checked_copies, copies_of_rows
 from align_detr.modeling.costs import (
     Cost,
@@ -57,7 +56,8 @@ class HungarianMatcher(nn.Module):
     detectron2's event storage and in a warning. Images that `Targets.left_out` names are skipped from the beginning:
     where the like happens to them, the image is not to blame, and NonFinitePrediction is raised.
 
-    `solver` is "scipy" or "lapx" (`align_detr/modeling/solvers.py`); the latter uses PyTorch's number of threads.
+    `solver` is "scipy", "numba", or "auto" (`align_detr/modeling/solvers.py`): numba, several times as fast, where it
+    is installed, in as many threads as PyTorch takes. Of equally cheap assignments the two may find different ones.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class HungarianMatcher(nn.Module):
         costs: Sequence[Cost],
         copies: Mapping[str, int | Sequence[int]] | None = None,
         on_nonfinite: str = "raise",
-        solver: str = "scipy",
+        solver: str = "auto",
     ) -> None:
         super().__init__()
         if on_nonfinite not in ("raise", "skip"):
@@ -85,12 +85,14 @@ class HungarianMatcher(nn.Module):
         unsolved = {name: preds for name, preds in sets.items() if preds.match is None}
         for name, preds in unsolved.items():
             check_head(self.costs, name, preds)
-        costs = {name: self.own_costs(preds, targets) for name, preds in unsolved.items()}
+        found = {name: self._match_at_once(name, preds, targets) for name, preds in unsolved.items()}
+        costs = {name: self.own_costs(preds, targets) for name, preds in unsolved.items() if found[name] is None}
         host = copy_to_host([*costs.values(), *map(_sums, sets.values())])
         costs, sums = dict(zip(costs, host, strict=False)), host[len(costs) :]
         skipped = self._nonfinite_images(sets, targets, costs, sums)
         counts = [0 if image in skipped else n for image, n in enumerate(targets.counts)]
-        pairs = [self._solve(name, sets[name], targets, cost, counts) for name, cost in costs.items()]
+        found |= {name: self._solve(name, sets[name], targets, cost, counts) for name, cost in costs.items()}
+        pairs = [x[:, ~np.isin(x[1], skipped)] if skipped else x for x in found.values()]
         solved = dict(zip(unsolved, copy_to_device(pairs, targets.labels.device, skipped), strict=True))
         return {name: solved[name] if name in solved else _known(preds.match, skipped) for name, preds in sets.items()}
 
@@ -164,6 +166,18 @@ class HungarianMatcher(nn.Module):
             log_scalar("skipped_images", len(found))  # once: a step that starts again counts in its last attempt
         return tuple(sorted(found))
 
+    def _match_at_once(self, name: str, preds: Predictions, targets: Targets) -> np.ndarray | None:
+        """As `_solve`, where the solver can do without costs of ours."""
+        if preds.valid is not None or preds.allowed is not None:
+            return None
+        copies = self._copies(name, preds, targets.counts, preds.boxes.shape[2])
+        return self.solver.match(self.costs, preds.float(), preds.own_targets(targets), copies)
+
+    def _copies(self, name: str, preds: Predictions, counts: Sequence[int], usable: int | np.ndarray) -> np.ndarray:
+        """(R, B): how many copies each row makes of the targets of each image."""
+        rows = copies_of_rows(self.copies, name, len(preds.boxes), preds.groups)
+        return bounded(rows, np.array(counts, np.int64), usable)
+
     def _solve(
         self, name: str, preds: Predictions, targets: Targets, cost: np.ndarray, counts: Sequence[int]
     ) -> np.ndarray:
@@ -173,11 +187,10 @@ class HungarianMatcher(nn.Module):
         forbidden = cost >= FORBIDDEN if preds.valid is not None or preds.allowed is not None else None
         padded = preds.valid is not None and preds.allowed is None
         usable = count_usable(~forbidden, targets.counts) if padded else cost.shape[-1]
-        rows = copies_of_rows(self.copies, name, len(cost), preds.groups)
-        copies = bounded(rows, np.array(counts, np.int64), usable)
+        copies = self._copies(name, preds, counts, usable)
         if forbidden is not None:
             set_price(cost, forbidden, targets.counts)
-        pairs = assign_all(cost, targets.counts, copies, self.solver, torch.get_num_threads())
+        pairs = self.solver.assign_all(cost, targets.counts, copies)
         if forbidden is not None:  # such a pair is left out, even without a choice
             row, image, query, target = pairs
             start = np.cumsum([0, *targets.counts])[image]

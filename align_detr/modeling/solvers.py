@@ -1,44 +1,152 @@
-"""Exact solvers of one assignment problem, by the name that a matcher's `solver` gives."""
+"""How assignment problems are solved, by the name that a matcher's `solver` gives."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+import importlib.util
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from types import ModuleType
+from typing import Any
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
+import torch
+from torch import nn
 
 from align_detr.errors import ConfigError
+from align_detr.modeling.assignment import assign_all
+from align_detr.modeling.costs import FocalCost, GIoUCost, L1Cost, SoftmaxCost
+from align_detr.modeling.pairs import places
+from align_detr.structures import Predictions, Targets
 
 KEY = "model.criterion.matcher.solver"
+LARGE = 2**20  # pairs of queries and targets from which on threads pay
+
+logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Solver:
-    """`solve` takes a cost (n, Q), finite, and returns rows and columns, (min(n, Q),) each, of least sum in float64, by
-    ascending row. `parallel` says whether other threads run meanwhile. Of several equal optima, any is returned, by one
-    solver always the same.
+class SciPySolver:
+    """`scipy.optimize.linear_sum_assignment`, for what NumPy cannot tell alone; k copies are k rows of a problem."""
+
+    def assign_all(self, cost: np.ndarray, counts: Sequence[int], copies: np.ndarray) -> np.ndarray:
+        """The cheapest pairs in every row and image: cost (R, N, Q), finite, the `counts` targets of the images after
+        one another, and how many copies each row makes of the targets of each image, (R, B), 0 to leave them out ->
+        (4, M): row, image, query and target of every pair, ordered by row, image and query.
+
+        Exact in float64. Of several equal optima, any is found, by one solver always the same.
+        """
+        return assign_all(cost, counts, copies)
+
+    def match(
+        self, costs: Iterable[nn.Module], preds: Predictions, targets: Targets, copies: np.ndarray
+    ) -> np.ndarray | None:
+        """The same from predictions and targets, or None where the costs must be computed first, or one is not finite.
+        `targets` are those of the set (`Predictions.own_targets`), and no pair is forbidden.
+        """
+        return None
+
+
+class NumbaSolver(SciPySolver):
+    """Compiled by numba, several times as fast (`matching_kernels.py`): a target bids for all of its copies at once.
+
+    On a CPU the usual costs (one of the focal cost with gamma 2 or the softmax cost, L1, GIoU) are computed within it.
+    Large problems take as many threads as PyTorch does. Raises ImportError without numba.
     """
 
-    solve: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
-    parallel: bool
+    def __init__(self) -> None:
+        _kernels()
+
+    def assign_all(self, cost: np.ndarray, counts: Sequence[int], copies: np.ndarray) -> np.ndarray:
+        """See `SciPySolver`."""
+        rows, _, queries = cost.shape
+        owner = np.empty((rows, len(counts), queries), np.int64)
+        starts = np.cumsum([0, *counts])
+        given = np.ascontiguousarray(cost), starts, np.asarray(copies, np.int64), owner
+        _in_threads(_kernels().assign_problems, cost.size, *given)
+        return _pairs_of(owner)
+
+    def match(
+        self, costs: Iterable[nn.Module], preds: Predictions, targets: Targets, copies: np.ndarray
+    ) -> np.ndarray | None:
+        """See `SciPySolver`."""
+        terms = {type(cost): cost for cost in costs}
+        if preds.boxes.device.type != "cpu" or not _are_usual(terms, len(list(costs))):
+            return None
+        counts, classes = targets.counts, preds.logits.shape[-1]
+        at = torch.from_numpy(np.stack(places(counts)))
+        labels = targets.labels[at[0], at[1]].numpy()
+        if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
+            return None
+        truth = targets.boxes[at[0], at[1]].float()
+        truth[:, 2:] /= 2
+        owner = np.empty(preds.boxes.shape[:3], np.int64)
+        focal = FocalCost in terms
+        given = (
+            (preds.logits if focal else preds.logits.softmax(-1)).detach().contiguous().numpy(),
+            preds.boxes.detach().contiguous().numpy(),
+            labels,
+            truth.numpy(),
+            np.cumsum([0, *counts]),
+            np.asarray(copies, np.int64),
+            _weights(terms),
+            focal,
+            owner,
+        )
+        finite = _in_threads(_kernels().match_problems, preds.boxes.shape[0] * sum(counts) * owner.shape[-1], *given)
+        return _pairs_of(owner) if all(finite) else None
 
 
-SCIPY = Solver(linear_sum_assignment, parallel=False)  # holds Python's lock: threads were measured not to help
+def _are_usual(terms: Mapping[type, nn.Module], number: int) -> bool:
+    """Whether `number` costs are one of the class, and beside it L1 and GIoU or one of them."""
+    classes = terms.keys() & {FocalCost, SoftmaxCost}
+    known = classes | (terms.keys() & {L1Cost, GIoUCost})
+    return len(classes) == 1 and len(known) == number and getattr(terms.get(FocalCost), "gamma", 2) == 2
 
 
-def solver_of(name: str) -> Solver:
-    """ "scipy", or "lapx": several times faster in crowds, an optional package. Raises ConfigError for any other, or
-    where lapx is not installed.
+def _weights(terms: Mapping[type, nn.Module]) -> tuple[np.float32, ...]:
+    """alpha, the weights of the class, L1 and GIoU, and GIoU's eps, as `match_problems` takes them."""
+    weight = {kind: cost.weight for kind, cost in terms.items()}
+    alpha = terms[FocalCost].alpha if FocalCost in terms else 0.0
+    eps = terms[GIoUCost].eps if GIoUCost in terms else 0.0
+    of_class = weight.get(FocalCost, weight.get(SoftmaxCost))
+    return tuple(np.float32(x) for x in (alpha, of_class, weight.get(L1Cost, 0), weight.get(GIoUCost, 0), eps))
+
+
+def _in_threads(kernel: Callable, pairs: int, *given: Any) -> list[Any]:
+    """What `kernel` returns for some of the problems at a time, side by side if they have many `pairs`."""
+    numbers = np.arange(given[-1].shape[0] * given[-1].shape[1])
+    threads = torch.get_num_threads() if pairs >= LARGE else 1
+    if threads == 1:
+        return [kernel(numbers, *given)]
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(lambda some: kernel(some, *given), np.array_split(numbers, 4 * threads)))
+
+
+def _pairs_of(owner: np.ndarray) -> np.ndarray:
+    """(R, B, Q), the target of each query or -1 -> (4, M)."""
+    where = np.nonzero(owner >= 0)
+    return np.stack([*where, owner[where]])
+
+
+def _kernels() -> ModuleType:
+    """Importing numba takes half a second, compiling about 9 more, once for a machine. Not kept as an attribute, as a
+    module cannot be copied, and models are.
     """
-    if name == "scipy":
-        return SCIPY
-    if name != "lapx":
-        raise ConfigError(f'{KEY} is "{name}", but only "scipy" and "lapx" are known')
+    return importlib.import_module("align_detr.modeling.matching_kernels")
+
+
+def solver_of(name: str) -> SciPySolver:
+    """ "scipy", "numba", or "auto": numba where it is installed, else SciPy. Raises ConfigError for any other, or for
+    numba where it cannot be imported.
+    """
+    if name not in ("auto", "scipy", "numba"):
+        raise ConfigError(f'{KEY} is "{name}", but only "auto", "scipy" and "numba" are known')
+    if name == "scipy" or (name == "auto" and importlib.util.find_spec("numba") is None):
+        return SciPySolver()
     try:
-        from lap import lapjvr
-    except ImportError:
+        return NumbaSolver()
+    except ImportError as error:
+        if name == "auto":
+            logger.warning("numba cannot be imported, so that SciPy solves the matching, slower in crowds: %s", error)
+            return SciPySolver()
         raise ConfigError(
-            f'{KEY} is "lapx", but lapx 0.11 or newer is not installed: pip install "lapx>=0.11", or set "scipy"'
+            f'{KEY} is "numba", which cannot be imported ({error}): pip install numba, or set "scipy"'
         ) from None
-    # in float64, as SciPy, whatever the cost has
-    return Solver(partial(lapjvr, extend_cost=True, return_cost=False, precision="float64"), parallel=True)

@@ -12,6 +12,7 @@ from align_detr.modeling.matcher import FocalCost, GIoUCost, HungarianMatcher, L
 from align_detr.structures import Match, Predictions
 
 Pairs = list[set[tuple[int, int]]]
+pytestmark = pytest.mark.usefixtures("solver")
 
 
 def pairs_by_image(match: Match, images: int) -> Pairs:

@@ -25,6 +25,8 @@ from align_detr.modeling.matcher import (
 )
 from align_detr.structures import Predictions, Targets
 
+pytestmark = pytest.mark.usefixtures("solver")
+
 
 @pytest.fixture
 def matcher() -> HungarianMatcher:

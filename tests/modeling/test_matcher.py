@@ -18,6 +18,8 @@ from align_detr.modeling.matcher import (
 )
 from align_detr.structures import Match, Predictions, Targets
 
+pytestmark = pytest.mark.usefixtures("solver")
+
 
 @pytest.fixture
 def matcher() -> HungarianMatcher:

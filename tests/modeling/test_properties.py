@@ -37,6 +37,7 @@ from align_detr.modeling.weighting import PrimeSampleWeighting
 from align_detr.structures import Match, Predictions, Targets
 
 ROWS, CLASSES = 2, 3
+pytestmark = pytest.mark.usefixtures("solver")
 CLASS_LOSSES = [
     SigmoidFocalLoss,
     IABCELoss,

@@ -1,124 +1,282 @@
 """The solvers that a matcher can be told to use: each against exhaustive search, both against each other."""
 
+import copy
+import importlib.util
+import pickle
 import sys
-import threading
 from dataclasses import replace
-from importlib.util import find_spec
 from itertools import permutations
 
 import numpy as np
 import pytest
 import torch
 from detectron2.config import instantiate
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from parts import random_set
+from scipy.optimize import linear_sum_assignment
 
 from align_detr.engine.run_config import load_config
-from align_detr.errors import ConfigError
-from align_detr.modeling import assignment
-from align_detr.modeling import matcher as matcher_module
-from align_detr.modeling.assignment import assign, assign_all
-from align_detr.modeling.matcher import GIoUCost, HungarianMatcher, L1Cost, SoftmaxCost
-from align_detr.modeling.solvers import SCIPY, Solver, solver_of
-from align_detr.structures import Match
+from align_detr.errors import ConfigError, NonFinitePrediction
+from align_detr.layers.boxes import cxcywh_to_xyxy, pairwise_giou
+from align_detr.modeling import solvers
+from align_detr.modeling.matcher import Cost, FocalCost, GIoUCost, HungarianMatcher, L1Cost, SoftmaxCost
+from align_detr.modeling.solvers import NumbaSolver, SciPySolver, solver_of
+from align_detr.structures import Match, Predictions, Targets
 
-lapx = pytest.mark.skipif(find_spec("lap") is None, reason="lapx is not installed")
+needs_numba = pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="numba is not installed")
+KERNELS = "align_detr.modeling.matching_kernels"
+FOCAL = [FocalCost(weight=2.0), L1Cost(weight=5.0), GIoUCost(weight=2.0, eps=1e-6)]
+SOFTMAX = [SoftmaxCost(weight=1.0), L1Cost(weight=5.0), GIoUCost(weight=2.0)]
 
 
-@pytest.fixture(params=["scipy", pytest.param("lapx", marks=lapx)])
-def solver(request: pytest.FixtureRequest) -> Solver:
-    return solver_of(request.param)
+def solved(solver: SciPySolver, cost: np.ndarray, copies: int) -> tuple[list[int], list[int]]:
+    """Queries and targets of the one problem cost (n, Q)."""
+    row, image, query, target = solver.assign_all(cost[None].copy(), [len(cost)], np.array([[copies]]))
+    assert not row.any() and not image.any()
+    return query.tolist(), target.tolist()
+
+
+def check(solver: SciPySolver, cost: np.ndarray, copies: int, best: float) -> None:
+    """Every query at most once, every target `copies` times or all queries taken, at the least sum."""
+    query, target = solved(solver, cost, copies)
+    assert len(query) == len(set(query)) == min(len(cost) * copies, cost.shape[1]) and query == sorted(query)
+    times = np.bincount(target, minlength=len(cost))
+    assert (times <= copies).all()
+    assert cost.astype(np.float64)[target, query].sum() == pytest.approx(best, rel=1e-12, abs=1e-9)
 
 
 @pytest.mark.parametrize("shape", [(3, 3), (2, 6), (6, 2), (1, 5), (5, 1), (0, 4), (4, 0)])
 @pytest.mark.parametrize("values", ["distinct", "ties", "equal", "forbidden"])
-def test_equals_exhaustive_search(solver: Solver, shape: tuple[int, int], values: str) -> None:
+def test_equals_exhaustive_search(solver: SciPySolver, shape: tuple[int, int], values: str) -> None:
     """In the sum of the costs, which float32 must not round: 1e6 stands beside numbers around 1."""
     generator = np.random.default_rng(sum(shape))
     cost = generator.normal(size=shape).astype(np.float32)
     cost = {"distinct": cost, "ties": cost.round(), "equal": np.ones_like(cost)}.get(values, cost)
     if values == "forbidden":
         cost[generator.random(shape) < 0.5] = 1e6
-    rows, columns = solver.solve(cost)
-    assert len(rows) == len(columns) == min(shape) == len(set(columns.tolist()))
-    assert (np.diff(rows) > 0).all()
     few = cost.astype(np.float64)
     few = few.T if shape[0] > shape[1] else few
     best = min(sum(few[i, q] for i, q in enumerate(some)) for some in permutations(range(max(shape)), min(shape)))
-    assert cost.astype(np.float64)[rows, columns].sum() == pytest.approx(best, abs=1e-9)
+    check(solver, cost, 1, best)
 
 
-def test_solves_in_float64(solver: Solver) -> None:
+@settings(max_examples=300, deadline=None)
+@given(
+    n=st.integers(1, 12),
+    queries=st.integers(1, 40),
+    copies=st.integers(1, 5),
+    digits=st.integers(0, 3),
+    scale=st.sampled_from([1.0, 1e4]),
+    seed=st.integers(0, 2**31 - 1),
+)
+def test_copies_equal_repeated_rows(
+    solver: SciPySolver, n: int, queries: int, copies: int, digits: int, scale: float, seed: int
+) -> None:
+    """Few digits make ties; a popular query has every target bid for it."""
+    generator = np.random.default_rng(seed)
+    cost = (generator.normal(size=(n, queries)) + generator.normal(size=queries)).round(digits).astype(np.float32)
+    cost *= scale
+    repeated = np.repeat(cost, copies, axis=0).astype(np.float64)
+    check(solver, cost, copies, repeated[linear_sum_assignment(repeated)].sum())
+
+
+def test_solves_in_float64(solver: SciPySolver) -> None:
     """Columns 0 and 2 cost 3.25 above 2^20, columns 2 and 1 cost 3.3125, which float32 takes for the same."""
     cost = np.array([[1.125, 3.125, 1.0625], [2.0**20 + 2.5, 2.0**20 + 2.25, 2.0**20 + 2.125]], np.float32)
-    assert solver.solve(cost)[1].tolist() == [0, 2]
+    assert solved(solver, cost, 1)[0] == [0, 2]
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("large", [1, 20, 1000])
-def test_all_problems_in_threads(solver: Solver, threads: int, large: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same pairs however many rows make a problem large; threads only where the solver allows them."""
-    monkeypatch.setattr(assignment, "LARGE", large)
-    used = set()
+def test_copies_by_hand(solver: SciPySolver) -> None:
+    """Two copies of two targets: both want query 1, which is worth more to the first."""
+    cost = np.array([[0.0, 1.0, 9.0, 9.0], [9.0, 0.5, 1.0, 2.0]], np.float32)
+    assert solved(solver, cost, 2) == ([0, 1, 2, 3], [0, 0, 1, 1])
 
-    def noting(cost: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        used.add(threading.current_thread() is threading.main_thread())
-        return solver.solve(cost)
 
+@needs_numba
+@pytest.mark.parametrize("large", [0, 10**9])
+def test_all_problems(large: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pairs of both solvers, and with threads those without."""
+    monkeypatch.setattr(solvers, "LARGE", large)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     generator = np.random.default_rng(0)
     counts, queries = [0, 3, 12, 1, 30, 70], 40
-    cost = generator.random((2, sum(counts), queries)) + generator.random(queries)
+    cost = (generator.random((2, sum(counts), queries)) + generator.random(queries)).astype(np.float32)
     copies = np.array([[0, 2, 1, 5, 1, 1], [0, 6, 3, 0, 1, 1]])
-    found = assign_all(cost, counts, copies, replace(solver, solve=noting), threads)
-    assert (found == assign_all(cost, counts, copies)).all()
+    found = NumbaSolver().assign_all(cost, counts, copies)
+    assert (found == SciPySolver().assign_all(cost, counts, copies)).all()
     assert found.shape[1] == 6 + 12 + 5 + 30 + 40 + 18 + 36 + 30 + 40
-    side_by_side = {1: {False}, 20: {False, True}, 1000: {True}}[large]
-    assert used == (side_by_side if solver.parallel and threads == 2 else {True})
-
-
-def test_copies(solver: Solver) -> None:
-    """Two copies of two targets by hand: both want query 1, which is worth more to the first."""
-    cost = np.array([[0.0, 1.0, 9.0, 9.0], [9.0, 0.5, 1.0, 2.0]])
-    query, target = assign(cost, 2, solver=solver)
-    assert list(zip(query.tolist(), target.tolist(), strict=True)) == [(0, 0), (1, 0), (2, 1), (3, 1)]
 
 
 def pairs_of(match: Match) -> set[tuple[int, ...]]:
     return set(zip(*(x.tolist() for x in (match.row, match.image, match.query, match.target)), strict=True))
 
 
-@lapx
-def test_the_matcher_finds_the_same_pairs_with_both() -> None:
-    preds, targets = random_set(rows=2, counts=[3, 0, 9, 30], queries=24)
-    preds = replace(preds, valid=torch.arange(24)[None] < torch.tensor([24, 24, 20, 10])[:, None])
-    costs = [SoftmaxCost(weight=1.0), L1Cost(weight=5.0), GIoUCost(weight=2.0)]
-    matchers = [HungarianMatcher(costs=costs, copies={"main": [3, 1]}, solver=name) for name in ("scipy", "lapx")]
-    expected, found = (pairs_of(matcher({"main": preds}, targets)["main"]) for matcher in matchers)
-    assert found == expected and len(found) == 3 * 3 + 3 + 2 * 9 + 2 * 10
+def own_copies(preds: Predictions, targets: Targets, copies: int = 1) -> np.ndarray:
+    return np.where(targets.counts, copies, 0)[None].repeat(len(preds.boxes), 0)
 
 
-@lapx
-def test_the_matcher_solves_with_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And in as many threads as PyTorch uses."""
-    given = []
-    monkeypatch.setattr(
-        matcher_module, "assign_all", lambda *args: given.append(args[3:]) or assignment.assign_all(*args)
+@needs_numba
+@pytest.mark.parametrize("softmax", [False, True])
+@pytest.mark.parametrize("large", [0, 10**9])
+def test_costs_within_the_solver(softmax: bool, large: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same pairs as from the costs of PyTorch, and alone as in the batch; one image has no target."""
+    monkeypatch.setattr(solvers, "LARGE", large)
+    preds, targets = random_set(rows=3, counts=[3, 0, 9, 30], queries=24, num_classes=5)
+    preds = replace(preds, softmax=softmax)
+    costs, solver = SOFTMAX if softmax else FOCAL, NumbaSolver()
+    copies = own_copies(preds, targets, 2)
+    found = solver.match(costs, preds, targets, copies)
+    cost = HungarianMatcher(costs=costs).own_costs(preds, targets).numpy()
+    assert (found == SciPySolver().assign_all(cost, targets.counts, copies)).all()
+    assert found.shape[1] == 3 * (6 + 18 + 24)
+
+
+@needs_numba
+def test_focal_cost_of_any_logit() -> None:
+    """Against the formula in float64, from logits that float32 calls certain to those around 0."""
+    kernels = pytest.importorskip(KERNELS)
+    x = np.concatenate([np.linspace(-30, 30, 20001), [-1e4, -100, -88, 0, 88, 100, 1e4]]).astype(np.float32)
+    p = 1 / (1 + np.exp(-np.clip(x.astype(np.float64), -700, 700)))
+    # 1 - p is what float32 can tell of it
+    q = 1 - p.astype(np.float32).astype(np.float64)
+    expected = 3 * (0.6 * p**2 * np.log(q + 1e-8) - 0.4 * q**2 * np.log(p + 1e-8))
+    found = x.copy()
+    kernels.focal_(found, np.float32(0.4), np.float32(3), *np.empty((3, len(x)), np.float32))
+    near = np.abs(x) < 8  # beyond, the rounding of p decides on 1 - p
+    np.testing.assert_allclose(found[near], expected[near], rtol=2e-4, atol=2e-6)
+    np.testing.assert_allclose(
+        found, FocalCost(weight=3, alpha=0.4)._focal(torch.from_numpy(x).sigmoid()) * 3, rtol=1e-5, atol=2e-6
     )
-    preds, targets = random_set(rows=1, counts=[2], queries=3)
-    matcher = HungarianMatcher(costs=[L1Cost(weight=1.0)], solver="lapx")
-    matcher({"main": preds}, targets)
-    assert given == [(matcher.solver, torch.get_num_threads())] and matcher.solver is not SCIPY
 
 
-@lapx
+@needs_numba
+def test_logarithm() -> None:
+    kernels = pytest.importorskip(KERNELS)
+    x = np.exp(np.linspace(np.log(1.2e-38), np.log(3e38), 100001)).astype(np.float32)
+    found = x.copy()
+    kernels.log_(found, np.empty_like(x))
+    np.testing.assert_allclose(found, np.log(x.astype(np.float64)), rtol=2e-7, atol=1e-7)
+
+
+@needs_numba
+@pytest.mark.parametrize("eps", [0.0, 1e-6])
+def test_box_costs(eps: float) -> None:
+    """Against `layers.boxes` in float64; boxes without size, that touch, that are equal, and that lie apart."""
+    generator = torch.Generator().manual_seed(0)
+    boxes = torch.rand(40, 4, generator=generator)
+    boxes[:3] = torch.tensor([[0.5, 0.5, 0.0, 0.0], [0.3, 0.5, 0.2, 0.2], [0.5, 0.5, 0.2, 0.2]])
+    truth = torch.cat([boxes[:3], torch.rand(7, 4, generator=generator) * 0.1])
+    half = torch.tensor([1, 1, 0.5, 0.5])
+    C, class_cost = np.empty((10, 40), np.float32), generator_values(3, 40)
+    slot = np.arange(10) % 3
+    scales = (np.float32(x) for x in (5, 2, eps))
+    finite = pytest.importorskip(KERNELS).box_costs(
+        C, class_cost, slot, (boxes * half).T.contiguous().numpy(), (truth * half).numpy(), *scales
+    )
+    wide_boxes, wide_truth = boxes.double(), truth.double()
+    giou = pairwise_giou(cxcywh_to_xyxy(wide_truth), cxcywh_to_xyxy(wide_boxes), eps)
+    expected = class_cost[slot] + 5 * torch.cdist(wide_truth, wide_boxes, p=1).numpy() - 2 * giou.numpy()
+    assert finite
+    np.testing.assert_allclose(C, expected, rtol=1e-5, atol=1e-5)
+
+
+def generator_values(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+class FarFromTheCorner(Cost):
+    """A user's cost."""
+
+    def forward(self, preds: Predictions, targets: Targets) -> torch.Tensor:
+        return preds.boxes[..., :1].expand(-1, -1, -1, targets.labels.shape[1])
+
+
+@needs_numba
+@pytest.mark.parametrize(
+    "costs",
+    [
+        [FocalCost(weight=2.0, gamma=1.5), L1Cost(weight=5.0)],
+        [L1Cost(weight=5.0)],
+        [FocalCost(weight=2.0), L1Cost(weight=5.0), L1Cost(weight=1.0)],
+        [FocalCost(weight=2.0), L1Cost(weight=5.0), FarFromTheCorner(weight=1.0)],
+    ],
+    ids=["gamma", "no class", "twice", "user"],
+)
+def test_other_costs_are_computed_first(costs: list[Cost]) -> None:
+    preds, targets = random_set(rows=2, counts=[3, 9], queries=24)
+    preds = replace(preds, softmax=False)
+    assert NumbaSolver().match(costs, preds, targets, own_copies(preds, targets)) is None
+    expected, found = (
+        pairs_of(HungarianMatcher(costs=costs, solver=name)({"main": preds}, targets)["main"])
+        for name in ("scipy", "numba")
+    )
+    assert found == expected and len(found) == 24
+
+
+@needs_numba
+@pytest.mark.parametrize("box", [float("nan"), float("inf"), 3e38])
+def test_costs_that_are_not_finite(box: float) -> None:
+    """Are left to the matcher, which knows what to say; also where a prediction is finite and its cost is not."""
+    preds, targets = random_set(rows=2, counts=[3, 2], queries=8)
+    preds.boxes.data[1, 0, 5, 0] = box
+    assert NumbaSolver().match(SOFTMAX, preds, targets, own_copies(preds, targets)) is None
+    with pytest.raises(NonFinitePrediction, match="set 'main', layer 1, image number 0 of the batch, query 5"):
+        HungarianMatcher(costs=SOFTMAX, solver="numba")({"main": preds}, targets)
+
+
+@needs_numba
+def test_labels_beyond_the_classes() -> None:
+    """Compiled code would read past the end."""
+    preds, targets = random_set(rows=1, counts=[3], queries=8)
+    targets.labels[0, 1] = preds.logits.shape[-1]
+    assert NumbaSolver().match(SOFTMAX, preds, targets, own_copies(preds, targets)) is None
+
+
+@needs_numba
+def test_the_matcher_finds_the_same_pairs_with_both() -> None:
+    """A set with padding, whose costs come from PyTorch, and one whose costs the solver knows."""
+    preds, targets = random_set(rows=2, counts=[3, 0, 9, 30], queries=24)
+    padded = replace(preds, valid=torch.arange(24)[None] < torch.tensor([24, 24, 20, 10])[:, None])
+    sets = {"main": padded, "enc": preds}
+    matchers = [HungarianMatcher(costs=SOFTMAX, copies={"main": [3, 1]}, solver=name) for name in ("scipy", "numba")]
+    expected, found = (matcher(sets, targets) for matcher in matchers)
+    for name in sets:
+        assert pairs_of(found[name]) == pairs_of(expected[name])
+    assert len(found["main"].row) == 3 * 3 + 3 + 2 * 9 + 2 * 10
+    assert len(found["enc"].row) == 2 * (3 + 9 + 24)
+
+
+def test_a_matcher_can_be_copied(solver: SciPySolver) -> None:
+    """As the averaged weights' model is, and by pickle."""
+    preds, targets = random_set(rows=1, counts=[3], queries=8)
+    matcher = HungarianMatcher(costs=SOFTMAX)
+    expected = pairs_of(matcher({"main": preds}, targets)["main"])
+    for copied in (copy.deepcopy(matcher), pickle.loads(pickle.dumps(matcher))):
+        assert type(copied.solver) is type(solver)
+        assert pairs_of(copied({"main": preds}, targets)["main"]) == expected
+
+
 def test_a_config_names_the_solver() -> None:
-    cfg = load_config("quickstart/digits.py", ["+model.criterion.matcher.solver=lapx"])
-    assert instantiate(cfg.model.criterion.matcher).solver.parallel
-    assert HungarianMatcher(costs=[L1Cost(weight=1.0)]).solver is SCIPY
+    cfg = load_config("quickstart/digits.py", ["+model.criterion.matcher.solver=scipy"])
+    assert type(instantiate(cfg.model.criterion.matcher).solver) is SciPySolver
+    default = HungarianMatcher(costs=[L1Cost(weight=1.0)]).solver
+    assert isinstance(default, NumbaSolver) == (importlib.util.find_spec("numba") is not None)
 
 
 def test_names_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match='model.criterion.matcher.solver is "hungarian", but only "scipy" and "lapx"'):
+    with pytest.raises(ConfigError, match='solver is "hungarian", but only "auto", "scipy" and "numba" are known'):
         HungarianMatcher(costs=[L1Cost(weight=1.0)], solver="hungarian")
-    monkeypatch.setitem(sys.modules, "lap", None)
-    with pytest.raises(ConfigError, match='lapx 0.11 or newer is not installed: pip install "lapx>=0.11"'):
-        HungarianMatcher(costs=[L1Cost(weight=1.0)], solver="lapx")
+    monkeypatch.setitem(sys.modules, KERNELS, None)
+    with pytest.raises(ConfigError, match='"numba", which cannot be imported .*: pip install numba, or set "scipy"'):
+        HungarianMatcher(costs=[L1Cost(weight=1.0)], solver="numba")
+
+
+def test_without_numba_scipy_solves(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """Not installed: as it comes. Installed and not importable: with a warning."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert type(solver_of("auto")) is SciPySolver and not caplog.records
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setitem(sys.modules, KERNELS, None)
+    assert type(solver_of("auto")) is SciPySolver
+    assert "numba cannot be imported, so that SciPy solves the matching" in caplog.text
