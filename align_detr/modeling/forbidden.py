@@ -29,6 +29,7 @@ def set_price(cost: np.ndarray, forbidden: np.ndarray, counts: Sequence[int]) ->
             own = slice(end - n, end)
             top, bottom = largest[:, own].max(1), least[:, own].min(1)
             above = np.nextafter(top, np.float32(np.inf))  # where 1 is lost beside it
-            price = np.maximum(top + (top - bottom) * cost.shape[-1] + 1, above)
-            price = np.where(np.isfinite(top), price, FORBIDDEN).astype(cost.dtype)
+            wide = top.astype(np.float64)  # float32 may end below the price
+            price = np.maximum(wide + (wide - bottom) * cost.shape[-1] + 1, above)
+            price = np.where(np.isfinite(top), price, FORBIDDEN).clip(max=np.finfo(cost.dtype).max).astype(cost.dtype)
             np.copyto(cost[:, own], price[:, None, None], where=forbidden[:, own])

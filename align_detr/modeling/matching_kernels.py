@@ -138,22 +138,40 @@ def assign(C: Array, k: int, owner: Array) -> None:
 
 
 @compiled
-def assign_problems(numbers: Array, cost: Array, starts: Array, copies: Array, owner: Array) -> None:
+def are_finite(C: Array) -> bool:
+    """Whether all numbers are: zero times NaN or infinity is NaN. Without them `assign` would not end well."""
+    check = np.zeros(C.shape[1], C.dtype)
+    for i in range(len(C)):
+        row = C[i]
+        for j in range(len(row)):
+            check[j] += row[j] * 0
+    return not np.isnan(check.sum())
+
+
+@compiled
+def assign_problems(numbers: Array, cost: Array, starts: Array, copies: Array, owner: Array) -> bool:
     """`assign` for these problems: cost (R, N, Q), the targets of image b from starts[b], copies (R, B), 0 for none ->
-    owner (R, B, Q).
+    owner (R, B, Q). Returns whether all costs are finite; a problem that has others is not assigned.
     """
     images = len(starts) - 1
+    all_finite = True
     for number in numbers:
         row, image = number // images, number % images
-        if copies[row, image] == 0 or starts[image] == starts[image + 1]:
-            owner[row, image] = -1
-        else:
-            assign(cost[row, starts[image] : starts[image + 1]], copies[row, image], owner[row, image])
+        C = cost[row, starts[image] : starts[image + 1]]
+        owner[row, image] = -1
+        if copies[row, image] > 0 and len(C) > 0:
+            if are_finite(C):
+                assign(C, copies[row, image], owner[row, image])
+            else:
+                all_finite = False
+    return all_finite
 
 
 @compiled
 def log_(x: Array, rest: Array) -> None:
-    """The logarithm of x > 0, in place; `rest` is of the same length. Cephes' logf: 2^e f, the series of log(1 + f)."""
+    """The logarithm of normal, finite x > 0, in place; `rest` is of the same length. Cephes' logf: x = 2^e f, and a
+    series for f - 1.
+    """
     bits, rest_bits = x.view(i32), rest.view(i32)
     for j in range(len(x)):
         exponent = (bits[j] - i32(0x3F3504F3)) >> i32(23)  # f between sqrt(1/2) and sqrt(2)
@@ -204,12 +222,12 @@ def focal_(x: Array, alpha: f32, weight: f32, p: Array, log_p: Array, log_q: Arr
 @compiled
 def box_costs(
     C: Array, class_cost: Array, slot: Array, queries: Array, truth: Array, l1: f32, giou: f32, eps: f32
-) -> bool:
+) -> None:
     """C[i] = class_cost[slot[i]] + l1 `L1Cost` - giou GIoU, as in `Pairs`: queries (4, Q) and truth (n, 4) are x, y and
-    half the width and height. Returns whether all are finite.
+    half the width and height.
     """
     x, y, half_width, half_height = queries[0], queries[1], queries[2], queries[3]
-    check = np.zeros(C.shape[1], f32)
+    least = f32(-np.inf) if eps > 0 else TINY
     for i in range(len(C)):
         own_x, own_y, own_width, own_height = truth[i, 0], truth[i, 1], truth[i, 2], truth[i, 3]
         row, own_class = C[i], class_cost[slot[i]]
@@ -219,14 +237,11 @@ def box_costs(
             width, height = half_width[j] + own_width, half_height[j] + own_height
             apart_x, apart_y = max(dx, dw), max(dy, dh)
             inter = max(width - apart_x, f32(0)) * max(height - apart_y, f32(0))
-            hull = max((width + apart_x) * (height + apart_y) + eps, TINY)
+            hull = max((width + apart_x) * (height + apart_y) + eps, least)
             area = f32(4) * (own_width * own_height + half_width[j] * half_height[j])
-            union = max(area - inter + eps, TINY)
+            union = max(area - inter + eps, least)
             overlap = inter / union + union / hull - f32(1)
             row[j] = own_class[j] + l1 * (dx + dy + f32(2) * (dw + dh)) - giou * overlap
-        for j in range(len(row)):
-            check[j] += row[j] * f32(0)  # NaN for NaN and infinity
-    return not np.isnan(check.sum())
 
 
 @compiled
@@ -246,11 +261,11 @@ def match_problems(
 
     logits (R, B, Q, K), or probabilities where not `focal`; boxes (R, B, Q, 4) cxcywh; labels (N,), truth (N, 4) as in
     `box_costs`; weights: alpha, of the class, L1 and GIoU, and GIoU's eps -> owner (R, B, Q). Returns whether all costs
-    are finite; those of a problem that has others are not assigned.
+    are finite; a problem that has others is not assigned.
     """
     _, images, num_queries, num_classes = logits.shape
     alpha, weight, l1, giou, eps = weights
-    longest = max(1, np.diff(starts).max())
+    longest = np.append(np.diff(starts), 1).max()
     C, class_cost = np.empty((longest, num_queries), f32), np.empty((min(longest, num_classes), num_queries), f32)
     slot, slot_of = np.empty(longest, np.int64), np.empty(num_classes, np.int64)
     queries, scratch = np.empty((4, num_queries), f32), np.empty((3, num_queries), f32)
@@ -278,7 +293,8 @@ def match_problems(
                 focal_(class_cost[s], alpha, weight, scratch[0], scratch[1], scratch[2])
             else:
                 class_cost[s] *= -weight
-        if box_costs(C[:n], class_cost, slot, queries, truth[own], l1, giou, eps):
+        box_costs(C[:n], class_cost, slot, queries, truth[own], l1, giou, eps)
+        if are_finite(C[:n]):
             assign(C[:n], copies[row, image], owner[row, image])
         else:
             all_finite = False

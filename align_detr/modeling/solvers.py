@@ -2,7 +2,7 @@
 
 import importlib.util
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 from typing import Any
@@ -36,10 +36,11 @@ class SciPySolver:
         return assign_all(cost, counts, copies)
 
     def match(
-        self, costs: Iterable[nn.Module], preds: Predictions, targets: Targets, copies: np.ndarray
+        self, costs: Collection[nn.Module], preds: Predictions, targets: Targets, copies: np.ndarray
     ) -> np.ndarray | None:
-        """The same from predictions and targets, or None where the costs must be computed first, or one is not finite.
-        `targets` are those of the set (`Predictions.own_targets`), and no pair is forbidden.
+        """The same from predictions and targets, or None where the costs must be computed first, which is also where
+        one is not finite, or where predictions and targets do not fit. Both are in float32, the targets are those of
+        the set (`Predictions.own_targets`), and no pair is forbidden.
         """
         return None
 
@@ -55,22 +56,25 @@ class NumbaSolver(SciPySolver):
         _kernels()
 
     def assign_all(self, cost: np.ndarray, counts: Sequence[int], copies: np.ndarray) -> np.ndarray:
-        """See `SciPySolver`."""
+        """See `SciPySolver`. Raises ValueError for a cost that is not finite, as SciPy does."""
         rows, _, queries = cost.shape
         owner = np.empty((rows, len(counts), queries), np.int64)
         starts = np.cumsum([0, *counts])
         given = np.ascontiguousarray(cost), starts, np.asarray(copies, np.int64), owner
-        _in_threads(_kernels().assign_problems, cost.size, *given)
+        if not all(_in_threads(_kernels().assign_problems, cost.size, *given)):
+            raise ValueError("the matching costs hold NaN or infinity")
         return _pairs_of(owner)
 
     def match(
-        self, costs: Iterable[nn.Module], preds: Predictions, targets: Targets, copies: np.ndarray
+        self, costs: Collection[nn.Module], preds: Predictions, targets: Targets, copies: np.ndarray
     ) -> np.ndarray | None:
         """See `SciPySolver`."""
         terms = {type(cost): cost for cost in costs}
-        if preds.boxes.device.type != "cpu" or not _are_usual(terms, len(list(costs))):
+        if preds.boxes.device.type != "cpu" or not _are_usual(terms, len(costs)):
             return None
         counts, classes = targets.counts, preds.logits.shape[-1]
+        if preds.logits.shape[:3] != preds.boxes.shape[:3] or len(counts) != preds.boxes.shape[1]:
+            return None  # as with labels beyond the classes, compiled code would read beyond the end
         at = torch.from_numpy(np.stack(places(counts)))
         labels = targets.labels[at[0], at[1]].numpy()
         if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
@@ -143,7 +147,7 @@ def solver_of(name: str) -> SciPySolver:
         return SciPySolver()
     try:
         return NumbaSolver()
-    except ImportError as error:
+    except (ImportError, OSError) as error:  # the latter where a library of its own is broken
         if name == "auto":
             logger.warning("numba cannot be imported, so that SciPy solves the matching, slower in crowds: %s", error)
             return SciPySolver()

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from detectron2.config import instantiate
+from detectron2.utils.events import EventStorage
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from parts import random_set
@@ -171,13 +172,12 @@ def test_box_costs(eps: float) -> None:
     C, class_cost = np.empty((10, 40), np.float32), generator_values(3, 40)
     slot = np.arange(10) % 3
     scales = (np.float32(x) for x in (5, 2, eps))
-    finite = pytest.importorskip(KERNELS).box_costs(
+    pytest.importorskip(KERNELS).box_costs(
         C, class_cost, slot, (boxes * half).T.contiguous().numpy(), (truth * half).numpy(), *scales
     )
     wide_boxes, wide_truth = boxes.double(), truth.double()
     giou = pairwise_giou(cxcywh_to_xyxy(wide_truth), cxcywh_to_xyxy(wide_boxes), eps)
     expected = class_cost[slot] + 5 * torch.cdist(wide_truth, wide_boxes, p=1).numpy() - 2 * giou.numpy()
-    assert finite
     np.testing.assert_allclose(C, expected, rtol=1e-5, atol=1e-5)
 
 
@@ -225,12 +225,77 @@ def test_costs_that_are_not_finite(box: float) -> None:
         HungarianMatcher(costs=SOFTMAX, solver="numba")({"main": preds}, targets)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_a_logit_that_no_cost_reads(solver: SciPySolver, value: float) -> None:
+    """Its image is told of, or left out, all the same."""
+    preds, targets = random_set(rows=2, counts=[3, 2], queries=8, softmax=False)
+    targets.labels[:] = 0
+    preds.logits.data[1, 0, 5, 2] = value
+    with pytest.raises(NonFinitePrediction, match="set 'main', layer 1, image number 0 of the batch, query 5"):
+        HungarianMatcher(costs=FOCAL)({"main": preds}, targets)
+    with EventStorage() as storage:
+        match = HungarianMatcher(costs=FOCAL, on_nonfinite="skip")({"main": preds}, targets)["main"]
+    assert match.image.tolist() == [1] * 4 and match.skipped == (0,)
+    assert storage.latest()["skipped_images"][0] == 1
+
+
+def test_a_set_of_one_class(solver: SciPySolver) -> None:
+    """The targets' own classes play no part: two logits are the object's and the background's."""
+    preds, targets = random_set(rows=1, counts=[4], queries=9, num_classes=1)
+    preds = replace(preds, class_agnostic=True)
+    targets.labels[:] = torch.tensor([0, 1, 1, 0])
+    costs = [SoftmaxCost(weight=1.0)]
+    match = HungarianMatcher(costs=costs)({"enc": preds}, targets)["enc"]
+    certain = preds.logits.softmax(-1)[0, 0, :, 0].topk(4).indices
+    assert match.query.tolist() == sorted(certain.tolist())
+
+
 @needs_numba
-def test_labels_beyond_the_classes() -> None:
+def test_predictions_and_targets_that_do_not_fit() -> None:
     """Compiled code would read past the end."""
-    preds, targets = random_set(rows=1, counts=[3], queries=8)
+    preds, targets = random_set(rows=1, counts=[3, 2], queries=8)
+    copies = own_copies(preds, targets)
+    assert NumbaSolver().match(SOFTMAX, preds, targets, copies) is not None
+    fewer_queries = replace(preds, logits=preds.logits[:, :, :7])
+    fewer_images = replace(targets, labels=targets.labels[:1], boxes=targets.boxes[:1], counts=[3])
+    assert NumbaSolver().match(SOFTMAX, fewer_queries, targets, copies) is None
+    assert NumbaSolver().match(SOFTMAX, preds, fewer_images, copies) is None
     targets.labels[0, 1] = preds.logits.shape[-1]
-    assert NumbaSolver().match(SOFTMAX, preds, targets, own_copies(preds, targets)) is None
+    assert NumbaSolver().match(SOFTMAX, preds, targets, copies) is None
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_solving_what_is_not_finite(solver: SciPySolver, value: float) -> None:
+    with pytest.raises(ValueError):
+        solver.assign_all(np.full((1, 3, 4), value, np.float32), [3], np.array([[1]]))
+
+
+def test_a_batch_without_images(solver: SciPySolver) -> None:
+    preds = Predictions(logits=torch.zeros(2, 0, 5, 3), boxes=torch.rand(2, 0, 5, 4))
+    targets = Targets(torch.zeros(0, 1, dtype=torch.int64), torch.rand(0, 1, 4), [])
+    match = HungarianMatcher(costs=FOCAL, copies={"main": [3, 1]})({"main": preds}, targets)["main"]
+    assert len(match.row) == len(match.target) == 0
+
+
+@needs_numba
+def test_boxes_of_negative_size() -> None:
+    """Their union with `eps` may be below 0: PyTorch's costs, by hand 6.0e4 and 8.3, do not clamp it."""
+    target = Targets(torch.zeros(1, 1, dtype=torch.int64), torch.tensor([[[0.5, 0.5, 0.1, 0.0]]]), [1])
+    boxes = torch.tensor([[[[0.5, 0.5, 0.1, -0.3], [0.5, 0.5, -0.2, 0.2]]]])
+    preds = Predictions(logits=torch.zeros(1, 1, 2, 1), boxes=boxes)
+    for name in ("scipy", "numba"):
+        assert HungarianMatcher(costs=FOCAL, solver=name)({"main": preds}, target)["main"].query.tolist() == [1]
+
+
+def test_the_price_of_forbidden_pairs_is_finite(solver: SciPySolver) -> None:
+    """Beside costs so large that float32 has no larger price: hulls of negative size, without `eps`."""
+    torch.manual_seed(0)
+    targets = Targets(torch.zeros(1, 6, dtype=torch.int64), torch.rand(1, 6, 4) * torch.tensor([1, 1, 0, 0]), [6])
+    boxes = torch.cat([torch.rand(1, 1, 40, 2), torch.full((1, 1, 40, 2), -0.5)], dim=-1)
+    preds = Predictions(logits=torch.zeros(1, 1, 40, 1), boxes=boxes, valid=torch.arange(40)[None] % 2 == 1)
+    costs = [FocalCost(weight=2.0), L1Cost(weight=5.0), GIoUCost(weight=2.0)]
+    match = HungarianMatcher(costs=costs)({"main": preds}, targets)["main"]
+    assert sorted(match.target.tolist()) == list(range(6)) and (match.query % 2 == 1).all()
 
 
 @needs_numba
