@@ -167,8 +167,8 @@ class HungarianMatcher(nn.Module):
         return tuple(sorted(found))
 
     def _match_at_once(self, name: str, preds: Predictions, targets: Targets) -> np.ndarray | None:
-        """As `_solve`, where the solver can do without costs of ours."""
-        if preds.valid is not None or preds.allowed is not None:
+        """As `_solve`, where the solver can do without costs of ours: on a CPU."""
+        if preds.boxes.device.type != "cpu" or preds.valid is not None or preds.allowed is not None:
             return None
         copies = self._copies(name, preds, targets.counts, preds.boxes.shape[2])
         return self.solver.match(self.costs, preds.float(), preds.own_targets(targets), copies)

@@ -39,8 +39,8 @@ class SciPySolver:
         self, costs: Collection[nn.Module], preds: Predictions, targets: Targets, copies: np.ndarray
     ) -> np.ndarray | None:
         """The same from predictions and targets, or None where the costs must be computed first, which is also where
-        one is not finite, or where predictions and targets do not fit. Both are in float32, the targets are those of
-        the set (`Predictions.own_targets`), and no pair is forbidden.
+        one is not finite, or where predictions and targets do not fit. Both are on the host, in float32, the targets
+        are those of the set (`Predictions.own_targets`), and no pair is forbidden.
         """
         return None
 
@@ -70,7 +70,7 @@ class NumbaSolver(SciPySolver):
     ) -> np.ndarray | None:
         """See `SciPySolver`."""
         terms = {type(cost): cost for cost in costs}
-        if preds.boxes.device.type != "cpu" or not _are_usual(terms, len(costs)):
+        if not _are_usual(terms, len(costs)):
             return None
         counts, classes = targets.counts, preds.logits.shape[-1]
         if preds.logits.shape[:3] != preds.boxes.shape[:3] or len(counts) != preds.boxes.shape[1]:
