@@ -75,6 +75,6 @@ setup(
         "scikit-learn",
         "unearth",
     ],
-    extras_require={"numba": ["numba>=0.60"]},  # compiled matching; without it SciPy solves
+    extras_require={"numba": ["numba>=0.68"]},  # compiled matching; without it SciPy solves
     entry_points={"console_scripts": ["align-detr = align_detr.cli.main:main"]},
 )

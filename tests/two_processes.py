@@ -1,5 +1,6 @@
 """Runs a function of a test in two processes on the CPU."""
 
+import faulthandler
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -17,5 +18,6 @@ def in_two_processes(function: Callable[[int], Any], folder: Path) -> list[Any]:
 
 
 def _keep_result(function: Callable[[int], Any], folder: Path) -> None:
+    faulthandler.dump_traceback_later(180, exit=True)  # processes that wait for each other forever
     result = function(comm.get_rank())
     (folder / f"{comm.get_rank()}.json").write_text(json.dumps(result))

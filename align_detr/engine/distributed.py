@@ -1,13 +1,15 @@
 """Processes of one run: started by torchrun, or by ourselves, on CUDA (nccl) or on the CPU (gloo)."""
 
+import contextlib
 import gc
 import os
 import socket
+import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -100,11 +102,14 @@ def leave() -> None:
     gc.collect()  # a model in DistributedDataParallel holds the group, and stands in cycles
 
 
-@contextmanager
+@contextlib.contextmanager
 def membership(place: ProcessPlace, device: str, init_method: str = "env://") -> Iterator[None]:
-    """Join the run for the time of a `with` block, at whose end the processes wait for each other before they leave."""
+    """Join the run for the time of a `with` block, at whose end the processes wait for each other before they leave.
+
+    An error goes on without the variables of the frames that it passed: a model among them would keep the group.
+    """
+    join(place, device, init_method)
     try:
-        join(place, device, init_method)
         yield
         comm.synchronize()  # where one leaves early, another may fail that still listens to it
     except BaseException as error:
@@ -114,11 +119,15 @@ def membership(place: ProcessPlace, device: str, init_method: str = "env://") ->
         leave()
 
 
-def _forget_variables(error: BaseException | None) -> None:
-    """Let go of the variables that an error's tracebacks hold: a model among them would keep the process group."""
-    while error is not None:
-        traceback.clear_frames(error.__traceback__)
-        error = error.__cause__ or error.__context__
+def _forget_variables(error: BaseException) -> None:
+    """Empty the frames of an error and of those that led to it, which may do so in a circle."""
+    pending, seen = [error], set()
+    while pending:
+        one = pending.pop()
+        if one is not None and id(one) not in seen:
+            seen.add(id(one))
+            traceback.clear_frames(one.__traceback__)
+            pending += [one.__cause__, one.__context__, *getattr(one, "exceptions", ())]
 
 
 def _make_local_group(place: ProcessPlace) -> None:
@@ -157,9 +166,15 @@ def spawn(
             raise ConfigError("--num-machines above 1 needs --dist-url tcp://HOST:PORT, the address of machine 0.")
         dist_url = f"tcp://127.0.0.1:{_free_port()}"
     check_device(device, local_size)
-    mp.spawn(
-        _worker, nprocs=local_size, args=(function, args, device, local_size, num_machines, machine_rank, dist_url)
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        first_error = Path(folder) / "first_error"
+        given = (function, args, device, local_size, num_machines, machine_rank, dist_url, first_error)
+        try:
+            mp.spawn(_worker, nprocs=local_size, args=given)
+        except mp.ProcessRaisedException as error:
+            if not first_error.exists():
+                raise
+            raise mp.ProcessRaisedException(first_error.read_text(), error.error_index, error.error_pid) from None
 
 
 def _worker(
@@ -171,7 +186,11 @@ def _worker(
     num_machines: int,
     machine_rank: int,
     dist_url: str,
+    first_error: Path,
 ) -> None:
+    """Run `function` as one of the processes. The first that fails says so in a file before it leaves: those that then
+    miss it fail as well, may end earlier, and know less.
+    """
     place = ProcessPlace(
         rank=machine_rank * local_size + local_rank,
         local_rank=local_rank,
@@ -182,7 +201,12 @@ def _worker(
         # Each process would otherwise start as many threads as the machine has cores.
         torch.set_num_threads(max(1, torch.get_num_threads() // local_size))
     with membership(place, device, dist_url):
-        function(*args)
+        try:
+            function(*args)
+        except Exception:
+            with contextlib.suppress(FileExistsError), first_error.open("x") as file:
+                file.write(traceback.format_exc())
+            raise
 
 
 def _free_port() -> int:

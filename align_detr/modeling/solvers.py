@@ -147,7 +147,7 @@ def solver_of(name: str) -> SciPySolver:
         return SciPySolver()
     try:
         return NumbaSolver()
-    except (ImportError, OSError) as error:  # the latter where a library of its own is broken
+    except Exception as error:  # a numba that does not fit other packages fails in many ways
         if name == "auto":
             logger.warning("numba cannot be imported, so that SciPy solves the matching, slower in crowds: %s", error)
             return SciPySolver()

@@ -6,9 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from detectron2.utils import comm
+from torch.multiprocessing import ProcessRaisedException
+from torch.nn.parallel import DistributedDataParallel
 
 from align_detr.cli.train import _sentence_of_process
-from align_detr.engine.distributed import ProcessPlace, torchrun_place
+from align_detr.engine.distributed import ProcessPlace, membership, spawn, torchrun_place
+from align_detr.errors import ConfigError
 
 PROJECT = Path(__file__).resolve().parents[2]
 OPTIONS = ["train.epochs=2", "train.eval_period=0", "train.ema.enabled=True"]
@@ -103,6 +107,43 @@ def test_an_error_in_a_process_is_one_sentence(tiny_run, capfd):
     lines = [line for line in errors.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1 and "absent.pth does not exist" in lines[0]
     assert "Traceback" not in errors
+
+
+def fail_alone(failing: int) -> None:
+    """The other process waits for this one's gradients meanwhile."""
+    model = DistributedDataParallel(torch.nn.Linear(3, 3))
+    for step in range(4):
+        if step == 3 and comm.get_rank() == failing:
+            raise ConfigError("one sentence.")
+        model(torch.ones(2, 3)).sum().backward()
+
+
+@pytest.mark.parametrize("failing", [0, 1] * 3)
+def test_the_first_error_is_told(failing):
+    """Not that of the process which then misses the other."""
+    with pytest.raises(ProcessRaisedException) as raised:
+        spawn(fail_alone, (failing,), device="cpu", local_size=2)
+    assert _sentence_of_process(str(raised.value)) == "one sentence."
+
+
+def in_a_circle() -> None:
+    try:
+        raise ValueError("a")
+    except ValueError as a:
+        try:
+            raise KeyError("b") from a
+        except KeyError as b:
+            raise a from b  # noqa: B904
+
+
+def test_errors_that_cause_each_other(tmp_path):
+    """And a group that was there before stays."""
+    with pytest.raises(ValueError, match="^a$"), membership(ProcessPlace(), "cpu", f"file://{tmp_path / 'store'}"):
+        with pytest.raises(ValueError, match="twice"), membership(ProcessPlace(), "cpu", f"file://{tmp_path / 'two'}"):
+            pass
+        assert torch.distributed.is_initialized()
+        in_a_circle()
+    assert not torch.distributed.is_initialized()
 
 
 def test_torchrun_is_recognised_by_its_variables():
