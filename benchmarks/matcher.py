@@ -17,9 +17,10 @@ import time
 import warnings
 from collections.abc import Callable
 from functools import partial
+from importlib.metadata import version
+from importlib.util import find_spec
 from unittest import mock
 
-import numba
 import numpy as np
 import scipy
 import torch
@@ -29,11 +30,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from align_detr.layers.boxes import cxcywh_to_xyxy, pairwise_giou
 from align_detr.modeling import matcher as matcher_module
+from align_detr.modeling import solvers as solvers_module
 from align_detr.modeling.matcher import FocalCost, GIoUCost, HungarianMatcher, L1Cost
 from align_detr.structures import Match, Predictions, Targets
 
 ROWS, BATCH, QUERIES, CLASSES = 7, 16, 900, 80
 
+Solved = list[tuple[int, int, np.ndarray, np.ndarray]]  # row, image, queries and targets
 Pairs = set[tuple[int, int, int, int]]
 
 
@@ -84,25 +87,24 @@ def solve(cost: np.ndarray, copies: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @torch.no_grad()
-def batch_by_layer(preds: Predictions, targets: Targets, copies: int) -> Pairs:
+def batch_by_layer(preds: Predictions, targets: Targets, copies: int) -> Solved:
     """All pairs of the batch, layer by layer."""
     labels = torch.cat([x[:n] for x, n in zip(targets.labels, targets.counts, strict=True)])
     true_boxes = torch.cat([x[:n] for x, n in zip(targets.boxes, targets.counts, strict=True)])
-    found = set()
+    found = []
     for row in range(ROWS):
         cost = plain_cost(preds.logits[row].flatten(0, 1), preds.boxes[row].flatten(0, 1), labels, true_boxes)
         blocks = cost.unflatten(0, (BATCH, QUERIES)).cpu().split(targets.counts, dim=-1)
         for image, block in enumerate(blocks):
             if block.shape[-1]:
-                query, target = solve(block[image].numpy(), copies)
-                found.update((row, image, q, t) for q, t in zip(query.tolist(), target.tolist(), strict=True))
+                found.append((row, image, *solve(block[image].numpy(), copies)))
     return found
 
 
 @torch.no_grad()
-def image_by_image(preds: Predictions, targets: Targets, copies: int) -> Pairs:
+def image_by_image(preds: Predictions, targets: Targets, copies: int) -> Solved:
     """The pairs of each image by itself, layer by layer."""
-    found = set()
+    found = []
     for row in range(ROWS):
         for image, n in enumerate(targets.counts):
             if n:
@@ -112,15 +114,21 @@ def image_by_image(preds: Predictions, targets: Targets, copies: int) -> Pairs:
                     targets.labels[image, :n],
                     targets.boxes[image, :n],
                 )
-                query, target = solve(cost.cpu().numpy(), copies)
-                found.update((row, image, q, t) for q, t in zip(query.tolist(), target.tolist(), strict=True))
+                found.append((row, image, *solve(cost.cpu().numpy(), copies)))
     return found
 
 
-def pairs_of(match: Match) -> Pairs:
+def pairs_of(found: Solved | dict[str, Match]) -> Pairs:
     """The same as a set."""
-    columns = (x.tolist() for x in (match.row, match.image, match.query, match.target))
-    return set(zip(*columns, strict=True))
+    if isinstance(found, dict):
+        match = found["main"]
+        columns = (x.tolist() for x in (match.row, match.image, match.query, match.target))
+        return set(zip(*columns, strict=True))
+    return {
+        (row, image, q, t)
+        for row, image, query, target in found
+        for q, t in zip(query.tolist(), target.tolist(), strict=True)
+    }
 
 
 class WaitingOperators(TorchDispatchMode):
@@ -138,8 +146,8 @@ class WaitingOperators(TorchDispatchMode):
 
 
 def count_synchronisations(
-    step: Callable[[], Pairs | dict[str, Match]], device: str
-) -> tuple[Pairs | dict[str, Match], int]:
+    step: Callable[[], Solved | dict[str, Match]], device: str
+) -> tuple[Solved | dict[str, Match], int]:
     """The result of one step, and how often the host waits for the device meanwhile.
 
     On CUDA, PyTorch itself reports it. On a CPU, what would wait on a device is counted: such operators, and copies to
@@ -179,14 +187,18 @@ def best_time(step: Callable[[], object], repeats: int) -> float:
 def solving_times(
     preds: Predictions, targets: Targets, matcher: HungarianMatcher, copies: int, repeats: int
 ) -> tuple[float, float]:
-    """Seconds that numba, and SciPy alone with a column for each copy, take for the costs of all rows and images."""
+    """Seconds that numba, and SciPy with a column for each copy, take for the costs of all rows and images, both in one
+    thread.
+    """
     cost = matcher.own_costs(preds, targets).cpu().numpy()
     counts = np.array(targets.counts)
     bounded = np.where(counts > 0, np.maximum(1, np.minimum(copies, QUERIES // np.maximum(1, 2 * counts))), 0)
     starts = np.cumsum([0, *counts])
     blocks = [cost[row, a:b].T for row in range(ROWS) for a, b in zip(starts[:-1], starts[1:], strict=True) if b > a]
-    numba = partial(matcher.solver.assign_all, cost, targets.counts, np.tile(bounded, (ROWS, 1)))
-    return best_time(numba, repeats), best_time(lambda: [solve(block, copies) for block in blocks], repeats)
+    compiled = partial(matcher.solver.assign_all, cost, targets.counts, np.tile(bounded, (ROWS, 1)))
+    with mock.patch.object(solvers_module, "LARGE", np.inf):
+        compiled_time = best_time(compiled, repeats)
+    return compiled_time, best_time(lambda: [solve(block, copies) for block in blocks], repeats)
 
 
 def measure(
@@ -203,7 +215,7 @@ def measure(
     found, waits = [], []
     for step in steps.values():
         result, count = count_synchronisations(step, args.device)
-        found.append(pairs_of(result["main"]) if isinstance(result, dict) else result)
+        found.append(pairs_of(result))
         waits.append(count)
     assert all(pairs == found[0] for pairs in found), "the implementations disagree"
     assert waits[-1] == waits[-2]
@@ -226,9 +238,11 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--copies", type=int, nargs="+", default=[1, 2, 3, 6])
     args = parser.parse_args()
+    if find_spec("numba") is None:
+        parser.error("numba is not installed, and this compares the matcher with and without it: pip install numba")
     print(
         f"Python {platform.python_version()}, PyTorch {torch.__version__}, SciPy {scipy.__version__}, "
-        f"NumPy {np.__version__}, numba {numba.__version__}, {torch.get_num_threads()} thread(s), {args.device}\n"
+        f"NumPy {np.__version__}, numba {version('numba')}, {torch.get_num_threads()} thread(s), {args.device}\n"
     )
     print(HEADER)
     for crowded in (False, True):
