@@ -20,6 +20,9 @@ from torch import Tensor
 from align_detr.errors import DatasetError
 from align_detr.layers.boxes import xyxy_to_cxcywh
 
+# Names of the prediction sets that the library itself makes.
+MAIN, PROPOSED, DENOISED, ONE_TO_MANY = "main", "enc", "dn", "o2m"
+
 
 class computed_once(property):  # noqa: N801  (a decorator, as `property` is)
     """A property of a dataclass that is computed when it is first asked for.
@@ -177,7 +180,8 @@ class Predictions:
     cxcywh; `iou` (R, B, Q) logits of an IoU branch; `groups` query groups that share a layer (R = layers x groups);
     `valid` (B, Q) False where a query is padding; `allowed` (B, Q, T) False where a query may not be matched to a
     target; `match` is given where it is known beforehand; `class_agnostic` sets know one class, "object"; `scale`
-    multiplies the number of targets that normalises the losses.
+    multiplies the number of targets that normalises the losses; `origin` is the part of the model that an error about
+    the logits names.
     """
 
     logits: Tensor
@@ -190,6 +194,7 @@ class Predictions:
     match: Match | None = None
     class_agnostic: bool = False
     scale: float = 1.0
+    origin: str = "head"
 
     def float(self) -> Predictions:
         """The same set with logits, boxes and IoU in float32, whatever autocast made of them."""

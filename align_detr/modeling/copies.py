@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from align_detr.checks import check_count
 from align_detr.errors import ConfigError
 from align_detr.structures import Predictions
 
@@ -16,8 +17,7 @@ def checked_copies(copies: Mapping[str, int | Sequence[int]]) -> dict[str, int |
         raise ConfigError(f"{KEY} is {copies}: name the set, as in {KEY}.main=3")
     for name, k in copies.items():
         for number in k if isinstance(k, Sequence) and not isinstance(k, str) else [k]:
-            if not isinstance(number, int) or number < 1:
-                raise ConfigError(f"{KEY}.{name} has {number!r}: give whole numbers of at least 1")
+            check_count(number, f"{KEY}.{name}")
     return {name: k if isinstance(k, int) else list(k) for name, k in copies.items()}
 
 

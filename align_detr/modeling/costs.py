@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from align_detr.modeling.losses.base import check_number, check_share
+from align_detr.checks import check_number, check_share
 from align_detr.modeling.pairs import Pairs
 from align_detr.structures import Predictions, Targets
 

@@ -6,9 +6,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from align_detr.checks import check_head
 from align_detr.errors import ConfigError
-from align_detr.modeling.losses.base import SetLoss, check_head
-from align_detr.structures import Match, Predictions, SkippedImages, Targets
+from align_detr.modeling.losses.base import SetLoss
+from align_detr.structures import MAIN, Match, Predictions, SkippedImages, Targets
 
 
 class SetCriterion(nn.Module):
@@ -106,7 +107,7 @@ def mean_over_ranks(count: int, device: torch.device) -> Tensor:
 
 
 def _named_rows(loss: str, set_name: str, values: Tensor, num_layers: int) -> dict[str, Tensor]:
-    base = loss if set_name == "main" else f"{loss}_{set_name}"
+    base = loss if set_name == MAIN else f"{loss}_{set_name}"
     first = num_layers - values.shape[0]
     return {
         base if i == num_layers - 1 else f"{base}_{i}": value for i, value in enumerate(values.unbind(), start=first)

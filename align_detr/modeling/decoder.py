@@ -6,11 +6,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from align_detr.checks import check_count
 from align_detr.errors import ConfigError
-from align_detr.modeling.encoder import initialize_matrices
+from align_detr.layers.initialization import initialize_matrices
 from align_detr.modeling.head import LayerwiseHead
 from align_detr.modeling.query_position import GivenPosition
-from align_detr.structures import Memory, Predictions, QueryPart, QueryPlace
+from align_detr.structures import MAIN, Memory, Predictions, QueryPart, QueryPlace
 
 
 class Decoder(nn.Module):
@@ -37,8 +38,7 @@ class Decoder(nn.Module):
         look_forward_twice: bool = False,
     ) -> None:
         super().__init__()
-        if not isinstance(num_layers, int) or num_layers < 1:
-            raise ConfigError(f"model.decoder.num_layers is {num_layers}: give a whole number of at least 1")
+        check_count(num_layers, "model.decoder.num_layers")
         first = layer if first_layer is None else first_layer
         self.layers = nn.ModuleList(copy.deepcopy(first if i == 0 else layer) for i in range(num_layers))
         self.norm = nn.Identity() if norm is None else norm
@@ -108,7 +108,7 @@ def blocked_pairs(queries: Sequence[QueryPart]) -> Tensor | None:
         length = part.content.shape[1]
         ids.append(first + torch.arange(length, device=device) // max(1, length // part.groups))
         sees_main.append(torch.full((length,), part.sees_main, device=device))
-        is_main.append(torch.full((length,), part.name == "main", device=device))
+        is_main.append(torch.full((length,), part.name == MAIN, device=device))
         first += part.groups
     ids, sees_main, is_main = (torch.cat(x) for x in (ids, sees_main, is_main))
     blocked = (ids[:, None] != ids) & ~(sees_main[:, None] & is_main)

@@ -7,12 +7,12 @@ import torch
 from detectron2.utils.logger import log_first_n
 from torch import Tensor, nn
 
+from align_detr.checks import check_count
 from align_detr.errors import ConfigError
 from align_detr.layers.boxes import inverse_sigmoid
 from align_detr.modeling.denoising_noise import (
     Draws,
     Layout,
-    check_count,
     check_noise,
     contrast_boxes,
     flip_labels,
@@ -20,9 +20,11 @@ from align_detr.modeling.denoising_noise import (
     lay_out,
 )
 from align_detr.modeling.events import log_scalar
-from align_detr.structures import Match, Memory, Proposals, QueryPart, Targets
+from align_detr.structures import DENOISED, Match, Memory, Proposals, QueryPart, Targets
 
 logger = logging.getLogger(__name__)
+
+WITHOUT = "to go without denoising, use the source `main` alone"
 
 
 class DenoisingSource(nn.Module):
@@ -42,7 +44,7 @@ class DenoisingSource(nn.Module):
 
     def __init__(self, *, main: nn.Module, num_labels: int, label_dim: int, max_queries: int) -> None:
         super().__init__()
-        check_count(max_queries, "max_queries", self.copies)
+        check_count(max_queries, "model.queries.max_queries", self.copies, WITHOUT)
         logger.info("Denoising has at most %d queries an image (model.queries.max_queries).", max_queries)
         self.main = main
         self.label_embed = nn.Embedding(num_labels, label_dim)
@@ -77,7 +79,7 @@ class DenoisingSource(nn.Module):
         reference = inverse_sigmoid(boxes, eps=1e-3).sigmoid()
         positive = index[:, :: self.copies].flatten(1)
         return QueryPart(
-            name="dn",
+            name=DENOISED,
             content=content.new_zeros(*shape, content.shape[-1]).index_put((image, query), content),
             reference=reference.new_full((*shape, 4), 0.5).index_put((image, query), reference),
             groups=layout.groups,
@@ -144,7 +146,7 @@ class DenoisingQueries(DenoisingSource):
         indicator: bool = True,
         max_queries: int = 500,
     ) -> None:
-        check_count(groups, "groups")
+        check_count(groups, "model.queries.groups", remedy=WITHOUT)
         check_noise(label_noise, box_noise, most=1)
         label_dim = embed_dim - 1 if indicator else embed_dim
         super().__init__(main=main, num_labels=num_classes + 1, label_dim=label_dim, max_queries=max_queries)
@@ -201,7 +203,7 @@ class ContrastiveDenoisingQueries(DenoisingSource):
         box_noise: float = 1.0,
         max_queries: int | None = None,
     ) -> None:
-        check_count(dn_number, "dn_number")
+        check_count(dn_number, "model.queries.dn_number", remedy=WITHOUT)
         check_noise(label_noise, box_noise, most=2)
         cap = max(200, 2 * dn_number) if max_queries is None else max_queries
         super().__init__(main=main, num_labels=num_classes, label_dim=embed_dim, max_queries=cap)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from align_detr.errors import ConfigError
+from align_detr.checks import check_between, check_number
 from align_detr.layers.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 
 
@@ -95,21 +95,8 @@ def contrast_boxes(boxes: Tensor, draws: Draws, scale: float) -> Tensor:
     return xyxy_to_cxcywh(corners.clamp(0, 1))
 
 
-def check_count(value: int, name: str, least: int = 1) -> None:
-    """Raises `ConfigError` where `value` is no whole number of at least `least`."""
-    if not isinstance(value, int) or value < least:
-        raise ConfigError(
-            f"model.queries.{name} is {value}, but must be a whole number of at least {least}: to go without, use the "
-            "source `main` alone"
-        )
-
-
 def check_noise(label_noise: float, box_noise: float, most: int) -> None:
-    """Raises `ConfigError` for noise out of its range; labels change with probability `label_noise` / `most`."""
-    if not isinstance(label_noise, (int, float)) or not 0 <= label_noise <= most:
-        raise ConfigError(
-            f"model.queries.label_noise is {label_noise}, but must lie in [0, {most}]: 0 changes no label, {most} "
-            "draws all anew"
-        )
-    if not isinstance(box_noise, (int, float)) or not box_noise >= 0:
-        raise ConfigError(f"model.queries.box_noise is {box_noise}, but must be at least 0, which moves no box")
+    """Raise ConfigError for noise out of its range; labels change with probability `label_noise` / `most`."""
+    remedy = f"0 changes no label, {most} draws all anew"
+    check_between(label_noise, "model.queries.label_noise", 0, most, remedy)
+    check_number(box_noise, "model.queries.box_noise", least=0)

@@ -6,6 +6,7 @@ import dataclasses
 from torch import Tensor, nn
 
 from align_detr.layers.attention import FeedForward, MultiHeadAttention
+from align_detr.layers.initialization import initialize_matrices
 from align_detr.layers.mlp import MLP
 from align_detr.structures import Memory
 
@@ -102,15 +103,3 @@ class ScaledPositionEncoder(Encoder):
         for layer in self.layers:
             x = layer(x, dataclasses.replace(memory, position=memory.position * self.position_scale(x)))
         return memory.with_tokens(x if self.norm is None else self.norm(x))
-
-
-def initialize_matrices(module: nn.Module) -> None:
-    """Draws every matrix anew from Xavier's uniform distribution, as DETR does for its transformer; copies of a layer
-    thus differ. Parts with an initialisation of their own (`reset_parameters`, beyond PyTorch's layers) get that.
-    """
-    for parameter in module.parameters():
-        if parameter.dim() > 1:
-            nn.init.xavier_uniform_(parameter)
-    for part in module.modules():
-        if hasattr(part, "reset_parameters") and not type(part).__module__.startswith("torch."):
-            part.reset_parameters()

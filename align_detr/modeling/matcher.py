@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from align_detr.checks import check_head
 from align_detr.errors import ConfigError, NonFinitePrediction
 from align_detr.modeling.copies import bounded, check_names, checked_copies, copies_of_rows
 from align_detr.modeling.costs import (
@@ -22,7 +23,6 @@ from align_detr.modeling.costs import (
 )
 from align_detr.modeling.events import log_scalar
 from align_detr.modeling.forbidden import FORBIDDEN, count_usable, set_price
-from align_detr.modeling.losses.base import check_head
 from align_detr.modeling.pairs import in_parts, places
 from align_detr.modeling.solvers import solver_of
 from align_detr.structures import Match, Predictions, Targets

@@ -1,8 +1,8 @@
 """Several sets of queries at the same proposals (Group-DETR on DINO)."""
 
-from align_detr.errors import ConfigError
+from align_detr.checks import check_count
 from align_detr.modeling.proposal_queries import MixedSelectionQueries, needed
-from align_detr.structures import Memory, Proposals, QueryPart, Targets
+from align_detr.structures import MAIN, Memory, Proposals, QueryPart, Targets
 
 
 class GroupMixedSelectionQueries(MixedSelectionQueries):
@@ -17,11 +17,7 @@ class GroupMixedSelectionQueries(MixedSelectionQueries):
     """
 
     def __init__(self, *, num_queries: int = 900, embed_dim: int = 256, groups: int = 3) -> None:
-        if not isinstance(groups, int) or groups < 1:
-            raise ConfigError(
-                f"model.queries.main.groups is {groups}, but must be a whole number of at least 1: for one set use "
-                "MixedSelectionQueries"
-            )
+        check_count(groups, "model.queries.main.groups", remedy="for one set use MixedSelectionQueries")
         super().__init__(num_queries=groups * num_queries, embed_dim=embed_dim)
         self.groups = groups
 
@@ -37,4 +33,4 @@ class GroupMixedSelectionQueries(MixedSelectionQueries):
         valid = None if proposals.valid is None else proposals.valid.repeat(1, groups)
         reference = proposals.reference.repeat(1, groups, 1)
         content = self.content.weight[: groups * per_group].expand(len(reference), -1, -1)
-        return [QueryPart(name="main", content=content, reference=reference, groups=groups, valid=valid)]
+        return [QueryPart(name=MAIN, content=content, reference=reference, groups=groups, valid=valid)]

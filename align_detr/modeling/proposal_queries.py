@@ -5,9 +5,9 @@ import dataclasses
 from torch import Tensor, nn
 
 from align_detr.errors import ConfigError
+from align_detr.layers.initialization import initialize_matrices
 from align_detr.layers.positional import encode_coordinates
-from align_detr.modeling.encoder import initialize_matrices
-from align_detr.structures import Memory, Proposals, QueryPart, Targets
+from align_detr.structures import MAIN, ONE_TO_MANY, Memory, Proposals, QueryPart, Targets
 
 
 class ProposalQueries(nn.Module):
@@ -18,7 +18,7 @@ class ProposalQueries(nn.Module):
     ) -> list[QueryPart]:
         """One part, `main`: content (B, Q, C), reference (B, Q, 4)."""
         proposals = needed(proposals, self)
-        return [QueryPart(name="main", content=proposals.content, reference=proposals.reference, valid=proposals.valid)]
+        return [QueryPart(name=MAIN, content=proposals.content, reference=proposals.reference, valid=proposals.valid)]
 
 
 class MixedSelectionQueries(nn.Module):
@@ -36,7 +36,7 @@ class MixedSelectionQueries(nn.Module):
         """One part, `main`: content (B, Q, C), reference (B, Q, 4)."""
         proposals = needed(proposals, self, len(self.content.weight), "model.queries.main.num_queries")
         content = self.content.weight.expand(len(proposals.reference), -1, -1)
-        return [QueryPart(name="main", content=content, reference=proposals.reference, valid=proposals.valid)]
+        return [QueryPart(name=MAIN, content=content, reference=proposals.reference, valid=proposals.valid)]
 
 
 class EncodedProposalQueries(nn.Module):
@@ -61,7 +61,7 @@ class EncodedProposalQueries(nn.Module):
         position, content = self.encode(proposals.reference).chunk(2, dim=-1)
         return [
             QueryPart(
-                name="main",
+                name=MAIN,
                 content=content,
                 position=position,
                 reference=proposals.reference,
@@ -115,7 +115,7 @@ class HybridQueries(nn.Module):
         if targets is None:
             return [main]
         others = _queries_of(part, slice(self.num_one_to_one, None))
-        return [main, dataclasses.replace(others, name="o2m", scale=float(self.copies))]
+        return [main, dataclasses.replace(others, name=ONE_TO_MANY, scale=float(self.copies))]
 
 
 def needed(proposals: Proposals | None, source: nn.Module, num_contents: int | None = None, key: str = "") -> Proposals:

@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from align_detr.checks import check_count, is_number
 from align_detr.errors import ConfigError
+from align_detr.layers.initialization import initialize_matrices
 from align_detr.modeling.deformable import token_centres
-from align_detr.modeling.encoder import initialize_matrices
 from align_detr.modeling.head import box_correction, linear_classifier
 from align_detr.structures import Memory, Predictions, Proposals
 
@@ -39,9 +40,7 @@ class TwoStageProposals(nn.Module):
         anchor_sides: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
-        if not isinstance(num_queries, int) or num_queries < 1:
-            raise ConfigError(f"model.proposals.num_queries is {num_queries}: give a whole number of at least 1")
-        self.num_queries = num_queries
+        self.num_queries = check_count(num_queries, "model.proposals.num_queries")
         self.softmax = softmax
         self.anchor_sides = None if anchor_sides is None else _checked_sides(anchor_sides)
         self.projection = nn.Linear(embed_dim, embed_dim)
@@ -106,7 +105,12 @@ class ObjectProposals(TwoStageProposals):
             content=pick(tokens, index).detach(),
             reference=pick(boxes, index).detach(),
             predictions=Predictions(
-                logits=logits[None], boxes=boxes[None], softmax=self.softmax, valid=allowed, class_agnostic=True
+                logits=logits[None],
+                boxes=boxes[None],
+                softmax=self.softmax,
+                valid=allowed,
+                class_agnostic=True,
+                origin="proposals",
             ),
             valid=valid,
         )
@@ -135,7 +139,9 @@ class ClassProposals(TwoStageProposals):
         return Proposals(
             content=tokens.detach(),
             reference=boxes.detach(),
-            predictions=Predictions(logits=logits[None], boxes=boxes[None], softmax=self.softmax, valid=valid),
+            predictions=Predictions(
+                logits=logits[None], boxes=boxes[None], softmax=self.softmax, valid=valid, origin="proposals"
+            ),
             valid=valid,
         )
 
@@ -166,10 +172,10 @@ def count_allowed(memory: Memory, sides: Sequence[float] | None = None) -> list[
 def _checked_sides(sides: Sequence[float]) -> list[float]:
     sides = sides if isinstance(sides, Sequence) else [sides]
     for side in sides:
-        if not isinstance(side, (int, float)) or not SMALLEST < side < LARGEST:
+        if not is_number(side) or not SMALLEST < side < LARGEST:
             raise ConfigError(
                 f"model.proposals.anchor_sides has {side}, but sides are parts of the image between {SMALLEST} and "
-                f"{LARGEST}, or their level proposes nothing: give another"
+                f"{LARGEST}, or their level proposes nothing: set another."
             )
     return [float(side) for side in sides]
 

@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from align_detr.layers.boxes import inverse_sigmoid
+from align_detr.layers.initialization import initialize_matrices
 from align_detr.layers.mlp import MLP
-from align_detr.modeling.encoder import initialize_matrices
-from align_detr.structures import Memory, Proposals, QueryPart, Targets
+from align_detr.structures import MAIN, Memory, Proposals, QueryPart, Targets
 
 
 class LearnedQueries(nn.Module):
@@ -23,7 +23,7 @@ class LearnedQueries(nn.Module):
     ) -> list[QueryPart]:
         """One part, `main`: content and position (B, Q, C)."""
         position = self.position.weight.expand(memory.tokens.shape[0], -1, -1)
-        return [QueryPart(name="main", content=position.new_zeros(position.shape), position=position)]
+        return [QueryPart(name=MAIN, content=position.new_zeros(position.shape), position=position)]
 
 
 class LearnedContentQueries(LearnedQueries):
@@ -40,7 +40,7 @@ class LearnedContentQueries(LearnedQueries):
         position, content = (
             table.weight.expand(memory.tokens.shape[0], -1, -1) for table in (self.position, self.content)
         )
-        return [QueryPart(name="main", content=content, position=position)]
+        return [QueryPart(name=MAIN, content=content, position=position)]
 
 
 class ConditionalQueries(LearnedQueries):
@@ -113,7 +113,7 @@ class AnchorQueries(nn.Module):
         """One part, `main`: content (B, Q, C), reference (B, Q, 4) float32."""
         anchors = self.anchor.weight.float().sigmoid().expand(memory.tokens.shape[0], -1, -1)
         content = anchors.new_zeros(*anchors.shape[:2], self.embed_dim)
-        return [QueryPart(name="main", content=content, reference=anchors)]
+        return [QueryPart(name=MAIN, content=content, reference=anchors)]
 
 
 class PatternAnchorQueries(AnchorQueries):

@@ -5,8 +5,8 @@ import dataclasses
 import torch
 from torch import Tensor, nn
 
+from align_detr.checks import check_share, is_number
 from align_detr.errors import ConfigError
-from align_detr.modeling.losses.base import check_share
 from align_detr.modeling.losses.quality import alignment_quality, matched_iou, matched_logits
 from align_detr.structures import Match, Predictions, Targets
 
@@ -23,10 +23,10 @@ class PrimeSampleWeighting(nn.Module):
 
     def __init__(self, *, alpha: float = 0.25, tau: float = 1.5) -> None:
         super().__init__()
-        if not isinstance(tau, (int, float)) or isinstance(tau, bool) or not tau > 0:
+        if not is_number(tau) or not tau > 0:
             raise ConfigError(
-                f"model.criterion.weighting.tau is {tau}, but must be above 0: for weights that hardly differ choose a "
-                "large one"
+                f"model.criterion.weighting.tau is {tau!r}, but must be above 0: set it to a number, a large one for "
+                "weights that hardly differ."
             )
         self.alpha = check_share(alpha, "model.criterion.weighting.alpha")
         self.tau = tau

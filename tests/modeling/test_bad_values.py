@@ -36,14 +36,14 @@ BUILD = [
     ("criterion.weighting.tau=true", "model.criterion.weighting.tau is True, but must be above 0"),
     ("criterion.weighting.tau=null", "model.criterion.weighting.tau is None, but must be above 0"),
     ("criterion.losses.0.alpha=null", ALPHA.format(None)),
-    ("criterion.matcher.copies.main=null", "model.criterion.matcher.copies.main has None: give whole numbers"),
+    ("criterion.matcher.copies.main=null", "model.criterion.matcher.copies.main is None, but must be a whole number"),
     ("criterion.matcher.copies=3", "model.criterion.matcher.copies is 3: name the set"),
-    ("queries.box_noise=abc", "model.queries.box_noise is abc, but must be at least 0"),
+    ("queries.box_noise=abc", "model.queries.box_noise is 'abc', but must be a finite number of at least 0"),
     ("queries.label_noise=null", "model.queries.label_noise is None, but must lie in [0, 2]"),
     ("proposals.anchor_sides=[0.1,0.2,null]", SIDES.format(None)),
-    ("proposals.num_queries=-5", "model.proposals.num_queries is -5: give a whole number of at least 1"),
-    ("decoder.num_layers=2.5", "model.decoder.num_layers is 2.5: give a whole number of at least 1"),
-    ("decoder.num_layers=0", "model.decoder.num_layers is 0: give a whole number of at least 1"),
+    ("proposals.num_queries=-5", "model.proposals.num_queries is -5, but must be a whole number of at least 1"),
+    ("decoder.num_layers=2.5", "model.decoder.num_layers is 2.5, but must be a whole number of at least 1"),
+    ("decoder.num_layers=0", "model.decoder.num_layers is 0, but must be a whole number of at least 1"),
     ("criterion.weighting.alpha=2", "model.criterion.weighting.alpha is 2, but must lie in [0, 1]"),
     ("criterion.losses.0.alpha=-1", ALPHA.format(-1)),
     (
@@ -61,7 +61,7 @@ BUILD = [
     ("queries.dn_number=2.5", "model.queries.dn_number is 2.5, but must be a whole number of at least 1"),
     ("queries.label_noise=3", "model.queries.label_noise is 3, but must lie in [0, 2]"),
     ("queries.label_noise=-1", "model.queries.label_noise is -1, but must lie in [0, 2]"),
-    ("queries.box_noise=-1", "model.queries.box_noise is -1, but must be at least 0"),
+    ("queries.box_noise=-1", "model.queries.box_noise is -1, but must be a finite number of at least 0"),
     ("queries.num_classes=2", "model.queries.num_classes is 2, but model.head.num_classes is 10"),
     ("proposals.num_classes=2", "model.proposals.num_classes is 2, but model.head.num_classes is 10"),
     ("proposals.anchor_sides=[0.1,0.2,-1]", SIDES.format(-1)),
@@ -199,7 +199,7 @@ def test_numbers_of_losses_and_costs(kind: type[nn.Module], name: str, least: fl
     key = "model.criterion.losses" if issubclass(kind, losses.SetLoss) else "model.criterion.matcher.costs"
     wanted = "a finite number" + ("" if least is None else f" of at least {least}")
     for value in [None, "2", True, math.nan, math.inf, *([] if least is None else [least - 0.5])]:
-        said = f"{key}: {name} of {kind.__name__} is {value!r}, but must be {wanted}: set it to one"
+        said = f"{key}: {name} of {kind.__name__} is {value!r}, but must be {wanted}: set it to a number"
         with pytest.raises(ConfigError, match=re.escape(said)):
             kind(**{"weight": 1.0, name: value})
     for value in (2, 1.5, -1.0 if name == "weight" else 0):

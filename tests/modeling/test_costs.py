@@ -111,7 +111,7 @@ def test_costs_of_pairs_in_parts_equal_all_costs(monkeypatch, size: int, distinc
 @pytest.mark.parametrize("cost", [FocalCost(weight=1.0), SoftmaxCost(weight=1.0)])
 def test_a_cost_for_another_kind_of_head(cost: Cost) -> None:
     preds, targets = random_set(rows=1, counts=[2], queries=3, softmax=not cost.softmax)
-    with pytest.raises(ConfigError, match=f"{type(cost).__name__} reads s.* but the head of the set 'main' gives s"):
+    with pytest.raises(ConfigError, match=f"{type(cost).__name__} reads s.* but the set 'main' has s"):
         HungarianMatcher(costs=[cost])({"main": preds}, targets)
 
 

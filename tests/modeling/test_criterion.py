@@ -184,16 +184,16 @@ def test_losses_for_another_kind_of_head() -> None:
     preds, targets = random_set(rows=1, counts=[2], queries=3, softmax=False)
     agnostic = HungarianMatcher(costs=[L1Cost(weight=1.0)])
     criterion = SetCriterion(matcher=agnostic, losses=[SoftmaxCrossEntropy()])
-    with pytest.raises(ConfigError, match="SoftmaxCrossEntropy reads softmax .* the set 'main' gives sigmoid"):
+    with pytest.raises(ConfigError, match="SoftmaxCrossEntropy reads softmax .* the set 'main' has sigmoid"):
         criterion({"main": preds}, targets)
     preds.softmax = True
     criterion = SetCriterion(matcher=agnostic, losses=[L1Loss()], weighting=PrimeSampleWeighting())
-    with pytest.raises(ConfigError, match="PrimeSampleWeighting reads sigmoid .* gives softmax"):
+    with pytest.raises(ConfigError, match="PrimeSampleWeighting reads sigmoid .* has softmax"):
         criterion({"main": preds}, targets)
     preds.match = Match(*torch.zeros(4, 1, dtype=torch.int64))
     criterion({"dn": preds}, targets)
     criterion = SetCriterion(matcher=agnostic, losses=[IABCELoss()])
-    with pytest.raises(ConfigError, match="IABCELoss reads sigmoid .* the set 'dn' gives softmax"):
+    with pytest.raises(ConfigError, match="IABCELoss reads sigmoid .* the set 'dn' has softmax"):
         criterion({"dn": preds}, targets)
 
 

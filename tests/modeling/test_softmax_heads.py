@@ -181,13 +181,11 @@ def test_ranking_of_proposals(kind: type[TwoStageProposals], softmax: bool, orde
 def test_head_and_proposals_go_together(name: str) -> None:
     cfg = small(name, softmax=True)
     cfg.proposals.softmax = False
-    with pytest.raises(
-        ConfigError, match="SoftmaxCrossEntropy reads softmax .* 'enc' gives sigmoid .* model.proposals"
-    ):
+    with pytest.raises(ConfigError, match="SoftmaxCrossEntropy reads softmax .* 'enc' has sigmoid .* model.proposals"):
         step(cfg)
     cfg = small(name)
     cfg.proposals.softmax = True
-    with pytest.raises(ConfigError, match="SigmoidFocalLoss reads sigmoid .* the set 'enc' gives softmax"):
+    with pytest.raises(ConfigError, match="SigmoidFocalLoss reads sigmoid .* the set 'enc' has softmax"):
         step(cfg)
 
 

@@ -6,7 +6,7 @@ matched is s^gamma.
 
 from torch import Tensor
 
-from align_detr.modeling.losses.base import check_share
+from align_detr.checks import check_share
 from align_detr.modeling.losses.binary import FocusedLoss, Weight
 from align_detr.modeling.losses.quality import alignment_quality
 

@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from align_detr.checks import check_number, check_share
 from align_detr.errors import ConfigError
-from align_detr.modeling.losses.base import SetLoss, check_number, check_share, sum_by_row
+from align_detr.modeling.losses.base import SetLoss, sum_by_row
 from align_detr.modeling.losses.quality import matched_iou, matched_logits
 from align_detr.structures import Match, Predictions, Targets
 

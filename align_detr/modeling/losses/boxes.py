@@ -2,8 +2,9 @@
 
 from torch import Tensor
 
+from align_detr.checks import check_number
 from align_detr.layers.boxes import cxcywh_to_xyxy, generalized_box_iou
-from align_detr.modeling.losses.base import SetLoss, check_number, sum_by_row, weighted
+from align_detr.modeling.losses.base import SetLoss, sum_by_row, weighted
 from align_detr.structures import Match, Predictions, Targets
 
 

@@ -4,7 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from align_detr.modeling.losses.base import SetLoss, check_number
+from align_detr.checks import check_number
+from align_detr.modeling.losses.base import SetLoss
 from align_detr.structures import Match, Predictions, Targets
 
 

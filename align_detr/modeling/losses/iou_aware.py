@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from align_detr.modeling.losses.base import check_number
+from align_detr.checks import check_number
 from align_detr.modeling.losses.binary import FocusedLoss, Weight
 from align_detr.structures import Match, Predictions, Targets
 

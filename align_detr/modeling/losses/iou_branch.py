@@ -8,10 +8,11 @@ import torch.nn.functional as F
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
+from align_detr.checks import check_head, check_share
 from align_detr.errors import ConfigError
-from align_detr.modeling.losses.base import SetLoss, check_head, check_share, sum_by_row, weighted
+from align_detr.modeling.losses.base import SetLoss, sum_by_row, weighted
 from align_detr.modeling.losses.quality import matched_iou
-from align_detr.structures import Match, Predictions, Targets
+from align_detr.structures import MAIN, Match, Predictions, Targets
 
 
 class IoUBranchLoss(SetLoss):
@@ -56,7 +57,7 @@ class FusedPostprocess(nn.Module):
 
     def forward(self, predictions: Predictions, image_sizes: Sequence[tuple[int, int]]) -> list[Instances]:
         """As `postprocess`. Raises ConfigError for a head without an IoU branch or with softmax logits."""
-        check_head([self], "main", predictions)
+        check_head([self], MAIN, predictions)
         if predictions.iou is None:
             raise ConfigError(
                 "FusedPostprocess needs the predicted IoU, but the model's head has no IoU branch: take a head with "

@@ -18,7 +18,7 @@ from align_detr.modeling.batching import features_of_each_size, features_of_padd
 from align_detr.modeling.denoising import DenoisingSource
 from align_detr.modeling.meta_arch.detector import Detector
 from align_detr.modeling.proposals import ClassProposals
-from align_detr.structures import Memory, Predictions, SkippedImages, Targets
+from align_detr.structures import MAIN, PROPOSED, Memory, Predictions, SkippedImages, Targets
 
 
 @META_ARCH_REGISTRY.register()
@@ -96,7 +96,7 @@ class DETR(Detector):
         if targets is not None:
             return self.losses(images, targets)
         memory = self.encoder(self.extract_features(images))
-        return self.results(self.postprocess(self.predict(memory)["main"], image_sizes), batched_inputs)
+        return self.results(self.postprocess(self.predict(memory)[MAIN], image_sizes), batched_inputs)
 
     def losses(self, images: Sequence[Tensor], targets: Targets) -> dict[str, Tensor]:
         """Weighted losses by name, of normalised (3, h, w) images.
@@ -117,7 +117,7 @@ class DETR(Detector):
         """All prediction sets by name, from encoded tokens; `targets` are given in training, for denoising queries."""
         proposals = None if self.proposals is None else self.proposals(memory)
         sets = self.decoder(self.queries(memory, proposals, targets), memory, self.head)
-        return sets if proposals is None else {**sets, "enc": proposals.predictions}
+        return sets if proposals is None else {**sets, PROPOSED: proposals.predictions}
 
     def extract_features(self, images: Sequence[Tensor]) -> Memory:
         """Tokens, before the encoder, of normalised (3, h, w) images of any sizes; in evaluation they do not depend on

@@ -3,7 +3,7 @@
 from torch import nn
 
 from align_detr.projects.anchor_detr.neck import AnchorMemory
-from align_detr.structures import Proposals, QueryPart, Targets
+from align_detr.structures import MAIN, Proposals, QueryPart, Targets
 
 
 class AnchorPointQueries(nn.Module):
@@ -29,7 +29,7 @@ class AnchorPointQueries(nn.Module):
         position = memory.encoding.encode_queries(self.point.weight)
         return [
             QueryPart(
-                name="main",
+                name=MAIN,
                 content=self.pattern.weight.repeat_interleave(points, dim=0).expand(batch, -1, -1),
                 position=position.repeat(patterns, 1).expand(batch, -1, -1),
                 reference=self.point.weight.repeat(patterns, 1).expand(batch, -1, -1),

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from align_detr.layers.initialization import initialize_matrices
 from align_detr.layers.mlp import MLP
 from align_detr.modeling.decoder import Decoder
-from align_detr.modeling.encoder import initialize_matrices
 from align_detr.structures import Memory, QueryPart
 
 

@@ -13,7 +13,7 @@ from align_detr.projects.tsp.fcos_head import PointPredictions
 from align_detr.projects.tsp.fcos_matching import is_foreground
 from align_detr.projects.tsp.matching import check_every_image_counts
 from align_detr.projects.tsp.points import Points
-from align_detr.structures import Match, Targets
+from align_detr.structures import MAIN, Match, Targets
 
 
 class RestrictedFocalLoss(SigmoidFocalLoss):
@@ -145,8 +145,8 @@ class PointCriterion(nn.Module):
     ) -> dict[str, Tensor]:
         """Weighted 0-d losses by name, in float32 whatever autocast says."""
         preds = preds.assigned(assignment)
-        losses = self.matched({"main": preds}, targets)
-        losses.update(self.foreground({"main": preds}, targets))
+        losses = self.matched({MAIN: preds}, targets)
+        losses.update(self.foreground({MAIN: preds}, targets))
         with torch.autocast(targets.boxes.device.type, enabled=False):
             losses["loss_class_dense"] = self.dense(points, assignment)
         return losses

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from align_detr.layers.boxes import cxcywh_to_xyxy
 from align_detr.modeling.losses.base import SetLoss, sum_by_row
 from align_detr.projects.tsp.rcnn_rois import RoIPredictions
-from align_detr.structures import Match, Targets
+from align_detr.structures import MAIN, Match, Targets
 
 
 class BackgroundFocalLoss(SetLoss):
@@ -80,7 +80,7 @@ class ProposalCriterion(nn.Module):
     def forward(self, sets: Mapping[str, RoIPredictions], targets: Targets) -> dict[str, Tensor]:
         """Weighted 0-d losses by name of the set `main`, in float32 whatever autocast says."""
         with torch.autocast(targets.boxes.device.type, enabled=False):
-            preds = sets["main"].float()
-            match = self.matcher({"main": preds}, targets)["main"]
+            preds = sets[MAIN].float()
+            match = self.matcher({MAIN: preds}, targets)[MAIN]
             count = preds.valid.sum().clamp(min=1).float()
             return {f"loss_{loss.name}": loss(preds, targets, match, count).sum() * loss.weight for loss in self.losses}

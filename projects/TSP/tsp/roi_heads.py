@@ -19,7 +19,7 @@ from align_detr.projects.tsp.matching import check_every_image_counts
 from align_detr.projects.tsp.rcnn_predictors import AgnosticBoxes, ClassBoxes
 from align_detr.projects.tsp.rcnn_rois import RoIOutputs, RoIPredictions, RoIs, pad_images
 from align_detr.projects.tsp.sampling import BACKGROUND, ProposalSampler, assign_objects
-from align_detr.structures import Targets
+from align_detr.structures import MAIN, Targets
 
 
 class RoIStage(nn.Module):
@@ -172,7 +172,7 @@ class TSPROIHeads(nn.Module):
             if outputs is not None:
                 rois = self._relabelled(rois.refined(outputs.boxes(rois)[:, :, 0].detach()), targets, stage)
             outputs = stage(self.pool(features, rois), rois, outputs)
-            sets = {"main": RoIPredictions.of(outputs, rois, targets, softmax=stage.classifier.softmax)}
+            sets = {MAIN: RoIPredictions.of(outputs, rois, targets, softmax=stage.classifier.softmax)}
             found = {**self.criterion(sets, targets), **self.box_criterion(sets, targets)}
             suffix = "" if k == len(self.stages) - 1 else f"_{k}"
             losses.update({f"{name}{suffix}": value for name, value in found.items()})
