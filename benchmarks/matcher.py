@@ -30,8 +30,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from align_detr.layers.boxes import cxcywh_to_xyxy, pairwise_giou
 from align_detr.modeling import matcher as matcher_module
-from align_detr.modeling import solvers as solvers_module
 from align_detr.modeling.matcher import FocalCost, GIoUCost, HungarianMatcher, L1Cost
+from align_detr.modeling.matching import numba_solver
 from align_detr.structures import Match, Predictions, Targets
 
 ROWS, BATCH, QUERIES, CLASSES = 7, 16, 900, 80
@@ -196,7 +196,7 @@ def solving_times(
     starts = np.cumsum([0, *counts])
     blocks = [cost[row, a:b].T for row in range(ROWS) for a, b in zip(starts[:-1], starts[1:], strict=True) if b > a]
     compiled = partial(matcher.solver.assign_all, cost, targets.counts, np.tile(bounded, (ROWS, 1)))
-    with mock.patch.object(solvers_module, "LARGE", np.inf):
+    with mock.patch.object(numba_solver, "LARGE", np.inf):
         compiled_time = best_time(compiled, repeats)
     return compiled_time, best_time(lambda: [solve(block, copies) for block in blocks], repeats)
 

@@ -10,7 +10,7 @@ import torch
 from paths import DATA, GOLDEN
 
 if TYPE_CHECKING:
-    from align_detr.modeling.solvers import SciPySolver
+    from align_detr.modeling.matching.solvers import Solver
 
 torch.set_num_threads(1)  # small tensors; and threads that wait for each other crawl on a busy machine
 
@@ -35,10 +35,10 @@ needs_numba = pytest.mark.skipif(importlib.util.find_spec("numba") is None, reas
 
 
 @pytest.fixture(scope="module", params=["scipy", pytest.param("numba", marks=needs_numba)])
-def solver(request: pytest.FixtureRequest) -> Iterator["SciPySolver"]:
+def solver(request: pytest.FixtureRequest) -> Iterator["Solver"]:
     """Each solver; a matcher that is told none takes it."""
     from align_detr.modeling import matcher
-    from align_detr.modeling.solvers import solver_of
+    from align_detr.modeling.matching.solvers import solver_of
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(matcher, "solver_of", lambda name: solver_of(request.param if name == "auto" else name))

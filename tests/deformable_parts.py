@@ -10,21 +10,22 @@ from align_detr.modeling.backbone import build_small_resnet
 from align_detr.modeling.criterion import SetCriterion
 from align_detr.modeling.decoder import Decoder
 from align_detr.modeling.deformable import DeformableDecoderLayer, DeformableEncoder, DeformableEncoderLayer
-from align_detr.modeling.deformable_queries import ContentAnchorQueries, PointQueries
 from align_detr.modeling.head import LayerwiseHead, SharedHead
 from align_detr.modeling.losses import GIoULoss, L1Loss, SigmoidFocalLoss
 from align_detr.modeling.matcher import FocalCost, GIoUCost, HungarianMatcher, L1Cost
 from align_detr.modeling.meta_arch import DeformableDETR
 from align_detr.modeling.neck import MultiScaleNeck
 from align_detr.modeling.postprocess import TopKPostprocess
-from align_detr.modeling.proposal_queries import (
+from align_detr.modeling.proposals import ClassProposals, ObjectProposals
+from align_detr.modeling.queries import (
+    ContentAnchorQueries,
     EncodedMixedSelectionQueries,
     EncodedProposalQueries,
     HybridQueries,
     MixedSelectionQueries,
+    PointQueries,
     ProposalQueries,
 )
-from align_detr.modeling.proposals import ClassProposals, ObjectProposals
 from align_detr.modeling.query_position import ReferencePosition, ScaledReferencePosition
 from align_detr.structures import Memory, Predictions, Targets
 

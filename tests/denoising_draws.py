@@ -3,8 +3,8 @@
 import torch
 from golden_files import Fixture
 
-from align_detr.modeling.denoising import DenoisingSource
-from align_detr.modeling.denoising_noise import Draws
+from align_detr.modeling.queries import DenoisingSource
+from align_detr.modeling.queries.noise import Draws
 
 
 def recorded_draws(fixture: Fixture, probability: float) -> Draws:

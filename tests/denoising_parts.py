@@ -7,12 +7,11 @@ from torch import nn
 from align_detr.modeling.conditional import ConditionalDecoderLayer, FirstConditionalDecoderLayer
 from align_detr.modeling.criterion import SetCriterion
 from align_detr.modeling.decoder import Decoder
-from align_detr.modeling.denoising import DenoisingSource
 from align_detr.modeling.head import SharedHead
 from align_detr.modeling.losses import GIoULoss, IABCELoss, L1Loss, SigmoidFocalLoss
 from align_detr.modeling.matcher import FocalCost, GIoUCost, HungarianMatcher, L1Cost
 from align_detr.modeling.meta_arch import DETR
-from align_detr.modeling.queries import AnchorQueries
+from align_detr.modeling.queries import AnchorQueries, DenoisingSource
 from align_detr.modeling.query_position import AnchorPosition
 from align_detr.modeling.weighting import PrimeSampleWeighting
 from align_detr.structures import Memory, Targets

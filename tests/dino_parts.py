@@ -3,11 +3,10 @@
 from deformable_parts import tiny_detector
 
 from align_detr.modeling.criterion import SetCriterion
-from align_detr.modeling.denoising import ContrastiveDenoisingQueries
 from align_detr.modeling.losses import GIoULoss, IABCELoss, L1Loss
 from align_detr.modeling.matcher import FocalCost, GIoUCost, HungarianMatcher, L1Cost
 from align_detr.modeling.meta_arch import DINO, GroupDINO
-from align_detr.modeling.proposal_groups import GroupMixedSelectionQueries
+from align_detr.modeling.queries import ContrastiveDenoisingQueries, GroupMixedSelectionQueries
 from align_detr.modeling.weighting import PrimeSampleWeighting
 
 DIM, QUERIES, CLASSES, GROUPS = 16, 8, 3, 3

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from align_detr.checks import check_head
 from align_detr.errors import ConfigError, NonFinitePrediction
-from align_detr.modeling.copies import bounded, check_names, checked_copies, copies_of_rows
-from align_detr.modeling.costs import (
+from align_detr.modeling.events import log_scalar
+from align_detr.modeling.matching.costs import (
     Cost,
     FocalCost,
     GIoUCost,
@@ -21,10 +21,17 @@ from align_detr.modeling.costs import (
     PositionModulatedCost,
     SoftmaxCost,
 )
-from align_detr.modeling.events import log_scalar
-from align_detr.modeling.forbidden import FORBIDDEN, count_usable, set_price
-from align_detr.modeling.pairs import in_parts, places
-from align_detr.modeling.solvers import solver_of
+from align_detr.modeling.matching.limits import (
+    FORBIDDEN,
+    bounded,
+    check_names,
+    checked_copies,
+    copies_of_rows,
+    count_usable,
+    set_price,
+)
+from align_detr.modeling.matching.pairs import image_and_index, in_parts
+from align_detr.modeling.matching.solvers import solver_of
 from align_detr.structures import Match, Predictions, Targets
 
 __all__ = [
@@ -56,7 +63,7 @@ class HungarianMatcher(nn.Module):
     detectron2's event storage and in a warning. Images that `Targets.left_out` names are skipped from the beginning:
     where the like happens to them, the image is not to blame, and NonFinitePrediction is raised.
 
-    `solver` is "scipy", "numba", or "auto" (`align_detr/modeling/solvers.py`): numba, several times as fast, where it
+    `solver` is "scipy", "numba", or "auto" (`matching/solvers.py`): numba, several times as fast, where it
     is installed, in as many threads as PyTorch takes. Of equally cheap assignments the two may find different ones.
     """
 
@@ -117,7 +124,7 @@ class HungarianMatcher(nn.Module):
         """The cost of each target, of all images after one another, with the queries of its own image: (R, N, Q) for
         N = sum of the counts; otherwise as `cost`.
         """
-        image, place = places(targets.counts)
+        image, place = image_and_index(targets.counts)
         own = preds.boxes.new_zeros(preds.boxes.shape[0], len(image), preds.boxes.shape[2], dtype=torch.float32)
         by_pairs = [cost for cost in self.costs if _is_formula_of_pairs(cost)]
         others = [cost for cost in self.costs if not _is_formula_of_pairs(cost)]
@@ -217,7 +224,7 @@ def _nonfinite_queries(preds: Predictions, own_cost: np.ndarray | None, counts: 
     bad = sum((~torch.isfinite(x)).any(-1) for x in values).bool().cpu().numpy()
     if own_cost is not None:
         rows, targets, queries = np.nonzero(~np.isfinite(own_cost))
-        bad[rows, places(counts)[0][targets], queries] = True
+        bad[rows, image_and_index(counts)[0][targets], queries] = True
     return bad
 
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from align_detr.modeling.decoder import blocked_pairs
-from align_detr.modeling.denoising import ContrastiveDenoisingQueries, DenoisingQueries, DenoisingSource
+from align_detr.modeling.queries import ContrastiveDenoisingQueries, DenoisingQueries, DenoisingSource
 from align_detr.structures import Memory, QueryPart, Targets
 
 

@@ -14,9 +14,9 @@ from torch.testing import assert_close
 
 from align_detr.checkpoint.conversion import convert
 from align_detr.modeling.criterion import SetCriterion
-from align_detr.modeling.denoising import ContrastiveDenoisingQueries
 from align_detr.modeling.losses import GIoULoss, IABCELoss, L1Loss, SigmoidFocalLoss
 from align_detr.modeling.matcher import FocalCost, GIoUCost, HungarianMatcher, L1Cost
+from align_detr.modeling.queries import ContrastiveDenoisingQueries
 from align_detr.modeling.weighting import PrimeSampleWeighting
 from align_detr.structures import Memory, Predictions
 

@@ -11,10 +11,9 @@ from torch.testing import assert_close
 from align_detr.checkpoint.conversion import convert
 from align_detr.checkpoint.detrex import convert_detrex_dn_detr
 from align_detr.modeling.criterion import SetCriterion
-from align_detr.modeling.denoising import DenoisingQueries
 from align_detr.modeling.losses import GIoULoss, L1Loss, SigmoidFocalLoss
 from align_detr.modeling.matcher import FocalCost, GIoUCost, HungarianMatcher, L1Cost
-from align_detr.modeling.queries import AnchorQueries
+from align_detr.modeling.queries import AnchorQueries, DenoisingQueries
 
 
 def build(fixture: Fixture, *, mask_padding: bool, **noise: float) -> Network:

@@ -15,13 +15,15 @@ from torch import nn
 from align_detr.engine.run_config import load_config
 from align_detr.errors import ConfigError
 from align_detr.modeling import losses
-from align_detr.modeling.denoising import DenoisingQueries
 from align_detr.modeling.losses import FusedPostprocess, SigmoidFocalLoss, TOODLoss
 from align_detr.modeling.matcher import FocalCost, GIoUCost, L1Cost, PositionModulatedCost, SoftmaxCost
 from align_detr.modeling.meta_arch import DeformableDETR
-from align_detr.modeling.proposal_groups import GroupMixedSelectionQueries
-from align_detr.modeling.proposal_queries import MixedSelectionQueries
-from align_detr.modeling.queries import AnchorQueries
+from align_detr.modeling.queries import (
+    AnchorQueries,
+    DenoisingQueries,
+    GroupMixedSelectionQueries,
+    MixedSelectionQueries,
+)
 from align_detr.structures import Predictions, Proposals, Targets
 
 ALPHA = "alpha of IABCELoss is {}, but must lie in [0, 1]"

@@ -12,8 +12,6 @@ from torch.testing import assert_close
 
 from align_detr.errors import ConfigError
 from align_detr.layers.boxes import cxcywh_to_xyxy, pairwise_giou
-from align_detr.modeling import pairs
-from align_detr.modeling.assignment import assign, assign_all
 from align_detr.modeling.matcher import (
     Cost,
     FocalCost,
@@ -23,6 +21,8 @@ from align_detr.modeling.matcher import (
     PositionModulatedCost,
     SoftmaxCost,
 )
+from align_detr.modeling.matching import pairs
+from align_detr.modeling.matching.scipy_solver import assign, assign_all
 from align_detr.structures import Predictions, Targets
 
 pytestmark = pytest.mark.usefixtures("solver")

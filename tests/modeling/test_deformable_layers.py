@@ -13,10 +13,9 @@ from align_detr.modeling.deformable import (
     in_each_level,
     token_centres,
 )
-from align_detr.modeling.deformable_queries import PointQueries
 from align_detr.modeling.neck import MultiScaleNeck
-from align_detr.modeling.proposal_queries import EncodedProposalQueries
 from align_detr.modeling.proposals import ClassProposals
+from align_detr.modeling.queries import EncodedProposalQueries, PointQueries
 from align_detr.modeling.query_position import ReferencePosition, ScaledReferencePosition
 from align_detr.structures import Memory, QueryPlace
 

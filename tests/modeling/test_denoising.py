@@ -10,8 +10,13 @@ from torch.testing import assert_close
 
 from align_detr.errors import ConfigError
 from align_detr.modeling.decoder import blocked_pairs
-from align_detr.modeling.denoising import ContrastiveDenoisingQueries, DenoisingQueries, DenoisingSource
-from align_detr.modeling.queries import AnchorQueries, LearnedContentQueries
+from align_detr.modeling.queries import (
+    AnchorQueries,
+    ContrastiveDenoisingQueries,
+    DenoisingQueries,
+    DenoisingSource,
+    LearnedContentQueries,
+)
 from align_detr.structures import Targets
 
 BOTH = pytest.mark.parametrize("kind", [DenoisingQueries, ContrastiveDenoisingQueries])

@@ -11,7 +11,7 @@ from detectron2.utils.events import EventStorage
 
 from align_detr.engine.run_config import load_config
 from align_detr.modeling.decoder import blocked_pairs
-from align_detr.modeling.denoising import ContrastiveDenoisingQueries, DenoisingQueries
+from align_detr.modeling.queries import ContrastiveDenoisingQueries, DenoisingQueries
 
 
 def test_a_cap_that_costs_groups() -> None:
@@ -56,7 +56,7 @@ class Lines(logging.Handler):
 def logged(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, str]]]:
     """The lines that are logged in a test, the first of each place among them."""
     monkeypatch.setattr(detectron2_logger, "_LOG_COUNTER", Counter())
-    logger, handler = logging.getLogger("align_detr.modeling.denoising"), Lines()
+    logger, handler = logging.getLogger("align_detr.modeling.queries.denoising"), Lines()
     before = logger.level
     logger.setLevel(logging.INFO)
     logger.addHandler(handler)

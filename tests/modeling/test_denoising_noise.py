@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from align_detr.modeling.denoising_noise import Draws, contrast_boxes, flip_labels, jitter_boxes, lay_out
+from align_detr.modeling.queries.noise import Draws, contrast_boxes, flip_labels, jitter_boxes, lay_out
 
 
 def draws_of(flip: float, box: float, sign: float = 1.0, copies: int = 2) -> Draws:

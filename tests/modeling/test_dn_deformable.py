@@ -7,8 +7,8 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from parts import image_input
 from torch.testing import assert_close
 
-from align_detr.modeling.denoising import DenoisingQueries
 from align_detr.modeling.meta_arch import DNDeformableDETR
+from align_detr.modeling.queries import DenoisingQueries
 
 DIM, QUERIES, CLASSES = 16, 8, 3
 

@@ -9,7 +9,7 @@ from single_scale_detectors import KINDS, detector
 from torch.nn.parallel import DistributedDataParallel
 from two_processes import in_two_processes
 
-from align_detr.modeling.denoising import ContrastiveDenoisingQueries, DenoisingQueries
+from align_detr.modeling.queries import ContrastiveDenoisingQueries, DenoisingQueries
 
 
 def losses_and_gradients(rank: int) -> dict[str, tuple[list[str], str]]:

@@ -8,19 +8,19 @@ from torch.testing import assert_close
 from align_detr.errors import ConfigError
 from align_detr.layers.boxes import inverse_sigmoid
 from align_detr.modeling.neck import padding_mask
-from align_detr.modeling.proposal_queries import (
-    EncodedMixedSelectionQueries,
-    EncodedProposalQueries,
-    HybridQueries,
-    MixedSelectionQueries,
-    ProposalQueries,
-)
 from align_detr.modeling.proposals import (
     ClassProposals,
     ObjectProposals,
     TwoStageProposals,
     count_allowed,
     token_anchors,
+)
+from align_detr.modeling.queries import (
+    EncodedMixedSelectionQueries,
+    EncodedProposalQueries,
+    HybridQueries,
+    MixedSelectionQueries,
+    ProposalQueries,
 )
 from align_detr.structures import Memory, Predictions, Proposals, Targets
 

@@ -20,13 +20,15 @@ from scipy.optimize import linear_sum_assignment
 from align_detr.engine.run_config import load_config
 from align_detr.errors import ConfigError, NonFinitePrediction
 from align_detr.layers.boxes import cxcywh_to_xyxy, pairwise_giou
-from align_detr.modeling import solvers
 from align_detr.modeling.matcher import Cost, FocalCost, GIoUCost, HungarianMatcher, L1Cost, SoftmaxCost
-from align_detr.modeling.solvers import NumbaSolver, SciPySolver, solver_of
+from align_detr.modeling.matching import numba_solver
+from align_detr.modeling.matching.numba_solver import NumbaSolver
+from align_detr.modeling.matching.scipy_solver import SciPySolver
+from align_detr.modeling.matching.solvers import solver_of
 from align_detr.structures import Match, Predictions, Targets
 
 needs_numba = pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="numba is not installed")
-KERNELS = "align_detr.modeling.matching_kernels"
+KERNELS = "align_detr.modeling.matching.numba_kernels"
 FOCAL = [FocalCost(weight=2.0), L1Cost(weight=5.0), GIoUCost(weight=2.0, eps=1e-6)]
 SOFTMAX = [SoftmaxCost(weight=1.0), L1Cost(weight=5.0), GIoUCost(weight=2.0)]
 
@@ -98,7 +100,7 @@ def test_copies_by_hand(solver: SciPySolver) -> None:
 @pytest.mark.parametrize("large", [0, 10**9])
 def test_all_problems(large: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The pairs of both solvers, and with threads those without."""
-    monkeypatch.setattr(solvers, "LARGE", large)
+    monkeypatch.setattr(numba_solver, "LARGE", large)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     generator = np.random.default_rng(0)
     counts, queries = [0, 3, 12, 1, 30, 70], 40
@@ -122,7 +124,7 @@ def own_copies(preds: Predictions, targets: Targets, copies: int = 1) -> np.ndar
 @pytest.mark.parametrize("large", [0, 10**9])
 def test_costs_within_the_solver(softmax: bool, large: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same pairs as from the costs of PyTorch, and alone as in the batch; one image has no target."""
-    monkeypatch.setattr(solvers, "LARGE", large)
+    monkeypatch.setattr(numba_solver, "LARGE", large)
     preds, targets = random_set(rows=3, counts=[3, 0, 9, 30], queries=24, num_classes=5)
     preds = replace(preds, softmax=softmax)
     costs, solver = SOFTMAX if softmax else FOCAL, NumbaSolver()
@@ -342,6 +344,6 @@ def test_without_numba_scipy_solves(monkeypatch: pytest.MonkeyPatch, caplog: pyt
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert type(solver_of("auto")) is SciPySolver and not caplog.records
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
-    monkeypatch.setattr(solvers, "_kernels", lambda: getattr(sys, "numba fails with an attribute"))
+    monkeypatch.setattr(numba_solver, "_kernels", lambda: getattr(sys, "numba fails with an attribute"))
     assert type(solver_of("auto")) is SciPySolver
     assert "numba cannot be imported, so that SciPy solves the matching" in caplog.text

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from align_detr.errors import ConfigError
 from align_detr.modeling.batching import features_of_each_size, features_of_padded_batch
-from align_detr.modeling.denoising import DenoisingSource
 from align_detr.modeling.meta_arch.detector import Detector
 from align_detr.modeling.proposals import ClassProposals
+from align_detr.modeling.queries import DenoisingSource
 from align_detr.structures import MAIN, PROPOSED, Memory, Predictions, SkippedImages, Targets
 
 

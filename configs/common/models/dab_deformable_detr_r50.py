@@ -5,9 +5,9 @@ The settings are detrex's: class weight 1, the stem alone frozen, 300 detections
 
 from detectron2.config import LazyCall as L
 
-from align_detr.modeling.deformable_queries import ContentAnchorQueries
 from align_detr.modeling.head import LayerwiseHead
 from align_detr.modeling.meta_arch import DABDeformableDETR
+from align_detr.modeling.queries import ContentAnchorQueries
 from align_detr.modeling.query_position import ScaledReferencePosition
 
 from .deformable_detr_r50 import model

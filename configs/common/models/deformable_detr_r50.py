@@ -11,13 +11,13 @@ from align_detr.modeling.backbone import build_resnet
 from align_detr.modeling.criterion import SetCriterion
 from align_detr.modeling.decoder import Decoder
 from align_detr.modeling.deformable import DeformableDecoderLayer, DeformableEncoder, DeformableEncoderLayer
-from align_detr.modeling.deformable_queries import PointQueries
 from align_detr.modeling.head import SharedHead
 from align_detr.modeling.losses import GIoULoss, L1Loss, SigmoidFocalLoss
 from align_detr.modeling.matcher import FocalCost, GIoUCost, HungarianMatcher, L1Cost
 from align_detr.modeling.meta_arch import DeformableDETR
 from align_detr.modeling.neck import MultiScaleNeck
 from align_detr.modeling.postprocess import TopKPostprocess
+from align_detr.modeling.queries import PointQueries
 
 sizes = dict(embed_dim=256, num_heads=8, ffn_dim=1024, dropout=0.1, num_levels=4, num_points=4)
 

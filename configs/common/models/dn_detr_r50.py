@@ -2,8 +2,8 @@
 
 from detectron2.config import LazyCall as L
 
-from align_detr.modeling.denoising import DenoisingQueries
 from align_detr.modeling.meta_arch import DNDETR
+from align_detr.modeling.queries import DenoisingQueries
 
 from .dab_detr_r50 import model
 

@@ -9,8 +9,8 @@ from detectron2.config import LazyCall as L
 
 from align_detr.modeling.head import LayerwiseHead
 from align_detr.modeling.meta_arch import HDeformableDETR
-from align_detr.modeling.proposal_queries import EncodedMixedSelectionQueries, HybridQueries
 from align_detr.modeling.proposals import ObjectProposals
+from align_detr.modeling.queries import EncodedMixedSelectionQueries, HybridQueries
 
 from .deformable_detr_r50 import model
 

@@ -1,7 +1,6 @@
-"""How assignment problems are solved, by the name that a matcher's `solver` gives."""
+"""The solver that numba compiles."""
 
-import importlib.util
-import logging
+import importlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
@@ -11,42 +10,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from align_detr.errors import ConfigError
-from align_detr.modeling.assignment import assign_all
-from align_detr.modeling.costs import FocalCost, GIoUCost, L1Cost, SoftmaxCost
-from align_detr.modeling.pairs import places
+from align_detr.modeling.matching.costs import FocalCost, GIoUCost, L1Cost, SoftmaxCost
+from align_detr.modeling.matching.pairs import image_and_index
 from align_detr.structures import Predictions, Targets
 
-KEY = "model.criterion.matcher.solver"
 LARGE = 2**20  # pairs of queries and targets from which on threads pay
 
-logger = logging.getLogger(__name__)
 
-
-class SciPySolver:
-    """`scipy.optimize.linear_sum_assignment`, for what NumPy cannot tell alone; k copies are k rows of a problem."""
-
-    def assign_all(self, cost: np.ndarray, counts: Sequence[int], copies: np.ndarray) -> np.ndarray:
-        """The cheapest pairs in every row and image: cost (R, N, Q), finite, the `counts` targets of the images after
-        one another, and how many copies each row makes of the targets of each image, (R, B), 0 to leave them out ->
-        (4, M): row, image, query and target of every pair, ordered by row, image and query.
-
-        Exact in float64. Of several equal optima, any is found, by one solver always the same.
-        """
-        return assign_all(cost, counts, copies)
-
-    def match(
-        self, costs: Collection[nn.Module], preds: Predictions, targets: Targets, copies: np.ndarray
-    ) -> np.ndarray | None:
-        """The same from predictions and targets, or None where the costs must be computed first, which is also where
-        one is not finite, or where predictions and targets do not fit. Both are on the host, in float32, the targets
-        are those of the set (`Predictions.own_targets`), and no pair is forbidden.
-        """
-        return None
-
-
-class NumbaSolver(SciPySolver):
-    """Compiled by numba, several times as fast (`matching_kernels.py`): a target bids for all of its copies at once.
+class NumbaSolver:
+    """Compiled by numba, several times as fast (`numba_kernels.py`): a target bids for all of its copies at once.
 
     On a CPU the usual costs (one of the focal cost with gamma 2 or the softmax cost, L1, GIoU) are computed within it.
     Large problems take as many threads as PyTorch does. Raises ImportError without numba.
@@ -56,7 +28,7 @@ class NumbaSolver(SciPySolver):
         _kernels()
 
     def assign_all(self, cost: np.ndarray, counts: Sequence[int], copies: np.ndarray) -> np.ndarray:
-        """See `SciPySolver`. Raises ValueError for a cost that is not finite, as SciPy does."""
+        """See `Solver`. Raise ValueError for a cost that is not finite, as SciPy does."""
         rows, _, queries = cost.shape
         owner = np.empty((rows, len(counts), queries), np.int64)
         starts = np.cumsum([0, *counts])
@@ -68,14 +40,14 @@ class NumbaSolver(SciPySolver):
     def match(
         self, costs: Collection[nn.Module], preds: Predictions, targets: Targets, copies: np.ndarray
     ) -> np.ndarray | None:
-        """See `SciPySolver`."""
+        """See `Solver`."""
         terms = {type(cost): cost for cost in costs}
         if not _are_usual(terms, len(costs)):
             return None
         counts, classes = targets.counts, preds.logits.shape[-1]
         if preds.logits.shape[:3] != preds.boxes.shape[:3] or len(counts) != preds.boxes.shape[1]:
             return None  # as with labels beyond the classes, compiled code would read beyond the end
-        at = torch.from_numpy(np.stack(places(counts)))
+        at = torch.from_numpy(np.stack(image_and_index(counts)))
         labels = targets.labels[at[0], at[1]].numpy()
         if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
             return None
@@ -134,23 +106,4 @@ def _kernels() -> ModuleType:
     """Importing numba takes half a second, compiling about 9 more, once for a machine. Not kept as an attribute, as a
     module cannot be copied, and models are.
     """
-    return importlib.import_module("align_detr.modeling.matching_kernels")
-
-
-def solver_of(name: str) -> SciPySolver:
-    """ "scipy", "numba", or "auto": numba where it is installed, else SciPy. Raises ConfigError for any other, or for
-    numba where it cannot be imported.
-    """
-    if name not in ("auto", "scipy", "numba"):
-        raise ConfigError(f'{KEY} is "{name}", but only "auto", "scipy" and "numba" are known')
-    if name == "scipy" or (name == "auto" and importlib.util.find_spec("numba") is None):
-        return SciPySolver()
-    try:
-        return NumbaSolver()
-    except Exception as error:  # a numba that does not fit other packages fails in many ways
-        if name == "auto":
-            logger.warning("numba cannot be imported, so that SciPy solves the matching, slower in crowds: %s", error)
-            return SciPySolver()
-        raise ConfigError(
-            f'{KEY} is "numba", which cannot be imported ({error}): pip install numba, or set "scipy"'
-        ) from None
+    return importlib.import_module("align_detr.modeling.matching.numba_kernels")

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from align_detr.checks import check_count
 from align_detr.errors import ConfigError
 from align_detr.layers.boxes import inverse_sigmoid
-from align_detr.modeling.denoising_noise import (
+from align_detr.modeling.events import log_scalar
+from align_detr.modeling.queries.noise import (
     Draws,
     Layout,
     check_noise,
@@ -19,7 +20,6 @@ from align_detr.modeling.denoising_noise import (
     jitter_boxes,
     lay_out,
 )
-from align_detr.modeling.events import log_scalar
 from align_detr.structures import DENOISED, Match, Memory, Proposals, QueryPart, Targets
 
 logger = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from align_detr.checks import check_number, check_share
-from align_detr.modeling.pairs import Pairs
+from align_detr.modeling.matching.pairs import Pairs
 from align_detr.structures import Predictions, Targets
 
 

@@ -1,9 +1,26 @@
-"""Assignment problems, on the host, with SciPy."""
+"""The solver that uses SciPy."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
+from torch import nn
+
+from align_detr.structures import Predictions, Targets
+
+
+class SciPySolver:
+    """`scipy.optimize.linear_sum_assignment`, for what NumPy cannot tell alone; k copies are k rows of a problem."""
+
+    def assign_all(self, cost: np.ndarray, counts: Sequence[int], copies: np.ndarray) -> np.ndarray:
+        """See `Solver`."""
+        return assign_all(cost, counts, copies)
+
+    def match(
+        self, costs: Collection[nn.Module], preds: Predictions, targets: Targets, copies: np.ndarray
+    ) -> np.ndarray | None:
+        """See `Solver`: SciPy needs the costs."""
+        return None
 
 
 def assign_all(cost: np.ndarray, counts: Sequence[int], copies: np.ndarray) -> np.ndarray:

@@ -129,7 +129,7 @@ def _positive(area: Tensor, eps: float) -> Tensor:
     return area.add_(eps) if eps > 0 else area.clamp_(min=torch.finfo(area.dtype).tiny)
 
 
-def places(counts: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+def image_and_index(counts: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """Image and place in it of each target, (N,) each."""
     image = np.repeat(np.arange(len(counts)), counts)
     return image, np.arange(len(image)) - np.repeat(np.cumsum([0, *counts])[:-1], counts)
