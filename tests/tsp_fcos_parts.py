@@ -17,20 +17,20 @@ from align_detr.modeling.criterion import SetCriterion
 from align_detr.modeling.encoder import Encoder, PreNormEncoderLayer
 from align_detr.modeling.matcher import HungarianMatcher
 from align_detr.projects.tsp.checkpoint import convert_official_tsp_fcos
-from align_detr.projects.tsp.fcos import TSPFCOS
-from align_detr.projects.tsp.fcos_assign import Assignment, PointAssigner
-from align_detr.projects.tsp.fcos_head import PointHead, PointPredictions
-from align_detr.projects.tsp.fcos_losses import (
+from align_detr.projects.tsp.fcos.assign import Assignment, PointAssigner
+from align_detr.projects.tsp.fcos.detector import TSPFCOS
+from align_detr.projects.tsp.fcos.head import PointHead, PointPredictions
+from align_detr.projects.tsp.fcos.losses import (
     CenternessLoss,
     DenseFocalLoss,
     PointCriterion,
     PointGIoULoss,
     RestrictedFocalLoss,
 )
-from align_detr.projects.tsp.fcos_matching import CenternessClassCost, OwnershipMatcher, PointGIoUCost
-from align_detr.projects.tsp.fcos_postprocess import PointPostprocess
-from align_detr.projects.tsp.foi import FoIEncoding, FoIs, FoISelection
-from align_detr.projects.tsp.points import Points, PointTowers
+from align_detr.projects.tsp.fcos.matching import CenternessClassCost, OwnershipMatcher, PointGIoUCost
+from align_detr.projects.tsp.fcos.points import Points, PointTowers
+from align_detr.projects.tsp.fcos.postprocess import PointPostprocess
+from align_detr.projects.tsp.fcos.selection import FoIEncoding, FoIs, FoISelection
 from align_detr.structures import Targets
 
 NAMES = {

@@ -11,13 +11,13 @@ from align_detr.modeling.criterion import SetCriterion
 from align_detr.modeling.encoder import Encoder, PreNormEncoderLayer
 from align_detr.modeling.losses import GIoULoss
 from align_detr.modeling.matcher import GIoUCost, HungarianMatcher, SoftmaxCost
-from align_detr.projects.tsp.rcnn_checkpoint import convert_official_tsp_rcnn
-from align_detr.projects.tsp.rcnn_head import RoITransformer
-from align_detr.projects.tsp.rcnn_losses import BackgroundFocalLoss, DeltaL1Loss, OwnMatcher, ProposalCriterion
-from align_detr.projects.tsp.rcnn_predictors import AgnosticBoxes, ClassBoxes, SoftmaxClassifier
-from align_detr.projects.tsp.rcnn_rois import RoIs
-from align_detr.projects.tsp.roi_heads import ClassWiseNMS, RoIStage, TSPROIHeads
-from align_detr.projects.tsp.sampling import BACKGROUND, ProposalSampler
+from align_detr.projects.tsp.checkpoint import convert_official_tsp_rcnn
+from align_detr.projects.tsp.rcnn.losses import BackgroundFocalLoss, DeltaL1Loss, OwnMatcher, ProposalCriterion
+from align_detr.projects.tsp.rcnn.predictors import AgnosticBoxes, ClassBoxes, SoftmaxClassifier
+from align_detr.projects.tsp.rcnn.roi_heads import ClassWiseNMS, RoIStage, TSPROIHeads
+from align_detr.projects.tsp.rcnn.rois import RoIs
+from align_detr.projects.tsp.rcnn.sampling import BACKGROUND, ProposalSampler
+from align_detr.projects.tsp.rcnn.transformer import RoITransformer
 from align_detr.structures import Targets
 
 PYRAMID = ("p2", "p3", "p4", "p5")

@@ -10,9 +10,9 @@ from omegaconf import DictConfig
 from align_detr import model_zoo
 from align_detr.modeling.backbone import build_small_resnet
 from align_detr.projects.faster_rcnn import FasterRCNN
-from align_detr.projects.tsp.rcnn import TSPRCNN
-from align_detr.projects.tsp.rcnn_predictors import AgnosticBoxes
-from align_detr.projects.tsp.roi_heads import TSPROIHeads
+from align_detr.projects.tsp.rcnn.detector import TSPRCNN
+from align_detr.projects.tsp.rcnn.predictors import AgnosticBoxes
+from align_detr.projects.tsp.rcnn.roi_heads import TSPROIHeads
 
 LOSSES = {"loss_obj", "loss_box_l1", "loss_box_giou", "loss_rpn_cls", "loss_rpn_loc"}
 

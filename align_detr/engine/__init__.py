@@ -1,1 +1,5 @@
-"""Training: optimizer groups, precision, the trainer and its hooks, averaged weights, processes and run set-up."""
+"""Training: trainer, optimizer, precision, averages, hooks, writers, processes. Configs import from here."""
+
+from align_detr.engine.optimizer import adamw, get_param_groups
+
+__all__ = ["adamw", "get_param_groups"]

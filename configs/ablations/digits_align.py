@@ -2,7 +2,7 @@
 
 from detectron2.config import LazyCall as L
 
-from align_detr.modeling.losses import AlignLoss
+from align_detr.modeling import AlignLoss
 
 from .digits_ia_bce import dataloader, lr_multiplier, model, optimizer, train
 

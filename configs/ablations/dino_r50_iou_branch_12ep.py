@@ -2,8 +2,7 @@
 
 from detectron2.config import LazyCall as L
 
-from align_detr.modeling.head import LayerwiseIoUHead
-from align_detr.modeling.losses import IoUBranchLoss
+from align_detr.modeling import IoUBranchLoss, LayerwiseIoUHead
 
 from ..dino.dino_r50_4scale_12ep import dataloader, lr_multiplier, model, optimizer, train
 

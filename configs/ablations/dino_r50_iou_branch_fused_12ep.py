@@ -2,7 +2,7 @@
 
 from detectron2.config import LazyCall as L
 
-from align_detr.modeling.losses import FusedPostprocess
+from align_detr.modeling import FusedPostprocess
 
 from .dino_r50_iou_branch_12ep import dataloader, lr_multiplier, model, optimizer, train
 

@@ -2,7 +2,7 @@
 
 from detectron2.config import LazyCall as L
 
-from align_detr.modeling.losses import VariFocalLoss
+from align_detr.modeling import VariFocalLoss
 
 from ..dino.dino_r50_4scale_12ep import dataloader, lr_multiplier, model, optimizer, train
 

@@ -2,7 +2,7 @@
 
 from detectron2.config import LazyCall as L
 
-from align_detr.modeling.losses import AlignLoss
+from align_detr.modeling import AlignLoss
 
 from .align_dino_r50_4scale_k2_24ep import dataloader, lr_multiplier, model, optimizer, train
 

@@ -5,7 +5,7 @@ The hybrid branch is the one that matches many queries to an object.
 
 from detectron2.config import LazyCall as L
 
-from align_detr.modeling.losses import IABCELoss
+from align_detr.modeling import IABCELoss
 
 from ..h_deformable_detr.h_deformable_detr_r50_12ep import dataloader, lr_multiplier, model, optimizer, train
 

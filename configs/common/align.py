@@ -3,8 +3,7 @@
 from detectron2.config import LazyCall as L
 from omegaconf import DictConfig
 
-from align_detr.modeling.losses import IABCELoss
-from align_detr.modeling.weighting import PrimeSampleWeighting
+from align_detr.modeling import IABCELoss, PrimeSampleWeighting
 
 
 def align(model: DictConfig, *, copies: int = 3, alpha: float = 0.25, gamma: float = 2.0, tau: float = 1.5) -> None:

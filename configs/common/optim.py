@@ -2,7 +2,7 @@
 
 from detectron2.config import LazyCall as L
 
-from align_detr.engine.optimizer import adamw, get_param_groups
+from align_detr.engine import adamw, get_param_groups
 
 # The trainer sets optimizer.params.model. `optimizer.lr` and `optimizer.weight_decay` are the two numbers to override.
 AdamW = L(adamw)(

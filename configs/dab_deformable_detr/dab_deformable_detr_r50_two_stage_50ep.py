@@ -2,8 +2,7 @@
 
 from detectron2.config import LazyCall as L
 
-from align_detr.modeling.proposals import ClassProposals
-from align_detr.modeling.queries import ProposalQueries
+from align_detr.modeling import ClassProposals, ProposalQueries
 
 from .dab_deformable_detr_r50_50ep import dataloader, lr_multiplier, model, optimizer, train
 

@@ -2,7 +2,7 @@
 
 from detectron2.config import LazyCall as L
 
-from align_detr.modeling.queries import PatternAnchorQueries
+from align_detr.modeling import PatternAnchorQueries
 
 from .dab_detr_r50_50ep import dataloader, lr_multiplier, model, optimizer, train
 

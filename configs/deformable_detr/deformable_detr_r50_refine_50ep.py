@@ -2,7 +2,7 @@
 
 from detectron2.config import LazyCall as L
 
-from align_detr.modeling.head import LayerwiseHead
+from align_detr.modeling import LayerwiseHead
 
 from .deformable_detr_r50_50ep import dataloader, lr_multiplier, model, optimizer, train
 

@@ -2,8 +2,7 @@
 
 from detectron2.config import LazyCall as L
 
-from align_detr.modeling.proposals import ObjectProposals
-from align_detr.modeling.queries import EncodedProposalQueries
+from align_detr.modeling import EncodedProposalQueries, ObjectProposals
 
 from .deformable_detr_r50_refine_50ep import dataloader, lr_multiplier, model, optimizer, train
 

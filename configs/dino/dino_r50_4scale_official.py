@@ -7,7 +7,7 @@ noise plays no part in evaluation.
 
 from detectron2.config import LazyCall as L
 
-from align_detr.modeling.head import SharedHead
+from align_detr.modeling import SharedHead
 
 from .dino_r50_4scale_12ep import dataloader, lr_multiplier, model, optimizer, train
 

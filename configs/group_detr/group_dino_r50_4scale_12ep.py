@@ -6,8 +6,7 @@ That the groups share DINO's 900 proposals is a reading of ours: see `GroupMixed
 
 from detectron2.config import LazyCall as L
 
-from align_detr.modeling.meta_arch import GroupDINO
-from align_detr.modeling.queries import GroupMixedSelectionQueries
+from align_detr.modeling import GroupDINO, GroupMixedSelectionQueries
 
 from ..dino.dino_r50_4scale_12ep import dataloader, lr_multiplier, model, optimizer, train
 

@@ -2,7 +2,7 @@
 
 from detectron2.config import LazyCall as L
 
-from align_detr.modeling.backbone import MobileNetV2
+from align_detr.modeling import MobileNetV2
 
 from ..common.data.bccd import dataloader
 from ..common.models.dino_small import model

@@ -5,7 +5,7 @@ a minute on a CPU.
 from detectron2.config import LazyCall as L
 
 from align_detr.data import data_folder
-from align_detr.modeling.backbone import MobileNetV2
+from align_detr.modeling import MobileNetV2
 
 from ..common.data.coco_mini import dataloader
 from ..common.models.detr_r50 import model

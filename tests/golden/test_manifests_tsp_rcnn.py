@@ -8,7 +8,7 @@ from detectron2.config import instantiate
 from paths import GOLDEN
 
 from align_detr import model_zoo
-from align_detr.projects.tsp.rcnn_checkpoint import convert_official_tsp_rcnn
+from align_detr.projects.tsp.checkpoint import convert_official_tsp_rcnn
 
 MANIFEST = GOLDEN / "manifests" / "tsp_rcnn_r50.json"
 GROUPS = GOLDEN / "manifests" / "tsp_rcnn_r50_param_groups.json"

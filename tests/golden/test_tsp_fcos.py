@@ -6,11 +6,11 @@ from detectron2.structures import Instances
 from golden_files import Fixture, fixtures
 from tsp_fcos_parts import bare_points, check_losses, close, detector, features, matcher, per_image, sizes, targets_of
 
-from align_detr.projects.tsp import foi
 from align_detr.projects.tsp.checkpoint import convert_official_tsp_fcos
-from align_detr.projects.tsp.fcos_assign import PointAssigner
-from align_detr.projects.tsp.fcos_geometry import centerness
-from align_detr.projects.tsp.fcos_head import PointPredictions
+from align_detr.projects.tsp.fcos import selection
+from align_detr.projects.tsp.fcos.assign import PointAssigner
+from align_detr.projects.tsp.fcos.geometry import centerness
+from align_detr.projects.tsp.fcos.head import PointPredictions
 
 
 @fixtures("tsp/fcos_assign")
@@ -137,5 +137,5 @@ def test_train_step(fixture: Fixture) -> None:
 @fixtures("tsp/fcos_train_step")
 def test_number_kept(fixture: Fixture, monkeypatch: pytest.MonkeyPatch) -> None:
     count, u = fixture.meta["config"]["num_proposal"], fixture.input["draw_uniform"][0]
-    monkeypatch.setattr(foi.torch, "rand", lambda *args, **options: u)
-    assert len(foi.draw_ranks(count, (0.7, 1.0))) == int(fixture.output["num_kept"])
+    monkeypatch.setattr(selection.torch, "rand", lambda *args, **options: u)
+    assert len(selection.draw_ranks(count, (0.7, 1.0))) == int(fixture.output["num_kept"])

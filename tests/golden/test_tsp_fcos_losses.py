@@ -12,10 +12,10 @@ from align_detr.layers.boxes import xyxy_to_cxcywh
 from align_detr.modeling.criterion import SetCriterion
 from align_detr.modeling.losses import GIoULoss, SoftmaxCrossEntropy
 from align_detr.modeling.matcher import GIoUCost, HungarianMatcher, L1Cost, SoftmaxCost
-from align_detr.projects.tsp.fcos_assign import Assignment, PointAssigner
-from align_detr.projects.tsp.fcos_head import PointPredictions
-from align_detr.projects.tsp.fcos_losses import DownweightedFocalLoss, PointCriterion, RestrictedFocalLoss
-from align_detr.projects.tsp.points import Points
+from align_detr.projects.tsp.fcos.assign import Assignment, PointAssigner
+from align_detr.projects.tsp.fcos.head import PointPredictions
+from align_detr.projects.tsp.fcos.losses import DownweightedFocalLoss, PointCriterion, RestrictedFocalLoss
+from align_detr.projects.tsp.fcos.points import Points
 from align_detr.structures import Match, Predictions, Targets
 
 # the class loss of each official variant with the set loss

@@ -16,10 +16,10 @@ from tsp_fcos_parts import close
 
 from align_detr.checkpoint.conversion import convert
 from align_detr.checkpoint.key_map import rename
+from align_detr.projects.tsp.backbone import ExtraLevels
 from align_detr.projects.tsp.checkpoint import backbone_rules, convert_official_tsp_fcos
-from align_detr.projects.tsp.fcos import TSPFCOS
+from align_detr.projects.tsp.fcos.detector import TSPFCOS
 from align_detr.projects.tsp.hybrid_optimizer import HybridOptimizer
-from align_detr.projects.tsp.neck import ExtraLevels
 
 
 class GivenMaps(Backbone):

@@ -8,10 +8,10 @@ from torch import Tensor
 from tsp_rcnn_parts import PYRAMID, build_heads, close, objects, proposals, sampled
 
 from align_detr import model_zoo
-from align_detr.projects.tsp.rcnn_checkpoint import convert_official_tsp_rcnn
-from align_detr.projects.tsp.rcnn_rois import RoIs
-from align_detr.projects.tsp.rpn import TowerRPNHead
-from align_detr.projects.tsp.sampling import ProposalSampler
+from align_detr.projects.tsp.checkpoint import convert_official_tsp_rcnn
+from align_detr.projects.tsp.rcnn.rois import RoIs
+from align_detr.projects.tsp.rcnn.rpn import TowerRPNHead
+from align_detr.projects.tsp.rcnn.sampling import ProposalSampler
 
 IMAGE_LIST = ImageList(torch.zeros(0), [])  # the heads read features and proposals alone
 

@@ -11,8 +11,8 @@ from tsp_rcnn_parts import box_criterion, close, criterion, sampled
 from align_detr.modeling.criterion import SetCriterion
 from align_detr.modeling.losses import GIoULoss, SoftmaxCrossEntropy
 from align_detr.modeling.matcher import GIoUCost, HungarianMatcher, L1Cost, SoftmaxCost
-from align_detr.projects.tsp.rcnn_losses import DeltaL1Loss, OwnMatcher, ProposalCriterion
-from align_detr.projects.tsp.rcnn_rois import BoxCoder, RoIOutputs, RoIPredictions
+from align_detr.projects.tsp.rcnn.losses import DeltaL1Loss, OwnMatcher, ProposalCriterion
+from align_detr.projects.tsp.rcnn.rois import BoxCoder, RoIOutputs, RoIPredictions
 
 
 class Variant:

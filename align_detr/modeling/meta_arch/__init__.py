@@ -7,6 +7,7 @@ from align_detr.modeling.meta_arch.detr import DETR
 from align_detr.modeling.meta_arch.dino import DINO, GroupDINO
 from align_detr.modeling.meta_arch.dn_detr import DNDETR, DNDeformableDETR
 from align_detr.modeling.meta_arch.group_detr import GroupDETR
+from align_detr.modeling.meta_arch.rcnn import RCNN
 
 __all__ = [
     "ConditionalDETR",
@@ -20,4 +21,5 @@ __all__ = [
     "GroupDETR",
     "GroupDINO",
     "HDeformableDETR",
+    "RCNN",
 ]

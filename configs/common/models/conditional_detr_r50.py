@@ -9,15 +9,22 @@ To train as detrex does, without the padding mask in the decoder's cross-attenti
 from detectron2.config import LazyCall as L
 from torch import nn
 
-from align_detr.modeling.conditional import ConditionalDecoderLayer, FirstConditionalDecoderLayer
-from align_detr.modeling.decoder import Decoder
-from align_detr.modeling.head import SharedHead
-from align_detr.modeling.losses import GIoULoss, L1Loss, SigmoidFocalLoss
-from align_detr.modeling.matcher import FocalCost, GIoUCost, L1Cost
-from align_detr.modeling.meta_arch import ConditionalDETR
-from align_detr.modeling.postprocess import TopKPostprocess
-from align_detr.modeling.queries import ConditionalQueries
-from align_detr.modeling.query_position import ConditionalPosition
+from align_detr.modeling import (
+    ConditionalDecoderLayer,
+    ConditionalDETR,
+    ConditionalPosition,
+    ConditionalQueries,
+    Decoder,
+    FirstConditionalDecoderLayer,
+    FocalCost,
+    GIoUCost,
+    GIoULoss,
+    L1Cost,
+    L1Loss,
+    SharedHead,
+    SigmoidFocalLoss,
+    TopKPostprocess,
+)
 
 from .detr_r50 import model
 

@@ -5,10 +5,7 @@ The settings are detrex's: class weight 1, the stem alone frozen, 300 detections
 
 from detectron2.config import LazyCall as L
 
-from align_detr.modeling.head import LayerwiseHead
-from align_detr.modeling.meta_arch import DABDeformableDETR
-from align_detr.modeling.queries import ContentAnchorQueries
-from align_detr.modeling.query_position import ScaledReferencePosition
+from align_detr.modeling import ContentAnchorQueries, DABDeformableDETR, LayerwiseHead, ScaledReferencePosition
 
 from .deformable_detr_r50 import model
 

@@ -6,11 +6,15 @@ Tokens are placed with temperature 20, as in the paper; the released code keeps 
 from detectron2.config import LazyCall as L
 from torch import nn
 
-from align_detr.modeling.conditional import ConditionalDecoderLayer, FirstConditionalDecoderLayer
-from align_detr.modeling.encoder import EncoderLayer, ScaledPositionEncoder
-from align_detr.modeling.meta_arch import DABDETR
-from align_detr.modeling.queries import AnchorQueries
-from align_detr.modeling.query_position import AnchorPosition
+from align_detr.modeling import (
+    DABDETR,
+    AnchorPosition,
+    AnchorQueries,
+    ConditionalDecoderLayer,
+    EncoderLayer,
+    FirstConditionalDecoderLayer,
+    ScaledPositionEncoder,
+)
 
 from .conditional_detr_r50 import model
 

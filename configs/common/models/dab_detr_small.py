@@ -5,8 +5,7 @@ layers. As in the small DETR, the encoder also adds the positions to the tokens.
 from detectron2.config import LazyCall as L
 from torch import nn
 
-from align_detr.modeling.backbone import build_small_resnet
-from align_detr.modeling.encoder import InputPositionEncoder, PreNormEncoderLayer
+from align_detr.modeling import InputPositionEncoder, PreNormEncoderLayer, build_small_resnet
 
 from .dab_detr_r50 import model
 

@@ -6,18 +6,27 @@ The settings are those of its own repository. detrex's port differs: class weigh
 
 from detectron2.config import LazyCall as L
 
-from align_detr.layers.positional import SinePositionEncoding
-from align_detr.modeling.backbone import build_resnet
-from align_detr.modeling.criterion import SetCriterion
-from align_detr.modeling.decoder import Decoder
-from align_detr.modeling.deformable import DeformableDecoderLayer, DeformableEncoder, DeformableEncoderLayer
-from align_detr.modeling.head import SharedHead
-from align_detr.modeling.losses import GIoULoss, L1Loss, SigmoidFocalLoss
-from align_detr.modeling.matcher import FocalCost, GIoUCost, HungarianMatcher, L1Cost
-from align_detr.modeling.meta_arch import DeformableDETR
-from align_detr.modeling.neck import MultiScaleNeck
-from align_detr.modeling.postprocess import TopKPostprocess
-from align_detr.modeling.queries import PointQueries
+from align_detr.modeling import (
+    Decoder,
+    DeformableDecoderLayer,
+    DeformableDETR,
+    DeformableEncoder,
+    DeformableEncoderLayer,
+    FocalCost,
+    GIoUCost,
+    GIoULoss,
+    HungarianMatcher,
+    L1Cost,
+    L1Loss,
+    MultiScaleNeck,
+    PointQueries,
+    SetCriterion,
+    SharedHead,
+    SigmoidFocalLoss,
+    SinePositionEncoding,
+    TopKPostprocess,
+    build_resnet,
+)
 
 sizes = dict(embed_dim=256, num_heads=8, ffn_dim=1024, dropout=0.1, num_levels=4, num_points=4)
 

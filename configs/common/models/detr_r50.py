@@ -3,19 +3,27 @@
 from detectron2.config import LazyCall as L
 from torch import nn
 
-from align_detr.layers.positional import SinePositionEncoding
-from align_detr.modeling.backbone import build_resnet
-from align_detr.modeling.criterion import SetCriterion
-from align_detr.modeling.decoder import Decoder
-from align_detr.modeling.decoder_layers import DecoderLayer
-from align_detr.modeling.encoder import Encoder, EncoderLayer
-from align_detr.modeling.head import SoftmaxHead
-from align_detr.modeling.losses import GIoULoss, L1Loss, SoftmaxCrossEntropy
-from align_detr.modeling.matcher import GIoUCost, HungarianMatcher, L1Cost, SoftmaxCost
-from align_detr.modeling.meta_arch import DETR
-from align_detr.modeling.neck import SingleScaleNeck
-from align_detr.modeling.postprocess import SoftmaxPostprocess
-from align_detr.modeling.queries import LearnedQueries
+from align_detr.modeling import (
+    DETR,
+    Decoder,
+    DecoderLayer,
+    Encoder,
+    EncoderLayer,
+    GIoUCost,
+    GIoULoss,
+    HungarianMatcher,
+    L1Cost,
+    L1Loss,
+    LearnedQueries,
+    SetCriterion,
+    SinePositionEncoding,
+    SingleScaleNeck,
+    SoftmaxCost,
+    SoftmaxCrossEntropy,
+    SoftmaxHead,
+    SoftmaxPostprocess,
+    build_resnet,
+)
 
 model = L(DETR)(
     backbone=L(build_resnet)(depth=50, out_features=["res5"], norm="FrozenBN", freeze_at=2),

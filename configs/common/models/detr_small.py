@@ -7,10 +7,13 @@ contents of the queries, positions added to the tokens as well, and more weight 
 from detectron2.config import LazyCall as L
 from torch import nn
 
-from align_detr.modeling.backbone import build_small_resnet
-from align_detr.modeling.decoder_layers import PreNormDecoderLayer
-from align_detr.modeling.encoder import InputPositionEncoder, PreNormEncoderLayer
-from align_detr.modeling.queries import LearnedContentQueries
+from align_detr.modeling import (
+    InputPositionEncoder,
+    LearnedContentQueries,
+    PreNormDecoderLayer,
+    PreNormEncoderLayer,
+    build_small_resnet,
+)
 
 from .detr_r50 import model
 

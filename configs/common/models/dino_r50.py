@@ -8,20 +8,30 @@ of 1e-5 in its logits, and a row more in the table of denoising labels, which it
 from detectron2.config import LazyCall as L
 from torch import nn
 
-from align_detr.layers.positional import SinePositionEncoding
-from align_detr.modeling.backbone import build_resnet
-from align_detr.modeling.criterion import SetCriterion
-from align_detr.modeling.decoder import Decoder
-from align_detr.modeling.deformable import DeformableDecoderLayer, DeformableEncoder, DeformableEncoderLayer
-from align_detr.modeling.head import LayerwiseHead
-from align_detr.modeling.losses import GIoULoss, L1Loss, SigmoidFocalLoss
-from align_detr.modeling.matcher import FocalCost, GIoUCost, HungarianMatcher, L1Cost
-from align_detr.modeling.meta_arch import DINO
-from align_detr.modeling.neck import MultiScaleNeck
-from align_detr.modeling.postprocess import TopKPostprocess
-from align_detr.modeling.proposals import ClassProposals
-from align_detr.modeling.queries import ContrastiveDenoisingQueries, MixedSelectionQueries
-from align_detr.modeling.query_position import ReferencePosition
+from align_detr.modeling import (
+    DINO,
+    ClassProposals,
+    ContrastiveDenoisingQueries,
+    Decoder,
+    DeformableDecoderLayer,
+    DeformableEncoder,
+    DeformableEncoderLayer,
+    FocalCost,
+    GIoUCost,
+    GIoULoss,
+    HungarianMatcher,
+    L1Cost,
+    L1Loss,
+    LayerwiseHead,
+    MixedSelectionQueries,
+    MultiScaleNeck,
+    ReferencePosition,
+    SetCriterion,
+    SigmoidFocalLoss,
+    SinePositionEncoding,
+    TopKPostprocess,
+    build_resnet,
+)
 
 sizes = dict(embed_dim=256, num_heads=8, ffn_dim=2048, dropout=0.0, num_levels=4, num_points=4)
 

@@ -5,9 +5,7 @@ Without an encoder the tokens are given their positions at once. The anchors are
 
 from detectron2.config import LazyCall as L
 
-from align_detr.modeling.backbone import build_small_resnet
-from align_detr.modeling.deformable import DeformableEncoderLayer
-from align_detr.modeling.encoder import InputPositionEncoder
+from align_detr.modeling import DeformableEncoderLayer, InputPositionEncoder, build_small_resnet
 
 from .dino_r50 import model
 

@@ -5,8 +5,7 @@ The learned contents are added to the row "unknown" of the labels, and their las
 
 from detectron2.config import LazyCall as L
 
-from align_detr.modeling.meta_arch import DNDeformableDETR
-from align_detr.modeling.queries import DenoisingQueries
+from align_detr.modeling import DenoisingQueries, DNDeformableDETR
 
 from .dab_deformable_detr_r50 import model
 

@@ -2,8 +2,7 @@
 
 from detectron2.config import LazyCall as L
 
-from align_detr.modeling.meta_arch import DNDETR
-from align_detr.modeling.queries import DenoisingQueries
+from align_detr.modeling import DNDETR, DenoisingQueries
 
 from .dab_detr_r50 import model
 

@@ -2,8 +2,7 @@
 
 from detectron2.config import LazyCall as L
 
-from align_detr.modeling.meta_arch import GroupDETR
-from align_detr.modeling.queries import GroupQueries
+from align_detr.modeling import GroupDETR, GroupQueries
 
 from .conditional_detr_r50 import model
 

@@ -7,10 +7,13 @@ the class weight, which is 2 in both.
 
 from detectron2.config import LazyCall as L
 
-from align_detr.modeling.head import LayerwiseHead
-from align_detr.modeling.meta_arch import HDeformableDETR
-from align_detr.modeling.proposals import ObjectProposals
-from align_detr.modeling.queries import EncodedMixedSelectionQueries, HybridQueries
+from align_detr.modeling import (
+    EncodedMixedSelectionQueries,
+    HDeformableDETR,
+    HybridQueries,
+    LayerwiseHead,
+    ObjectProposals,
+)
 
 from .deformable_detr_r50 import model
 

@@ -2,8 +2,7 @@
 
 from detectron2.config import LazyCall as L
 
-from align_detr.modeling.decoder_layers import DecoderLayer
-from align_detr.modeling.encoder import EncoderLayer
+from align_detr.modeling import DecoderLayer, EncoderLayer
 from align_detr.projects.anchor_detr import PointEncoding
 
 from .anchor_detr_r50_50ep import dataloader, lr_multiplier, model, optimizer, train

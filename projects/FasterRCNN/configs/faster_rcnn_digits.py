@@ -4,7 +4,7 @@ layers of 256 in the place of its transformer.
 
 from detectron2.config import LazyCall as L
 
-from align_detr.modeling.backbone import build_small_resnet
+from align_detr.modeling import build_small_resnet
 
 from ....configs.common.data.digits import dataloader
 from ....configs.common.from_scratch import lr_multiplier, optimizer, train

@@ -4,8 +4,7 @@ published.
 
 from detectron2.config import LazyCall as L
 
-from align_detr.modeling.losses import IABCELoss
-from align_detr.modeling.weighting import PrimeSampleWeighting
+from align_detr.modeling import IABCELoss, PrimeSampleWeighting
 
 from .tsp_fcos_r50_36ep import dataloader, lr_multiplier, model, optimizer, train
 

@@ -4,10 +4,8 @@ object trains up to three of its own foreground proposals, the best by quality m
 
 from detectron2.config import LazyCall as L
 
-from align_detr.modeling.losses import IABCELoss
-from align_detr.modeling.matcher import FocalCost
-from align_detr.modeling.weighting import PrimeSampleWeighting
-from align_detr.projects.tsp.rcnn_predictors import SigmoidClassifier
+from align_detr.modeling import FocalCost, IABCELoss, PrimeSampleWeighting
+from align_detr.projects.tsp import SigmoidClassifier
 
 from .tsp_rcnn_r50_36ep import dataloader, lr_multiplier, model, optimizer, train
 

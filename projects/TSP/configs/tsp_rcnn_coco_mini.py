@@ -5,7 +5,7 @@ shows that everything works on real data, in a few minutes on a CPU.
 from detectron2.config import LazyCall as L
 
 from align_detr.data import data_folder
-from align_detr.modeling.backbone import MobileNetV2
+from align_detr.modeling import MobileNetV2
 
 from ....configs.common.data.coco_mini import dataloader
 from .common.models.tsp_rcnn_r50 import model

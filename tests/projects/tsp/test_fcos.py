@@ -16,7 +16,7 @@ from tsp_fcos_parts import tiny_tsp_fcos
 
 from align_detr.config import add_align_detr_config
 from align_detr.errors import ConfigError, DatasetError
-from align_detr.projects.tsp.fcos import TSPFCOS
+from align_detr.projects.tsp.fcos.detector import TSPFCOS
 
 LOSSES = {"loss_class", "loss_giou", "loss_centerness", "loss_class_dense"}
 # Differently sized, two alike, wide and tall, one smaller than a cell of the coarsest level.

@@ -13,14 +13,14 @@ from tsp_fcos_parts import criterion, matcher
 from align_detr.layers.boxes import generalized_box_iou
 from align_detr.modeling.losses import IABCELoss
 from align_detr.modeling.weighting import PrimeSampleWeighting
-from align_detr.projects.tsp import fcos_losses
-from align_detr.projects.tsp.fcos_assign import Assignment
-from align_detr.projects.tsp.fcos_geometry import centerness, point_giou
-from align_detr.projects.tsp.fcos_head import PointPredictions
-from align_detr.projects.tsp.fcos_losses import CenternessLoss, DenseFocalLoss, PointGIoULoss, RestrictedFocalLoss
-from align_detr.projects.tsp.fcos_matching import CenternessClassCost, OwnershipMatcher
-from align_detr.projects.tsp.foi import FoIs
-from align_detr.projects.tsp.points import Points
+from align_detr.projects.tsp.fcos import losses as fcos_losses
+from align_detr.projects.tsp.fcos.assign import Assignment
+from align_detr.projects.tsp.fcos.geometry import centerness, point_giou
+from align_detr.projects.tsp.fcos.head import PointPredictions
+from align_detr.projects.tsp.fcos.losses import CenternessLoss, DenseFocalLoss, PointGIoULoss, RestrictedFocalLoss
+from align_detr.projects.tsp.fcos.matching import CenternessClassCost, OwnershipMatcher
+from align_detr.projects.tsp.fcos.points import Points
+from align_detr.projects.tsp.fcos.selection import FoIs
 from align_detr.structures import Match, Targets
 
 

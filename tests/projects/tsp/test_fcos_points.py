@@ -11,11 +11,11 @@ from tsp_fcos_parts import tiny_tsp_fcos
 from align_detr.errors import ConfigError
 from align_detr.layers.positional import SinePositionEncoding
 from align_detr.modeling.encoder import Encoder, PreNormEncoderLayer
-from align_detr.projects.tsp import foi
 from align_detr.projects.tsp.encoder import token_set
-from align_detr.projects.tsp.fcos_assign import PointAssigner, SharedPointAssigner
-from align_detr.projects.tsp.foi import FoISelection
-from align_detr.projects.tsp.points import Points, PointTowers
+from align_detr.projects.tsp.fcos import selection
+from align_detr.projects.tsp.fcos.assign import PointAssigner, SharedPointAssigner
+from align_detr.projects.tsp.fcos.points import Points, PointTowers
+from align_detr.projects.tsp.fcos.selection import FoISelection
 from align_detr.structures import Targets
 
 
@@ -177,7 +177,7 @@ def test_random_drop(keep: tuple[float, float], low: int, high: int) -> None:
 
 
 def test_one_token_is_always_kept() -> None:
-    assert [len(foi.draw_ranks(1, (0.7, 1.0))) for _ in range(5)] == [1] * 5
+    assert [len(selection.draw_ranks(1, (0.7, 1.0))) for _ in range(5)] == [1] * 5
 
 
 @pytest.mark.parametrize("keep", [(0.0, 1.0), (0.8, 0.7), (0.7, 1.2)])

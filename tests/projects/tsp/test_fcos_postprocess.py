@@ -6,9 +6,9 @@ from detectron2.structures import pairwise_iou as detectron2_iou
 from torch import Tensor
 from torch.testing import assert_close
 
-from align_detr.projects.tsp.fcos_head import PointPredictions
-from align_detr.projects.tsp.fcos_postprocess import PointPostprocess
-from align_detr.projects.tsp.foi import FoIs
+from align_detr.projects.tsp.fcos.head import PointPredictions
+from align_detr.projects.tsp.fcos.postprocess import PointPostprocess
+from align_detr.projects.tsp.fcos.selection import FoIs
 
 
 def detections(

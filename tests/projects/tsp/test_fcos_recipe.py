@@ -13,9 +13,9 @@ from torch import nn
 from align_detr.modeling.losses import IABCELoss
 from align_detr.modeling.weighting import PrimeSampleWeighting
 from align_detr.projects.tsp.backbone import BGRStem, build_msra_resnet
-from align_detr.projects.tsp.fcos import TSPFCOS
-from align_detr.projects.tsp.fcos_losses import RestrictedFocalLoss
-from align_detr.projects.tsp.fcos_matching import CenternessClassCost, PointGIoUCost
+from align_detr.projects.tsp.fcos.detector import TSPFCOS
+from align_detr.projects.tsp.fcos.losses import RestrictedFocalLoss
+from align_detr.projects.tsp.fcos.matching import CenternessClassCost, PointGIoUCost
 
 
 def load(name: str) -> DictConfig:

@@ -15,9 +15,9 @@ from tsp_rcnn_tiny import LOSSES, build, refining, tiny, train_once
 
 from align_detr.config import add_align_detr_config
 from align_detr.errors import ConfigError, DatasetError
-from align_detr.projects.tsp.rcnn import TSPRCNN
-from align_detr.projects.tsp.rcnn_predictors import AgnosticBoxes
-from align_detr.projects.tsp.rpn import TowerRPNHead
+from align_detr.projects.tsp.rcnn.detector import TSPRCNN
+from align_detr.projects.tsp.rcnn.predictors import AgnosticBoxes
+from align_detr.projects.tsp.rcnn.rpn import TowerRPNHead
 
 
 @pytest.mark.parametrize("counts", [(3, 0), (0, 0), (1, 9)])

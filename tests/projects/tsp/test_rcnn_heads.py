@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from torch.testing import assert_close
 from tsp_rcnn_tiny import build, features, heads_of, random_proposals, refining, tiny
 
-from align_detr.projects.tsp.rcnn_rois import RoIPredictions, RoIs
+from align_detr.projects.tsp.rcnn.rois import RoIPredictions, RoIs
 from align_detr.structures import Targets
 
 IMAGE_LIST = ImageList(torch.zeros(0), [])  # the heads read features and proposals alone

@@ -11,12 +11,12 @@ from detectron2.structures import Boxes, Instances
 from torch.testing import assert_close
 
 from align_detr.errors import ConfigError
-from align_detr.projects.tsp.rcnn_head import BoxPositionEncoding
-from align_detr.projects.tsp.rcnn_losses import BackgroundFocalLoss
-from align_detr.projects.tsp.rcnn_rois import BoxCoder, RoIs, pad_images
-from align_detr.projects.tsp.roi_heads import ClassWiseNMS
-from align_detr.projects.tsp.rpn import TowerRPNHead
-from align_detr.projects.tsp.sampling import ProposalSampler, assign_objects, jitter
+from align_detr.projects.tsp.rcnn.losses import BackgroundFocalLoss
+from align_detr.projects.tsp.rcnn.roi_heads import ClassWiseNMS
+from align_detr.projects.tsp.rcnn.rois import BoxCoder, RoIs, pad_images
+from align_detr.projects.tsp.rcnn.rpn import TowerRPNHead
+from align_detr.projects.tsp.rcnn.sampling import ProposalSampler, assign_objects, jitter
+from align_detr.projects.tsp.rcnn.transformer import BoxPositionEncoding
 from align_detr.structures import Match, Predictions, Targets
 
 

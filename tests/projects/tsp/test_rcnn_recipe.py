@@ -11,8 +11,8 @@ from align_detr import model_zoo
 from align_detr.modeling.losses import GIoULoss, IABCELoss
 from align_detr.modeling.matcher import GIoUCost, SoftmaxCost
 from align_detr.modeling.weighting import PrimeSampleWeighting
-from align_detr.projects.tsp.rcnn import TSPRCNN
-from align_detr.projects.tsp.rcnn_losses import BackgroundFocalLoss, DeltaL1Loss, OwnMatcher
+from align_detr.projects.tsp.rcnn.detector import TSPRCNN
+from align_detr.projects.tsp.rcnn.losses import BackgroundFocalLoss, DeltaL1Loss, OwnMatcher
 
 SIDES = [640, 672, 704, 736, 768, 800]
 BLOCKS = {50: [3, 4, 6, 3], 101: [3, 4, 23, 3]}

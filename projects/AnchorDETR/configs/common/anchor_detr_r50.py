@@ -5,12 +5,18 @@ res2 frozen.
 
 from detectron2.config import LazyCall as L
 
-from align_detr.modeling.decoder import Decoder
-from align_detr.modeling.encoder import Encoder
-from align_detr.modeling.head import SharedHead
-from align_detr.modeling.losses import GIoULoss, L1Loss, SigmoidFocalLoss
-from align_detr.modeling.matcher import FocalCost, GIoUCost, L1Cost
-from align_detr.modeling.postprocess import TopKPostprocess
+from align_detr.modeling import (
+    Decoder,
+    Encoder,
+    FocalCost,
+    GIoUCost,
+    GIoULoss,
+    L1Cost,
+    L1Loss,
+    SharedHead,
+    SigmoidFocalLoss,
+    TopKPostprocess,
+)
 from align_detr.projects.anchor_detr import (
     AnchorDETR,
     AnchorNeck,

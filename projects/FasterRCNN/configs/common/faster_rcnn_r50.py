@@ -15,7 +15,7 @@ from detectron2.modeling.proposal_generator import RPN, StandardRPNHead
 from detectron2.modeling.roi_heads import FastRCNNConvFCHead, FastRCNNOutputLayers, StandardROIHeads
 
 from align_detr.projects.faster_rcnn import FasterRCNN, Float32ROIPooler
-from align_detr.projects.tsp.backbone import build_msra_resnet
+from align_detr.projects.tsp import build_msra_resnet
 
 model = L(FasterRCNN)(
     backbone=L(FPN)(

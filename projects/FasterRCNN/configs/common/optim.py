@@ -3,7 +3,7 @@
 from detectron2.config import LazyCall as L
 from torch.optim import SGD
 
-from align_detr.engine.optimizer import get_param_groups
+from align_detr.engine import get_param_groups
 
 # The trainer sets optimizer.params.model. `optimizer.lr` and `optimizer.weight_decay` are the two numbers to override.
 sgd = L(SGD)(

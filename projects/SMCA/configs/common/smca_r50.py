@@ -5,11 +5,17 @@ cross-attention, focal loss; stem and res2 frozen. Class weight 2 and dropout ar
 from detectron2.config import LazyCall as L
 from torch import nn
 
-from align_detr.layers.positional import SinePositionEncoding
-from align_detr.modeling.head import SharedHead
-from align_detr.modeling.losses import GIoULoss, L1Loss, SigmoidFocalLoss
-from align_detr.modeling.matcher import FocalCost, GIoUCost, L1Cost
-from align_detr.modeling.postprocess import TopKPostprocess
+from align_detr.modeling import (
+    FocalCost,
+    GIoUCost,
+    GIoULoss,
+    L1Cost,
+    L1Loss,
+    SharedHead,
+    SigmoidFocalLoss,
+    SinePositionEncoding,
+    TopKPostprocess,
+)
 from align_detr.projects.smca import SMCADETR, ExtentNeck, ModulatedDecoder, ModulatedDecoderLayer
 
 from .....configs.common.models.detr_r50 import model

@@ -3,7 +3,7 @@
 from detectron2.config import LazyCall as L
 from torch import nn
 
-from align_detr.modeling.encoder import Encoder, PreNormEncoderLayer
+from align_detr.modeling import Encoder, PreNormEncoderLayer
 
 encoder = L(Encoder)(
     layer=L(PreNormEncoderLayer)(embed_dim=512, num_heads=8, ffn_dim=2048, dropout=0.1),

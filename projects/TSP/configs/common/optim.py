@@ -2,7 +2,7 @@
 
 from detectron2.config import LazyCall as L
 
-from align_detr.projects.tsp.hybrid_optimizer import HybridOptimizer, get_hybrid_groups
+from align_detr.projects.tsp import HybridOptimizer, get_hybrid_groups
 
 # The trainer sets optimizer.params.model. The numbers to override are those of the optimizer itself.
 hybrid = L(HybridOptimizer)(

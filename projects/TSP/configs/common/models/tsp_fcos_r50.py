@@ -3,25 +3,26 @@
 from detectron2.config import LazyCall as L
 from detectron2.modeling import FPN
 
-from align_detr.layers.positional import SinePositionEncoding
-from align_detr.modeling.criterion import SetCriterion
-from align_detr.modeling.matcher import HungarianMatcher
-from align_detr.projects.tsp.backbone import build_msra_resnet
-from align_detr.projects.tsp.fcos import TSPFCOS
-from align_detr.projects.tsp.fcos_assign import PointAssigner
-from align_detr.projects.tsp.fcos_head import PointHead
-from align_detr.projects.tsp.fcos_losses import (
+from align_detr.modeling import HungarianMatcher, SetCriterion, SinePositionEncoding
+from align_detr.projects.tsp import (
+    TSPFCOS,
+    CenternessClassCost,
     CenternessLoss,
     DenseFocalLoss,
+    ExtraLevels,
+    FoIEncoding,
+    FoISelection,
+    OwnershipMatcher,
+    PointAssigner,
     PointCriterion,
+    PointGIoUCost,
     PointGIoULoss,
+    PointHead,
+    PointPostprocess,
+    PointTowers,
     RestrictedFocalLoss,
+    build_msra_resnet,
 )
-from align_detr.projects.tsp.fcos_matching import CenternessClassCost, OwnershipMatcher, PointGIoUCost
-from align_detr.projects.tsp.fcos_postprocess import PointPostprocess
-from align_detr.projects.tsp.foi import FoIEncoding, FoISelection
-from align_detr.projects.tsp.neck import ExtraLevels
-from align_detr.projects.tsp.points import PointTowers
 
 from ..encoder import encoder
 

@@ -7,7 +7,7 @@ the official smoothing hides most of the error of a box that is two cells wide.
 
 from detectron2.config import LazyCall as L
 
-from align_detr.modeling.backbone import build_small_resnet
+from align_detr.modeling import build_small_resnet
 
 from .tsp_fcos_r50 import model
 

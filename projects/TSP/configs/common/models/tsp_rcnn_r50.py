@@ -12,18 +12,24 @@ from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.proposal_generator import RPN
 
-from align_detr.modeling.criterion import SetCriterion
-from align_detr.modeling.losses import GIoULoss
-from align_detr.modeling.matcher import GIoUCost, HungarianMatcher, SoftmaxCost
-from align_detr.projects.tsp.backbone import build_msra_resnet
-from align_detr.projects.tsp.neck import ExtraLevels
-from align_detr.projects.tsp.rcnn import TSPRCNN
-from align_detr.projects.tsp.rcnn_head import RoITransformer
-from align_detr.projects.tsp.rcnn_losses import BackgroundFocalLoss, DeltaL1Loss, OwnMatcher, ProposalCriterion
-from align_detr.projects.tsp.rcnn_predictors import ClassBoxes, SoftmaxClassifier
-from align_detr.projects.tsp.roi_heads import ClassWiseNMS, RoIStage, TSPROIHeads
-from align_detr.projects.tsp.rpn import TowerRPNHead
-from align_detr.projects.tsp.sampling import ProposalSampler
+from align_detr.modeling import GIoUCost, GIoULoss, HungarianMatcher, SetCriterion, SoftmaxCost
+from align_detr.projects.tsp import (
+    TSPRCNN,
+    BackgroundFocalLoss,
+    ClassBoxes,
+    ClassWiseNMS,
+    DeltaL1Loss,
+    ExtraLevels,
+    OwnMatcher,
+    ProposalCriterion,
+    ProposalSampler,
+    RoIStage,
+    RoITransformer,
+    SoftmaxClassifier,
+    TowerRPNHead,
+    TSPROIHeads,
+    build_msra_resnet,
+)
 
 from ..encoder import encoder
 

@@ -4,7 +4,7 @@ proposals, three layers of 128 channels.
 
 from detectron2.config import LazyCall as L
 
-from align_detr.modeling.backbone import build_small_resnet
+from align_detr.modeling import build_small_resnet
 
 from .tsp_rcnn_r50 import model
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from align_detr.layers.boxes import cxcywh_to_xyxy
 from align_detr.modeling.losses.base import SetLoss, sum_by_row
-from align_detr.projects.tsp.rcnn_rois import RoIPredictions
+from align_detr.projects.tsp.rcnn.rois import RoIPredictions
 from align_detr.structures import MAIN, Match, Targets
 
 

@@ -9,7 +9,7 @@ from align_detr.errors import ConfigError
 from align_detr.layers.boxes import xyxy_to_cxcywh
 from align_detr.layers.initialization import initialize_matrices
 from align_detr.projects.tsp.encoder import token_set
-from align_detr.projects.tsp.rcnn_rois import RoIs, pad_images
+from align_detr.projects.tsp.rcnn.rois import RoIs, pad_images
 from align_detr.structures import Memory
 
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from align_detr.layers.boxes import xyxy_to_cxcywh
-from align_detr.projects.tsp.fcos_assign import Assignment, side_distances
-from align_detr.projects.tsp.foi import FoIs
+from align_detr.projects.tsp.fcos.assign import Assignment, side_distances
+from align_detr.projects.tsp.fcos.selection import FoIs
 from align_detr.structures import Predictions
 
 

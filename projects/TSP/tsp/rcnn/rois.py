@@ -13,7 +13,7 @@ from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
 from align_detr.layers.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
-from align_detr.projects.tsp.sampling import BACKGROUND
+from align_detr.projects.tsp.rcnn.sampling import BACKGROUND
 from align_detr.structures import Match, Predictions, Targets
 
 LARGEST_LOG_SCALE = math.log(1000 / 16)  # detectron2's bound of a predicted change of size

@@ -7,12 +7,12 @@ from torch import Tensor, nn
 
 from align_detr.modeling.losses import SetLoss, SigmoidFocalLoss
 from align_detr.modeling.losses.base import sum_by_row
-from align_detr.projects.tsp.fcos_assign import Assignment
-from align_detr.projects.tsp.fcos_geometry import centerness, point_giou
-from align_detr.projects.tsp.fcos_head import PointPredictions
-from align_detr.projects.tsp.fcos_matching import is_foreground
-from align_detr.projects.tsp.matching import check_every_image_counts
-from align_detr.projects.tsp.points import Points
+from align_detr.projects.tsp.encoder import check_every_image_counts
+from align_detr.projects.tsp.fcos.assign import Assignment
+from align_detr.projects.tsp.fcos.geometry import centerness, point_giou
+from align_detr.projects.tsp.fcos.head import PointPredictions
+from align_detr.projects.tsp.fcos.matching import is_foreground
+from align_detr.projects.tsp.fcos.points import Points
 from align_detr.structures import MAIN, Match, Targets
 
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from align_detr.modeling.matcher import Cost
-from align_detr.projects.tsp.fcos_geometry import centerness, point_giou
-from align_detr.projects.tsp.fcos_head import PointPredictions
+from align_detr.projects.tsp.fcos.geometry import centerness, point_giou
+from align_detr.projects.tsp.fcos.head import PointPredictions
 from align_detr.structures import Match, Targets
 
 

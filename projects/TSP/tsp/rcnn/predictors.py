@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from align_detr.layers.mlp import MLP
-from align_detr.projects.tsp.rcnn_rois import BoxCoder
+from align_detr.projects.tsp.rcnn.rois import BoxCoder
 
 
 class SoftmaxClassifier(nn.Module):

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from align_detr.errors import ConfigError
 from align_detr.modeling.batching import features_of_padded_batch, one_size_at_a_time
 from align_detr.modeling.meta_arch.detector import Detector
-from align_detr.projects.tsp.fcos_head import PointPredictions
-from align_detr.projects.tsp.foi import FoIs
-from align_detr.projects.tsp.points import Points
+from align_detr.projects.tsp.fcos.head import PointPredictions
+from align_detr.projects.tsp.fcos.points import Points
+from align_detr.projects.tsp.fcos.selection import FoIs
 
 
 @META_ARCH_REGISTRY.register()

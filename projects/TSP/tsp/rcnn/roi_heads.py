@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from align_detr import model_zoo
 from align_detr.errors import ConfigError
-from align_detr.projects.tsp.matching import check_every_image_counts
-from align_detr.projects.tsp.rcnn_predictors import AgnosticBoxes, ClassBoxes
-from align_detr.projects.tsp.rcnn_rois import RoIOutputs, RoIPredictions, RoIs, pad_images
-from align_detr.projects.tsp.sampling import BACKGROUND, ProposalSampler, assign_objects
+from align_detr.projects.tsp.encoder import check_every_image_counts
+from align_detr.projects.tsp.rcnn.predictors import AgnosticBoxes, ClassBoxes
+from align_detr.projects.tsp.rcnn.rois import RoIOutputs, RoIPredictions, RoIs, pad_images
+from align_detr.projects.tsp.rcnn.sampling import BACKGROUND, ProposalSampler, assign_objects
 from align_detr.structures import MAIN, Targets
 
 

@@ -2,8 +2,8 @@
 
 from detectron2.modeling import META_ARCH_REGISTRY
 
-from align_detr.projects.faster_rcnn import RCNN
-from align_detr.projects.tsp import roi_heads, rpn  # noqa: F401  (they enter detectron2's registries)
+from align_detr.modeling.meta_arch import RCNN
+from align_detr.projects.tsp.rcnn import roi_heads, rpn  # noqa: F401  (they enter detectron2's registries)
 
 
 @META_ARCH_REGISTRY.register()

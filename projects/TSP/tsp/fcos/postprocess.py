@@ -5,7 +5,7 @@ from detectron2.layers import batched_nms
 from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 
-from align_detr.projects.tsp.fcos_head import PointPredictions
+from align_detr.projects.tsp.fcos.head import PointPredictions
 
 
 class PointPostprocess(nn.Module):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from align_detr.errors import ConfigError
 from align_detr.projects.tsp.encoder import token_set
-from align_detr.projects.tsp.points import Points
+from align_detr.projects.tsp.fcos.points import Points
 from align_detr.structures import Memory
 
 

@@ -1,0 +1,1 @@
+"""TSP-FCOS: points of interest of a convolutional head, classified and refined by the encoder."""
