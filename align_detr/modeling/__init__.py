@@ -3,7 +3,7 @@
 `docs/stability.md` says what is promised of these names.
 """
 
-from align_detr.layers.positional import LearnedPositionEncoding, SinePositionEncoding
+from align_detr.layers import LearnedPositionEncoding, SinePositionEncoding
 from align_detr.modeling.backbone import MobileNetV2, build_resnet, build_small_resnet
 from align_detr.modeling.conditional import ConditionalDecoderLayer, FirstConditionalDecoderLayer
 from align_detr.modeling.criterion import SetCriterion
@@ -22,6 +22,7 @@ from align_detr.modeling.losses import (
     AlignLoss,
     BinaryLoss,
     EqualGapLoss,
+    FocusedLoss,
     FusedPostprocess,
     GapPositiveLoss,
     GIoULoss,
@@ -32,6 +33,7 @@ from align_detr.modeling.losses import (
     MuSuLoss,
     PositionSupervisedLoss,
     QualityFocalLoss,
+    QualityLoss,
     QualityPositiveLoss,
     SetLoss,
     SigmoidFocalLoss,
@@ -101,6 +103,11 @@ from align_detr.modeling.query_position import (
 from align_detr.modeling.weighting import PrimeSampleWeighting
 
 __all__ = [
+    "DABDETR",
+    "DETR",
+    "DINO",
+    "DNDETR",
+    "RCNN",
     "AlignLoss",
     "AnchorPosition",
     "AnchorQueries",
@@ -113,11 +120,7 @@ __all__ = [
     "ContentAnchorQueries",
     "ContrastiveDenoisingQueries",
     "Cost",
-    "DABDETR",
     "DABDeformableDETR",
-    "DETR",
-    "DINO",
-    "DNDETR",
     "DNDeformableDETR",
     "Decoder",
     "DecoderLayer",
@@ -135,6 +138,7 @@ __all__ = [
     "EqualGapLoss",
     "FirstConditionalDecoderLayer",
     "FocalCost",
+    "FocusedLoss",
     "FusedPostprocess",
     "GIoUCost",
     "GIoULoss",
@@ -173,8 +177,8 @@ __all__ = [
     "PrimeSampleWeighting",
     "ProposalQueries",
     "QualityFocalLoss",
+    "QualityLoss",
     "QualityPositiveLoss",
-    "RCNN",
     "ReferencePosition",
     "ScaledPositionEncoder",
     "ScaledReferencePosition",

@@ -6,12 +6,13 @@ from align_detr.modeling.losses.align import (
     GapPositiveLoss,
     IABCELoss,
     MuSuLoss,
+    QualityLoss,
     QualityPositiveLoss,
     TOODLoss,
     UnitPositiveLoss,
 )
 from align_detr.modeling.losses.base import SetLoss
-from align_detr.modeling.losses.binary import BinaryLoss, SigmoidFocalLoss
+from align_detr.modeling.losses.binary import BinaryLoss, FocusedLoss, SigmoidFocalLoss
 from align_detr.modeling.losses.boxes import GIoULoss, L1Loss
 from align_detr.modeling.losses.classification import SoftmaxCrossEntropy
 from align_detr.modeling.losses.diagnostics import cardinality_error, class_error
@@ -29,6 +30,7 @@ __all__ = [
     "AlignLoss",
     "BinaryLoss",
     "EqualGapLoss",
+    "FocusedLoss",
     "FusedPostprocess",
     "GIoULoss",
     "GapPositiveLoss",
@@ -39,6 +41,7 @@ __all__ = [
     "MuSuLoss",
     "PositionSupervisedLoss",
     "QualityFocalLoss",
+    "QualityLoss",
     "QualityPositiveLoss",
     "SetLoss",
     "SigmoidFocalLoss",

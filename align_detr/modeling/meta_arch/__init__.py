@@ -10,16 +10,16 @@ from align_detr.modeling.meta_arch.group_detr import GroupDETR
 from align_detr.modeling.meta_arch.rcnn import RCNN
 
 __all__ = [
-    "ConditionalDETR",
     "DABDETR",
-    "DABDeformableDETR",
     "DETR",
     "DINO",
     "DNDETR",
+    "RCNN",
+    "ConditionalDETR",
+    "DABDeformableDETR",
     "DNDeformableDETR",
     "DeformableDETR",
     "GroupDETR",
     "GroupDINO",
     "HDeformableDETR",
-    "RCNN",
 ]

@@ -9,4 +9,4 @@ from align_detr.projects.smca.neck import ExtentNeck
 
 register_release(is_smca_detr, lambda state, num_classes: convert_smca_detr(state, num_classes=num_classes))
 
-__all__ = ["ExtentNeck", "ModulatedDecoder", "ModulatedDecoderLayer", "SMCADETR"]
+__all__ = ["SMCADETR", "ExtentNeck", "ModulatedDecoder", "ModulatedDecoderLayer"]

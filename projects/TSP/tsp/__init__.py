@@ -39,6 +39,8 @@ register_release(is_official_tsp_fcos, lambda state, _: convert_official_tsp_fco
 register_release(is_official_tsp_rcnn, lambda state, _: convert_official_tsp_rcnn(state))
 
 __all__ = [
+    "TSPFCOS",
+    "TSPRCNN",
     "AgnosticBoxes",
     "BGRStem",
     "BackgroundFocalLoss",
@@ -70,8 +72,6 @@ __all__ = [
     "SharedPointAssigner",
     "SigmoidClassifier",
     "SoftmaxClassifier",
-    "TSPFCOS",
-    "TSPRCNN",
     "TSPROIHeads",
     "TowerRPNHead",
     "build_msra_resnet",
