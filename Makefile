@@ -5,7 +5,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.setup-done
 SETUP_INPUTS := Makefile requirements.txt setup.py pyproject.toml align_detr/projects/table.py \
-	$(wildcard align_detr/cli/detectron2_*.py) align_detr/cli/install_detectron2.py align_detr/cli/package_index.py
+	$(wildcard align_detr/repack/*.py) align_detr/cli/install_detectron2.py
 
 # $(call fail,step,remedy): one sentence that names the step and the remedy
 fail = { echo "make: set-up failed at \"$(1)\": $(2)" >&2; exit 1; }

@@ -1,14 +1,15 @@
-"""When the installer installs, what it leaves alone, and where it looks for the archive."""
+"""What is installed and what is left alone, and where the archive is looked for."""
 
 import hashlib
 from pathlib import Path
 
 import pytest
 
-from align_detr.cli import install_detectron2 as installer
-from align_detr.cli.detectron2_wheel import repack_notice
-from align_detr.cli.package_index import make_finder, parse_pip_config
+from align_detr.cli import install_detectron2 as command
 from align_detr.errors import EnvironmentProblem
+from align_detr.repack import installation, package_index
+from align_detr.repack.package_index import make_finder, parse_pip_config
+from align_detr.repack.wheel import repack_notice
 
 ABSENT, FOREIGN, OLD = None, "", "align-detr edits 0123\n"
 
@@ -25,26 +26,26 @@ ABSENT, FOREIGN, OLD = None, "", "align-detr edits 0123\n"
     ],
 )
 def test_needs_install(monkeypatch: pytest.MonkeyPatch, repack: str | None, works: bool, expected: bool) -> None:
-    monkeypatch.setattr(installer, "installed_repack", lambda: repack)
-    monkeypatch.setattr(installer, "try_import", lambda: (works, "0.6 at somewhere"))
-    assert installer.needs_install() is expected
+    monkeypatch.setattr(installation, "installed_repack", lambda: repack)
+    monkeypatch.setattr(installation, "try_import", lambda: (works, "0.6 at somewhere"))
+    assert installation.needs_install() is expected
 
 
 def test_a_broken_detectron2_of_the_users_is_not_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(installer, "installed_repack", lambda: FOREIGN)
-    monkeypatch.setattr(installer, "try_import", lambda: (False, "ImportError: undefined symbol"))
+    monkeypatch.setattr(installation, "installed_repack", lambda: FOREIGN)
+    monkeypatch.setattr(installation, "try_import", lambda: (False, "ImportError: undefined symbol"))
     with pytest.raises(EnvironmentProblem, match="undefined symbol.*pip uninstall detectron2"):
-        installer.needs_install()
+        installation.needs_install()
 
 
 def test_main_installs_what_the_archive_gives(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     archive = tmp_path / "archive.tar.gz"
     archive.write_bytes(b"any bytes")
     installed = []
-    monkeypatch.setattr(installer, "needs_install", lambda: True)
-    monkeypatch.setattr(installer, "write_wheel", lambda data, folder: (data, folder))
-    monkeypatch.setattr(installer, "install", lambda wheel: installed.append(wheel[0]))
-    assert installer.main(["--archive", str(archive)]) == 0
+    monkeypatch.setattr(command, "needs_install", lambda: True)
+    monkeypatch.setattr(command, "write_wheel", lambda data, folder: (data, folder))
+    monkeypatch.setattr(command, "install", lambda wheel: installed.append(wheel[0]))
+    assert command.main(["--archive", str(archive)]) == 0
     assert installed == [b"any bytes"]
 
 
@@ -85,8 +86,6 @@ def test_finder_looks_where_pip_looks(tmp_path: Path) -> None:
 
 def test_archive_in_a_local_folder_is_found_without_an_index(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pytest.importorskip("unearth")
-    from align_detr.cli import package_index
-
     (tmp_path / "toy_detector-0.5.tar.gz").write_bytes(b"the archive")
     monkeypatch.setattr(package_index, "pip_config", lambda: {"no-index": "true", "find-links": str(tmp_path)})
     found = package_index.fetch_source_archive("toy-detector==0.5")

@@ -1,4 +1,4 @@
-"""Stands in for detectron2's compiled extension, `detectron2._C`, whose sources are not on the package index.
+"""A substitute for detectron2's compiled extension, `detectron2._C`, whose sources are not on the package index.
 
 It can be imported, and each operator raises `NotImplementedError` with its own name when it is called: rotated boxes,
 deformable convolution and the fast, unofficial COCO evaluation. This file is copied into the wheel as it stands.
@@ -33,17 +33,17 @@ def _not_compiled(name):
 
 
 def has_cuda():
-    """False: nothing is compiled for CUDA."""
+    """Return False: nothing is compiled for CUDA."""
     return False
 
 
 def get_compiler_version():
-    """What detectron2.utils.collect_env prints as the compiler."""
+    """Return what detectron2.utils.collect_env prints as the compiler."""
     return "none (pure-Python repack)"
 
 
 def get_cuda_version():
-    """What detectron2.utils.collect_env prints as the CUDA compiler."""
+    """Return what detectron2.utils.collect_env prints as the CUDA compiler."""
     return "none (pure-Python repack)"
 
 

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from align_detr.cli import detectron2_wheel as repack
-from align_detr.cli.detectron2_edits import EDITS, Edit, apply_edits
+from align_detr.cli import install_detectron2
 from align_detr.errors import EnvironmentProblem
+from align_detr.repack.edits import EDITS, Edit, apply_edits
+from align_detr.repack.wheel import build_wheel, repack_notice, write_wheel
 
 TOY_EDITS = (
     Edit("detectron2/a.py", "np.bool", "bool", 2),
@@ -68,7 +69,7 @@ def test_edits_refuse_a_missing_file() -> None:
 
 
 def test_wheel_holds_package_configs_and_bundled_projects_only() -> None:
-    wheel = zipfile.ZipFile(io.BytesIO(repack.build_wheel(make_archive(TOY_FILES), TOY_EDITS)))
+    wheel = zipfile.ZipFile(io.BytesIO(build_wheel(make_archive(TOY_FILES), TOY_EDITS)))
     info = "detectron2-0.5.dist-info"
     assert set(wheel.namelist()) == {
         "detectron2/__init__.py",
@@ -95,32 +96,32 @@ def check_record(wheel: zipfile.ZipFile) -> None:
 
 
 def test_record_is_true() -> None:
-    check_record(zipfile.ZipFile(io.BytesIO(repack.build_wheel(make_archive(TOY_FILES), TOY_EDITS))))
+    check_record(zipfile.ZipFile(io.BytesIO(build_wheel(make_archive(TOY_FILES), TOY_EDITS))))
 
 
 def test_wheel_does_not_depend_on_order_or_dates() -> None:
     reverse = dict(reversed(TOY_FILES.items()))
-    first = repack.build_wheel(make_archive(TOY_FILES), TOY_EDITS)
-    assert repack.build_wheel(make_archive(reverse, mtime=1_700_000_000), TOY_EDITS) == first
+    first = build_wheel(make_archive(TOY_FILES), TOY_EDITS)
+    assert build_wheel(make_archive(reverse, mtime=1_700_000_000), TOY_EDITS) == first
 
 
 def test_digest_changes_with_an_edit() -> None:
     changed = (TOY_EDITS[0], Edit("detectron2/projects/deeplab/b.py", "LINEAR", "NEAREST"))
-    assert repack.repack_notice(TOY_EDITS) != repack.repack_notice(changed)
-    assert repack.repack_notice(TOY_EDITS) == repack.repack_notice(tuple(TOY_EDITS))
+    assert repack_notice(TOY_EDITS) != repack_notice(changed)
+    assert repack_notice(TOY_EDITS) == repack_notice(tuple(TOY_EDITS))
 
 
 def test_another_archive_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(EnvironmentProblem, match="SHA-256"):
-        repack.write_wheel(make_archive(TOY_FILES), tmp_path / "wheels")
+        write_wheel(make_archive(TOY_FILES), tmp_path / "wheels")
     assert not (tmp_path / "wheels").exists()
 
 
 def test_real_archive_gives_a_reproducible_wheel_that_compiles(tmp_path: Path) -> None:
     archive = real_archive()
-    first = repack.write_wheel(archive, tmp_path / "a")
+    first = write_wheel(archive, tmp_path / "a")
     assert first.name == "detectron2-0.5-py3-none-any.whl"
-    assert repack.write_wheel(archive, tmp_path / "b").read_bytes() == first.read_bytes()
+    assert write_wheel(archive, tmp_path / "b").read_bytes() == first.read_bytes()
     wheel = zipfile.ZipFile(first)
     check_record(wheel)
     for edit in EDITS:
@@ -130,7 +131,7 @@ def test_real_archive_gives_a_reproducible_wheel_that_compiles(tmp_path: Path) -
 
 
 def test_installer_is_a_plain_script_that_imports_neither_torch_nor_detectron2(tmp_path: Path) -> None:
-    script = Path(repack.__file__).with_name("install_detectron2.py")
+    script = Path(install_detectron2.__file__)
     watch = (
         "import runpy, sys; sys.argv = ['x', '--help']\n"
         f"try: runpy.run_path({str(script)!r}, run_name='__main__')\n"

@@ -1,4 +1,4 @@
-"""Fetch one source archive from the package index that pip is set up to use.
+"""One source archive from the package index that pip is set up to use.
 
 pip itself cannot: it builds a source archive's metadata before it hands the file over, and that fails for detectron2's.
 """
@@ -29,7 +29,7 @@ def parse_pip_config(listing: str) -> dict[str, str]:
 
 
 def pip_config() -> dict[str, str]:
-    """The settings of this interpreter's pip; raises EnvironmentProblem where there is no pip."""
+    """Return the settings of this interpreter's pip; raise EnvironmentProblem where there is no pip."""
     command = [sys.executable, "-m", "pip", "config", "list"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode:
@@ -41,7 +41,7 @@ def pip_config() -> dict[str, str]:
 
 
 def make_finder(config: dict[str, str]) -> Any:
-    """An `unearth.PackageFinder` that looks where `pip install` with the settings `config` would look."""
+    """Return an `unearth.PackageFinder` that looks where `pip install` with the settings `config` would look."""
     try:
         from unearth import PackageFinder
     except ImportError as error:
@@ -68,7 +68,7 @@ def make_finder(config: dict[str, str]) -> Any:
 def fetch_source_archive(requirement: str) -> bytes:
     """Return the source archive that satisfies `requirement` (``name==version``), read from the package index.
 
-    Raises EnvironmentProblem when it cannot be found or read.
+    Raise EnvironmentProblem when it cannot be found or read.
     """
     config = pip_config()
     if config.get("cert"):

@@ -1,4 +1,4 @@
-"""From the pinned source archive of detectron2 v0.5 to a pure-Python wheel, with the standard library alone."""
+"""The pinned source archive of detectron2 v0.5 as a pure-Python wheel, with the standard library alone."""
 
 import base64
 import hashlib
@@ -7,8 +7,8 @@ import tarfile
 import zipfile
 from pathlib import Path, PurePosixPath
 
-from align_detr.cli.detectron2_edits import EDITS, EXTENSION_PATH, NOTICE, Edit, apply_edits, extension_source
 from align_detr.errors import EnvironmentProblem
+from align_detr.repack.edits import EDITS, EXTENSION_PATH, NOTICE, Edit, apply_edits, extension_source
 
 ARCHIVE_REQUIREMENT = "detectron2-cdo==0.5"
 ARCHIVE_SHA256 = "53c9e79e9cc943e80419c588ea44b5479507a8628ed14a4e06bd093e29311b18"
@@ -68,16 +68,15 @@ def wheel_files(archive: bytes) -> dict[str, bytes]:
     files: dict[str, bytes] = {}
     with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as tar:
         for member in tar:
-            if not member.isfile():
-                continue
+            content = tar.extractfile(member) if member.isfile() else None
             path = "/".join(PurePosixPath(member.name).parts[1:])  # without the archive's top folder
-            target = _place_in_wheel(path)
-            if target:
-                files[target] = tar.extractfile(member).read()
+            target = _path_in_wheel(path)
+            if content is not None and target:
+                files[target] = content.read()
     return files
 
 
-def _place_in_wheel(path: str) -> str:
+def _path_in_wheel(path: str) -> str:
     if path.startswith("detectron2/"):
         return path
     if path == "LICENSE":
@@ -89,7 +88,7 @@ def _place_in_wheel(path: str) -> str:
 
 
 def repack_notice(edits: tuple[Edit, ...] = EDITS) -> str:
-    """What the wheel says of itself: a digest of all that we change, then the changed files.
+    """Return what the wheel says of itself: a digest of all that we change, then the changed files.
 
     An installed wheel of ours is renewed when its digest is no longer this one.
     """
@@ -100,9 +99,9 @@ def repack_notice(edits: tuple[Edit, ...] = EDITS) -> str:
 
 
 def build_wheel(archive: bytes, edits: tuple[Edit, ...] = EDITS) -> bytes:
-    """Return the wheel made of a gzipped source archive: the same bytes for the same archive and edits.
+    """Return the wheel of a gzipped source archive: the same bytes for the same archive and edits.
 
-    Raises EnvironmentProblem when an edit does not fit the archive.
+    Raise EnvironmentProblem when an edit does not fit the archive.
     """
     files = apply_edits(wheel_files(archive), edits)
     files[EXTENSION_PATH] = extension_source().encode("utf-8")

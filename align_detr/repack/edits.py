@@ -1,4 +1,4 @@
-"""What our installer changes in detectron2 v0.5, so that it runs without a compiler on today's libraries.
+"""The edits that let detectron2 v0.5 run without a compiler on today's libraries.
 
 Every edit states how often its old text occurs in its file. An archive in which the count differs is refused: the
 table was written for one known archive and is not applied to another by guess.
@@ -10,7 +10,7 @@ from pathlib import Path
 from align_detr.errors import EnvironmentProblem
 
 EXTENSION_PATH = "detectron2/_C.py"
-NOTICE = "\n# Modified when repacked by align_detr/cli/install_detectron2.py: see REPACKED in the .dist-info folder.\n"
+NOTICE = "\n# Modified when repacked by `align-detr install-detectron2`: see REPACKED in the .dist-info folder.\n"
 
 
 @dataclass(frozen=True)
@@ -164,14 +164,14 @@ EDITS: tuple[Edit, ...] = (
 
 
 def extension_source() -> str:
-    """Text of the module that takes the place of the compiled `detectron2._C`."""
-    return Path(__file__).with_name("detectron2_extension.py").read_text(encoding="utf-8")
+    """Return the text of the module that replaces the compiled `detectron2._C`."""
+    return Path(__file__).with_name("extension.py").read_text(encoding="utf-8")
 
 
 def apply_edits(files: dict[str, bytes], edits: tuple[Edit, ...] = EDITS) -> dict[str, bytes]:
     """Return `files` (path in the wheel -> content) with `edits` made and a notice in each edited file.
 
-    Raises EnvironmentProblem when a file is absent or an old text does not occur as often as stated.
+    Raise EnvironmentProblem when a file is absent or an old text does not occur as often as stated.
     """
     edited = dict(files)
     for edit in edits:
