@@ -14,7 +14,6 @@ from detectron2.config import instantiate
 from detectron2.utils.events import EventStorage
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from parts import random_set
 from scipy.optimize import linear_sum_assignment
 
 from align_detr.engine.run_config import load_config
@@ -24,6 +23,7 @@ from align_detr.modeling import solvers
 from align_detr.modeling.matcher import Cost, FocalCost, GIoUCost, HungarianMatcher, L1Cost, SoftmaxCost
 from align_detr.modeling.solvers import NumbaSolver, SciPySolver, solver_of
 from align_detr.structures import Match, Predictions, Targets
+from support.inputs import random_set
 
 needs_numba = pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="numba is not installed")
 KERNELS = "align_detr.modeling.matching_kernels"
