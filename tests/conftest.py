@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
-from paths import DATA, GOLDEN
+
+from support.paths import DATA, GOLDEN
 
 if TYPE_CHECKING:
     from align_detr.modeling.matching.solvers import Solver

@@ -12,10 +12,10 @@ import torch
 from detectron2.config import LazyCall as L
 from detectron2.config import LazyConfig, instantiate
 from omegaconf import OmegaConf
-from paths import PROJECT
 
 import align_detr.modeling
 from align_detr import model_zoo
+from support.paths import PROJECT
 
 FACES = [
     "align_detr.layers",

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import pytest
 from detectron2.config import instantiate
 from omegaconf import DictConfig, OmegaConf
-from paths import PROJECT
 
 from align_detr import model_zoo
 from align_detr.cli import train
 from align_detr.lazy_config import load_config
+from support.paths import PROJECT
 
 ONCE: dict[str, Any] = {}
 TWICE = {"main": [2, 2, 2, 2, 2, 1], "enc": 2}

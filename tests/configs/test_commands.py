@@ -11,11 +11,11 @@ import pytest
 import torch
 from detectron2.config import instantiate
 from detectron2.data import DatasetCatalog
-from paths import PROJECT
 
 from align_detr.cli import demo, train
 from align_detr.data.digits import DigitsSpec, register_digits
 from align_detr.lazy_config import load_config
+from support.paths import PROJECT
 
 README = (PROJECT / "README.md").read_text()
 READMES = {

@@ -15,11 +15,11 @@ from detectron2.config import LazyConfig, instantiate
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.utils.events import EventStorage
 from omegaconf import DictConfig, ListConfig
-from parts import image_input
-from paths import PROJECT
 
 from align_detr.modeling.backbone import build_resnet, build_small_resnet
 from align_detr.projects.tsp.backbone import build_msra_resnet
+from support.inputs import image_input
+from support.paths import PROJECT
 
 CONFIGS = sorted(
     path

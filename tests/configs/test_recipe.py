@@ -10,7 +10,6 @@ from detectron2.config import LazyConfig, instantiate
 from detectron2.data import transforms as T
 from detectron2.layers import FrozenBatchNorm2d
 from omegaconf import DictConfig
-from paths import PROJECT
 from torch import nn
 
 from align_detr.data.mapper import CROP_PROBABILITY, DetrMapper
@@ -18,6 +17,7 @@ from align_detr.modeling.losses import GIoULoss, L1Loss, SoftmaxCrossEntropy
 from align_detr.modeling.matcher import GIoUCost, L1Cost, SoftmaxCost
 from align_detr.modeling.meta_arch import DETR
 from align_detr.modeling.postprocess import SoftmaxPostprocess
+from support.paths import PROJECT
 
 # 480 to 800 in steps of 32
 SIDES = [480, 512, 544, 576, 608, 640, 672, 704, 736, 768, 800]

@@ -5,10 +5,10 @@ number that several parts need is stated once.
 import pytest
 from detectron2.config import get_cfg, instantiate
 from detectron2.modeling import build_model
-from paths import PROJECT
 
 from align_detr import model_zoo
 from align_detr.config import add_align_detr_config
+from support.paths import PROJECT
 
 FAMILY = sorted(
     path.relative_to(PROJECT / "configs").as_posix()

@@ -5,12 +5,12 @@ import re
 import pytest
 from detectron2.config import LazyConfig, instantiate
 from omegaconf import DictConfig
-from paths import PROJECT
 from torch import nn
 
 from align_detr.lazy_config import load_config
 from align_detr.modeling.losses import GIoULoss, IABCELoss, L1Loss, SigmoidFocalLoss
 from align_detr.modeling.meta_arch import DABDETR, DNDETR, ConditionalDETR, GroupDETR
+from support.paths import PROJECT
 
 BACKBONES = {"r50": (50, 1), "r101": (101, 1), "r50_dc5": (50, 2), "r101_dc5": (101, 2)}
 # folder, detector, dropout, temperature, class weight

@@ -12,9 +12,9 @@ from types import ModuleType
 
 import pytest
 from omegaconf import DictConfig
-from paths import PROJECT
 
 from align_detr.lazy_config import load_config
+from support.paths import PROJECT
 
 NAMES = [path.stem for path in (PROJECT / "benchmarks").glob("*.py") if "STUDY = Study(" in path.read_text()]
 

@@ -1,13 +1,13 @@
 """Conditional-DETR against the recorded network, with and without the padding mask in cross-attention."""
 
 import pytest
-from golden_files import Fixture, fixtures
-from single_scale import Network, assert_predictions, conditional_network
 from torch.testing import assert_close
 
 from align_detr.checkpoint.conversion import convert
 from align_detr.checkpoint.detrex import convert_detrex_conditional_detr
 from align_detr.modeling.queries import ConditionalQueries
+from support.golden import Fixture, fixtures
+from support.single_scale import Network, assert_predictions, conditional_network
 
 
 def build(fixture: Fixture, mask_padding: bool) -> Network:

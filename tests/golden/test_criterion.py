@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import torch
-from golden_files import Fixture, fixtures
 from torch import nn
 from torch.testing import assert_close
 
@@ -21,6 +20,7 @@ from align_detr.modeling.losses import (
 from align_detr.modeling.matcher import Cost, FocalCost, GIoUCost, HungarianMatcher, L1Cost, SoftmaxCost
 from align_detr.modeling.weighting import PrimeSampleWeighting
 from align_detr.structures import Match, Predictions
+from support.golden import Fixture, fixtures
 
 # Our set names, and what the fixtures put before `pred_logits`.
 PREFIX = {"main": "", "enc": "enc_", "dn": "dn_", "o2m": "one2many_"}

@@ -2,9 +2,6 @@
 
 import pytest
 import torch
-from golden_files import Fixture, fixtures, load
-from paths import GOLDEN
-from single_scale import Network, assert_gradients, assert_predictions, dab_network
 from torch.testing import assert_close
 
 from align_detr.checkpoint.conversion import convert
@@ -14,6 +11,9 @@ from align_detr.modeling.losses import GIoULoss, IABCELoss, L1Loss, SigmoidFocal
 from align_detr.modeling.matcher import FocalCost, GIoUCost, HungarianMatcher, L1Cost
 from align_detr.modeling.queries import AnchorQueries, PatternAnchorQueries
 from align_detr.modeling.weighting import PrimeSampleWeighting
+from support.golden import Fixture, fixtures, load
+from support.paths import GOLDEN
+from support.single_scale import Network, assert_gradients, assert_predictions, dab_network
 
 
 def build(fixture: Fixture, mask_padding: bool) -> Network:

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from golden_files import Fixture, fixtures
 from torch import Tensor
 from torch.testing import assert_close
-from triton_interpreter import interpret
 
 from align_detr.layers import sampling_matrix
 from align_detr.layers.deformable_attention import MultiScaleDeformableAttention, deformable_attention
+from support.golden import Fixture, fixtures
+from support.triton import interpret
 
 Arguments = tuple[Tensor, list[tuple[int, int]], Tensor, Tensor]
 

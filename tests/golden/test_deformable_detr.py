@@ -3,14 +3,14 @@ proposals, with weights loaded through the key map.
 """
 
 import torch
-from deformable_parts import Parts, build_parts
-from golden_files import Fixture, fixtures
 from torch import Tensor
 from torch.testing import assert_close
 
 from align_detr.checkpoint.conversion import convert
 from align_detr.checkpoint.deformable import convert_detrex
 from align_detr.structures import Memory, Predictions, Targets
+from support.deformable import Parts, build_parts
+from support.golden import Fixture, fixtures
 
 DINO_WITHOUT_DENOISING = [
     (r"transformer\.tgt_embed\.weight", "queries.content.weight"),

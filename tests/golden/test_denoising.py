@@ -1,14 +1,14 @@
 """Denoising queries against the recorded ones, with their recorded random numbers."""
 
 import torch
-from denoising_draws import recorded_draws, replay
-from golden_files import Fixture, fixtures
 from torch import Tensor, nn
 from torch.testing import assert_close
 
 from align_detr.modeling.decoder import blocked_pairs
 from align_detr.modeling.queries import ContrastiveDenoisingQueries, DenoisingQueries, DenoisingSource
 from align_detr.structures import Memory, QueryPart, Targets
+from support.draws import recorded_draws, replay
+from support.golden import Fixture, fixtures
 
 
 class PlainBoxes(nn.Module):

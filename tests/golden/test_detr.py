@@ -1,7 +1,6 @@
 """DETR against the reference network: hidden states, predictions, gradients, and the key map that loads its weights."""
 
 import torch
-from golden_files import Fixture, fixtures
 from torch import nn
 from torch.testing import assert_close
 
@@ -13,6 +12,7 @@ from align_detr.modeling.encoder import Encoder, EncoderLayer, PreNormEncoderLay
 from align_detr.modeling.head import SoftmaxHead
 from align_detr.modeling.neck import SingleScaleNeck
 from align_detr.modeling.queries import LearnedQueries
+from support.golden import Fixture, fixtures
 
 
 def build(fixture: Fixture) -> nn.ModuleDict:

@@ -5,10 +5,6 @@ recorded noise.
 from collections.abc import Mapping
 
 import torch
-from deformable_parts import Parts, build_parts
-from denoising_draws import recorded_draws, replay
-from golden_files import Fixture, fixtures, load
-from paths import GOLDEN
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -19,6 +15,10 @@ from align_detr.modeling.matcher import FocalCost, GIoUCost, HungarianMatcher, L
 from align_detr.modeling.queries import ContrastiveDenoisingQueries
 from align_detr.modeling.weighting import PrimeSampleWeighting
 from align_detr.structures import Memory, Predictions
+from support.deformable import Parts, build_parts
+from support.draws import recorded_draws, replay
+from support.golden import Fixture, fixtures, load
+from support.paths import GOLDEN
 
 
 def build(fixture: Fixture, **noise: float) -> Parts:

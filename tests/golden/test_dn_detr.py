@@ -2,10 +2,6 @@
 
 import pytest
 import torch
-from denoising_draws import recorded_draws, replay
-from golden_files import Fixture, fixtures, load
-from paths import GOLDEN
-from single_scale import Network, assert_gradients, assert_predictions, dab_network
 from torch.testing import assert_close
 
 from align_detr.checkpoint.conversion import convert
@@ -14,6 +10,10 @@ from align_detr.modeling.criterion import SetCriterion
 from align_detr.modeling.losses import GIoULoss, L1Loss, SigmoidFocalLoss
 from align_detr.modeling.matcher import FocalCost, GIoUCost, HungarianMatcher, L1Cost
 from align_detr.modeling.queries import AnchorQueries, DenoisingQueries
+from support.draws import recorded_draws, replay
+from support.golden import Fixture, fixtures, load
+from support.paths import GOLDEN
+from support.single_scale import Network, assert_gradients, assert_predictions, dab_network
 
 
 def build(fixture: Fixture, *, mask_padding: bool, **noise: float) -> Network:

@@ -1,7 +1,6 @@
 """What the encoder and the proposals of deformable detectors are made of, against the reference numbers."""
 
 import torch
-from golden_files import Fixture, fixtures
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -11,6 +10,7 @@ from align_detr.modeling.deformable import in_each_level, token_centres
 from align_detr.modeling.neck import padding_mask, valid_size
 from align_detr.modeling.proposals import ObjectProposals, count_allowed, token_anchors
 from align_detr.structures import Memory
+from support.golden import Fixture, fixtures
 
 
 def memory_of(fixture: Fixture) -> Memory:

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from golden_files import Fixture, fixtures, pad_targets
-from single_scale import Network, assert_predictions, conditional_network
 from torch.testing import assert_close
 
 from align_detr.checkpoint.detrex import convert_detrex_conditional_detr
 from align_detr.modeling.queries import GroupQueries
 from align_detr.structures import Predictions
+from support.golden import Fixture, fixtures, pad_targets
+from support.single_scale import Network, assert_predictions, conditional_network
 
 
 def build(fixture: Fixture, mask_padding: bool) -> Network:

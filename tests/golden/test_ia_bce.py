@@ -1,13 +1,13 @@
 """IA-BCE and prime-sample weighting by themselves, against the recorded numbers."""
 
 import torch
-from golden_files import Fixture, fixtures
 from torch.testing import assert_close
 
 from align_detr.modeling.losses import IABCELoss, alignment_quality
 from align_detr.modeling.losses.quality import matched_iou, matched_logits
 from align_detr.modeling.weighting import PrimeSampleWeighting, rank_in_bag
 from align_detr.structures import Match, Predictions
+from support.golden import Fixture, fixtures
 
 
 @fixtures("ia_bce_*")

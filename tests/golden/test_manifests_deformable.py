@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 from detectron2.config import instantiate
-from paths import GOLDEN
 from torch import nn
 
 from align_detr import model_zoo
 from align_detr.checkpoint.conversion import convert
 from align_detr.checkpoint.detr import coco_category_ids
+from support.paths import GOLDEN
 
 CONFIGS = {
     "deformable_detr_r50": "deformable_detr/deformable_detr_r50_50ep.py",

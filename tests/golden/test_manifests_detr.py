@@ -5,11 +5,11 @@ import json
 import pytest
 import torch
 from detectron2.config import instantiate
-from paths import GOLDEN
 from torch import nn
 
 from align_detr import model_zoo
 from align_detr.checkpoint.detr import coco_category_ids, convert_official_detr, select_class_rows
+from support.paths import GOLDEN
 
 MANIFESTS = sorted((GOLDEN / "manifests").glob("raw_detr_r50*.json"))
 CONFIGS = {"raw_detr_r50": "detr/detr_r50_500ep.py", "raw_detr_r50_dc5": "detr/detr_r50_dc5_500ep.py"}

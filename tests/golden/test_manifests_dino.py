@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 from detectron2.config import instantiate
-from paths import GOLDEN
 
 from align_detr import model_zoo
 from align_detr.checkpoint.conversion import convert
 from align_detr.checkpoint.detr import coco_category_ids
+from support.paths import GOLDEN
 
 CONFIGS = {
     "dino_r50_4scale": "dino/dino_r50_4scale_12ep.py",

@@ -5,10 +5,10 @@ import json
 import pytest
 import torch
 from detectron2.config import instantiate
-from paths import GOLDEN
 
 from align_detr import model_zoo
 from align_detr.checkpoint.conversion import convert
+from support.paths import GOLDEN
 
 MANIFESTS = sorted((GOLDEN / "manifests").glob("dn_detr_r50.json"))
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 from detectron2.config import instantiate
-from paths import GOLDEN
 
 from align_detr import model_zoo
 from align_detr.checkpoint.conversion import convert
+from support.paths import GOLDEN
 
 CONFIGS = {
     "conditional_detr_r50": "conditional_detr/conditional_detr_r50_50ep.py",

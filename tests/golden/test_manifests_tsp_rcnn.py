@@ -5,10 +5,10 @@ import json
 import pytest
 import torch
 from detectron2.config import instantiate
-from paths import GOLDEN
 
 from align_detr import model_zoo
 from align_detr.projects.tsp.checkpoint import convert_official_tsp_rcnn
+from support.paths import GOLDEN
 
 MANIFEST = GOLDEN / "manifests" / "tsp_rcnn_r50.json"
 GROUPS = GOLDEN / "manifests" / "tsp_rcnn_r50_param_groups.json"

@@ -5,11 +5,11 @@ from itertools import permutations
 
 import pytest
 import torch
-from golden_files import Fixture, fixtures
 from torch.testing import assert_close
 
 from align_detr.modeling.matcher import FocalCost, GIoUCost, HungarianMatcher, L1Cost, SoftmaxCost
 from align_detr.structures import Match, Predictions
+from support.golden import Fixture, fixtures
 
 Pairs = list[set[tuple[int, int]]]
 pytestmark = pytest.mark.usefixtures("solver")

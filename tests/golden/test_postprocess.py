@@ -1,11 +1,11 @@
 """Detections against the recorded post-processing."""
 
 import torch
-from golden_files import Fixture, fixtures
 from torch.testing import assert_close
 
 from align_detr.modeling.postprocess import SoftmaxPostprocess, TopKPostprocess
 from align_detr.structures import Predictions
+from support.golden import Fixture, fixtures
 
 
 @fixtures("postprocess_detr")

@@ -1,7 +1,6 @@
 """Box operations and position encodings against the reference numbers."""
 
 import torch
-from golden_files import Fixture, fixtures
 from torch.testing import assert_close
 
 from align_detr.layers.boxes import (
@@ -13,6 +12,7 @@ from align_detr.layers.boxes import (
     xyxy_to_cxcywh,
 )
 from align_detr.layers.positional import LearnedPositionEncoding, SinePositionEncoding
+from support.golden import Fixture, fixtures
 
 
 @fixtures("box_ops")

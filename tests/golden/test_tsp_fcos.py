@@ -3,14 +3,14 @@
 import pytest
 import torch
 from detectron2.structures import Instances
-from golden_files import Fixture, fixtures
-from tsp_fcos_parts import bare_points, check_losses, close, detector, features, matcher, per_image, sizes, targets_of
 
 from align_detr.projects.tsp.checkpoint import convert_official_tsp_fcos
 from align_detr.projects.tsp.fcos import selection
 from align_detr.projects.tsp.fcos.assign import PointAssigner
 from align_detr.projects.tsp.fcos.geometry import centerness
 from align_detr.projects.tsp.fcos.head import PointPredictions
+from support.golden import Fixture, fixtures
+from support.tsp_fcos import bare_points, check_losses, close, detector, features, matcher, per_image, sizes, targets_of
 
 
 @fixtures("tsp/fcos_assign")

@@ -5,8 +5,6 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from golden_files import Fixture, fixtures, pad_targets
-from tsp_fcos_parts import bare_points, check_losses, close, criterion, matcher, recorded_set, targets_of
 
 from align_detr.layers.boxes import xyxy_to_cxcywh
 from align_detr.modeling.criterion import SetCriterion
@@ -17,6 +15,8 @@ from align_detr.projects.tsp.fcos.head import PointPredictions
 from align_detr.projects.tsp.fcos.losses import DownweightedFocalLoss, PointCriterion, RestrictedFocalLoss
 from align_detr.projects.tsp.fcos.points import Points
 from align_detr.structures import Match, Predictions, Targets
+from support.golden import Fixture, fixtures, pad_targets
+from support.tsp_fcos import bare_points, check_losses, close, criterion, matcher, recorded_set, targets_of
 
 # the class loss of each official variant with the set loss
 VARIANTS = {

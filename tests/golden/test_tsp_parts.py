@@ -9,10 +9,7 @@ import torch
 from detectron2.config import LazyConfig, instantiate
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import FPN, Backbone
-from golden_files import Fixture, fixtures
-from paths import GOLDEN, PROJECT
 from torch import Tensor, nn
-from tsp_fcos_parts import close
 
 from align_detr.checkpoint.conversion import convert
 from align_detr.checkpoint.key_map import rename
@@ -20,6 +17,9 @@ from align_detr.projects.tsp.backbone import ExtraLevels
 from align_detr.projects.tsp.checkpoint import backbone_rules, convert_official_tsp_fcos
 from align_detr.projects.tsp.fcos.detector import TSPFCOS
 from align_detr.projects.tsp.hybrid_optimizer import HybridOptimizer
+from support.golden import Fixture, fixtures
+from support.paths import GOLDEN, PROJECT
+from support.tsp_fcos import close
 
 
 class GivenMaps(Backbone):

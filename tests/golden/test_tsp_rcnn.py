@@ -3,15 +3,15 @@
 import torch
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.structures import ImageList, Instances
-from golden_files import Fixture, fixtures
 from torch import Tensor
-from tsp_rcnn_parts import PYRAMID, build_heads, close, objects, proposals, sampled
 
 from align_detr import model_zoo
 from align_detr.projects.tsp.checkpoint import convert_official_tsp_rcnn
 from align_detr.projects.tsp.rcnn.rois import RoIs
 from align_detr.projects.tsp.rcnn.rpn import TowerRPNHead
 from align_detr.projects.tsp.rcnn.sampling import ProposalSampler
+from support.golden import Fixture, fixtures
+from support.tsp_rcnn import PYRAMID, build_heads, close, objects, proposals, sampled
 
 IMAGE_LIST = ImageList(torch.zeros(0), [])  # the heads read features and proposals alone
 

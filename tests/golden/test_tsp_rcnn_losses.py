@@ -4,15 +4,15 @@ import dataclasses
 
 import pytest
 import torch
-from golden_files import Fixture, fixtures
 from torch import Tensor
-from tsp_rcnn_parts import box_criterion, close, criterion, sampled
 
 from align_detr.modeling.criterion import SetCriterion
 from align_detr.modeling.losses import GIoULoss, SoftmaxCrossEntropy
 from align_detr.modeling.matcher import GIoUCost, HungarianMatcher, L1Cost, SoftmaxCost
 from align_detr.projects.tsp.rcnn.losses import DeltaL1Loss, OwnMatcher, ProposalCriterion
 from align_detr.projects.tsp.rcnn.rois import BoxCoder, RoIOutputs, RoIPredictions
+from support.golden import Fixture, fixtures
+from support.tsp_rcnn import box_criterion, close, criterion, sampled
 
 
 class Variant:

@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.testing import assert_close
-from triton_interpreter import interpret
 
 from align_detr.layers import deformable_attention as operators
 from align_detr.layers import deformable_attention_torch, sampling_matrix
 from align_detr.layers.deformable_attention import MultiScaleDeformableAttention, deformable_attention
+from support.triton import interpret
 
 SHAPES = [(5, 7), (4, 4), (1, 6), (3, 1), (1, 1)]
 

@@ -6,10 +6,8 @@ import re
 
 import pytest
 import torch
-from deformable_parts import tiny_detector
 from detectron2.config import instantiate
 from omegaconf import DictConfig
-from parts import image_input
 from torch import nn
 
 from align_detr.errors import ConfigError
@@ -25,6 +23,8 @@ from align_detr.modeling.queries import (
     MixedSelectionQueries,
 )
 from align_detr.structures import Predictions, Proposals, Targets
+from support.deformable import tiny_detector
+from support.inputs import image_input
 
 ALPHA = "alpha of IABCELoss is {}, but must lie in [0, 1]"
 COUNTS = "num_queries is {}, but num_queries of MixedSelectionQueries (model.queries.main.num_queries) is {}: give both"

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from parts import image_input
 
 from align_detr.errors import DatasetError
 from align_detr.modeling.batching import one_size_at_a_time, targets_of_batch
+from support.inputs import image_input
 
 
 def test_images_of_one_size_pass_together_and_results_keep_their_order() -> None:

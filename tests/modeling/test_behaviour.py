@@ -6,7 +6,6 @@ import math
 
 import pytest
 import torch
-from parts import image_input, tiny_detr
 from torch import Tensor, nn
 from torch.testing import assert_close
 
@@ -16,6 +15,7 @@ from align_detr.modeling.decoder_layers import DecoderLayer, PreNormDecoderLayer
 from align_detr.modeling.encoder import Encoder, EncoderLayer, PreNormEncoderLayer
 from align_detr.modeling.postprocess import SoftmaxPostprocess, TopKPostprocess
 from align_detr.structures import Memory, Predictions, QueryPlace
+from support.inputs import image_input, tiny_detr
 
 DROP_ALL = dict(embed_dim=8, num_heads=2, ffn_dim=16, dropout=1.0)
 

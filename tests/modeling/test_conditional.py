@@ -3,7 +3,6 @@
 import math
 
 import torch
-from single_scale import noise_memory
 from torch import Tensor, nn
 from torch.testing import assert_close
 
@@ -17,6 +16,7 @@ from align_detr.modeling.encoder import Encoder, EncoderLayer, ScaledPositionEnc
 from align_detr.modeling.queries import AnchorQueries, ConditionalQueries, GroupQueries, PatternAnchorQueries
 from align_detr.modeling.query_position import MIN_SIDE, AnchorPosition, ConditionalPosition
 from align_detr.structures import Memory, QueryPlace, Targets
+from support.single_scale import noise_memory
 
 DIM, HEADS = 16, 2
 

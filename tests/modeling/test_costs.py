@@ -6,7 +6,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from parts import random_set
 from scipy.optimize import linear_sum_assignment
 from torch.testing import assert_close
 
@@ -24,6 +23,7 @@ from align_detr.modeling.matcher import (
 from align_detr.modeling.matching import pairs
 from align_detr.modeling.matching.scipy_solver import assign, assign_all
 from align_detr.structures import Predictions, Targets
+from support.inputs import random_set
 
 pytestmark = pytest.mark.usefixtures("solver")
 

@@ -6,9 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from parts import random_set, softmax_criterion
 from torch.testing import assert_close
-from two_processes import in_two_processes
 
 from align_detr.errors import ConfigError
 from align_detr.modeling.criterion import SetCriterion
@@ -16,6 +14,8 @@ from align_detr.modeling.losses import GIoULoss, IABCELoss, IoUBranchLoss, L1Los
 from align_detr.modeling.matcher import FocalCost, GIoUCost, HungarianMatcher, L1Cost, SoftmaxCost
 from align_detr.modeling.weighting import PrimeSampleWeighting
 from align_detr.structures import Match, Predictions, Targets
+from support.inputs import random_set, softmax_criterion
+from support.processes import in_two_processes
 
 
 @pytest.fixture

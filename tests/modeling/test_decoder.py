@@ -6,7 +6,6 @@ from typing import ClassVar
 
 import pytest
 import torch
-from parts import tiny_detr
 from torch import Tensor, nn
 from torch.testing import assert_close
 
@@ -17,6 +16,7 @@ from align_detr.modeling.decoder import Decoder, blocked_pairs, separate_runs
 from align_detr.modeling.decoder_layers import DecoderLayer, PreNormDecoderLayer
 from align_detr.modeling.head import LayerwiseHead, LayerwiseIoUHead, SharedHead, SoftmaxHead
 from align_detr.structures import Match, Memory, QueryPart, QueryPlace
+from support.inputs import tiny_detr
 
 DIM = 8
 

@@ -4,9 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from deformable_parts import KINDS, tiny_detector
 from detectron2.structures import Instances
-from parts import image_input
 from torch import Tensor, nn
 from torch.testing import assert_close
 
@@ -23,6 +21,8 @@ from align_detr.modeling.meta_arch import DeformableDETR
 from align_detr.modeling.neck import MultiScaleNeck
 from align_detr.modeling.postprocess import TopKPostprocess
 from align_detr.structures import Memory, Predictions
+from support.deformable import KINDS, tiny_detector
+from support.inputs import image_input
 
 ALL = pytest.mark.parametrize("kind", KINDS)
 TWO_STAGE = [kind for kind in KINDS if kind in ("two_stage", "dab_two_stage", "hybrid", "dino")]

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from deformable_parts import KINDS, tiny_detector
-from parts import image_input
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
-from two_processes import in_two_processes
 
 from align_detr.layers.positional import SinePositionEncoding
 from align_detr.structures import Memory, Predictions, Targets
+from support.deformable import KINDS, tiny_detector
+from support.inputs import image_input
+from support.processes import in_two_processes
 
 ALL = pytest.mark.parametrize("kind", KINDS)
 needs_operators = pytest.mark.skipif(

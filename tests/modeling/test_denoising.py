@@ -4,8 +4,6 @@ import copy
 
 import pytest
 import torch
-from denoising_parts import CLASSES, DIM, memory_of, some_targets, source_of, tiny_denoising_detr
-from parts import image_input
 from torch.testing import assert_close
 
 from align_detr.errors import ConfigError
@@ -18,6 +16,8 @@ from align_detr.modeling.queries import (
     LearnedContentQueries,
 )
 from align_detr.structures import Targets
+from support.denoising import CLASSES, DIM, memory_of, some_targets, source_of, tiny_denoising_detr
+from support.inputs import image_input
 
 BOTH = pytest.mark.parametrize("kind", [DenoisingQueries, ContrastiveDenoisingQueries])
 

@@ -5,13 +5,13 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pytest
-from denoising_parts import memory_of, some_targets, source_of
 from detectron2.utils import logger as detectron2_logger
 from detectron2.utils.events import EventStorage
 
 from align_detr.lazy_config import load_config
 from align_detr.modeling.decoder import blocked_pairs
 from align_detr.modeling.queries import ContrastiveDenoisingQueries, DenoisingQueries
+from support.denoising import memory_of, some_targets, source_of
 
 
 def test_a_cap_that_costs_groups() -> None:

@@ -5,12 +5,12 @@ from collections.abc import Callable
 import pytest
 import torch
 from detectron2.utils.events import EventStorage
-from dino_parts import CLASSES, DIM, GROUPS, QUERIES, tiny_dino
-from parts import image_input
 from torch.testing import assert_close
 
 from align_detr.modeling.meta_arch import DINO, GroupDINO
 from align_detr.structures import Memory, Targets
+from support.dino import CLASSES, DIM, GROUPS, QUERIES, tiny_dino
+from support.inputs import image_input
 
 SIZES = [(96, 70), (64, 128), (96, 70), (33, 47)]
 

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from deformable_parts import tiny_detector
 from detectron2.modeling import META_ARCH_REGISTRY
-from parts import image_input
 from torch.testing import assert_close
 
 from align_detr.modeling.meta_arch import DNDeformableDETR
 from align_detr.modeling.queries import DenoisingQueries
+from support.deformable import tiny_detector
+from support.inputs import image_input
 
 DIM, QUERIES, CLASSES = 16, 8, 3
 

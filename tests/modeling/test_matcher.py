@@ -5,7 +5,6 @@ from itertools import permutations
 import pytest
 import torch
 from detectron2.utils.events import EventStorage
-from parts import random_set
 
 from align_detr.errors import ConfigError
 from align_detr.modeling.matcher import (
@@ -17,6 +16,7 @@ from align_detr.modeling.matcher import (
     in_one_copy,
 )
 from align_detr.structures import Match, Predictions, Targets
+from support.inputs import random_set
 
 pytestmark = pytest.mark.usefixtures("solver")
 

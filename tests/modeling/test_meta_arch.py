@@ -7,14 +7,14 @@ import pytest
 import torch
 from detectron2.config import get_cfg
 from detectron2.modeling import META_ARCH_REGISTRY, build_model
-from parts import image_input, tiny_detr
-from paths import PROJECT
 from torch.testing import assert_close
 
 from align_detr import config
 from align_detr.config import add_align_detr_config
 from align_detr.errors import ConfigError, DatasetError, NonFinitePrediction
 from align_detr.modeling.meta_arch import DETR
+from support.inputs import image_input, tiny_detr
+from support.paths import PROJECT
 
 # Differently sized, two alike, one not a multiple of any stride.
 SIZES = [(96, 70), (64, 128), (96, 70), (33, 47), (128, 101)]

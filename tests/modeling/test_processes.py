@@ -3,13 +3,13 @@
 from pathlib import Path
 
 import torch
-from denoising_parts import tiny_denoising_detr
-from parts import image_input
-from single_scale_detectors import KINDS, detector
 from torch.nn.parallel import DistributedDataParallel
-from two_processes import in_two_processes
 
 from align_detr.modeling.queries import ContrastiveDenoisingQueries, DenoisingQueries
+from support.denoising import tiny_denoising_detr
+from support.detectors import KINDS, detector
+from support.inputs import image_input
+from support.processes import in_two_processes
 
 
 def losses_and_gradients(rank: int) -> dict[str, tuple[list[str], str]]:

@@ -4,13 +4,13 @@ import pytest
 import torch
 from detectron2.config import get_cfg
 from detectron2.modeling import META_ARCH_REGISTRY, build_model
-from parts import image_input
-from single_scale import noise_memory
-from single_scale_detectors import CLASSES, DIM, KINDS, detector
 from torch.testing import assert_close
 
 from align_detr.config import add_align_detr_config
 from align_detr.modeling.meta_arch import DETR
+from support.detectors import CLASSES, DIM, KINDS, detector
+from support.inputs import image_input
+from support.single_scale import noise_memory
 
 # Differently sized, two alike, one not a multiple of any stride.
 SIZES = [(96, 70), (64, 128), (96, 70), (33, 47)]

@@ -6,10 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from deformable_parts import tiny_detector
 from detectron2.utils.events import EventStorage
-from dino_parts import tiny_dino
-from parts import image_input, tiny_detr
 from torch import nn
 from torch.testing import assert_close
 
@@ -19,6 +16,9 @@ from align_detr.errors import ConfigError, NonFinitePrediction
 from align_detr.modeling.backbone import build_small_resnet
 from align_detr.modeling.meta_arch import DETR
 from align_detr.structures import Memory, Predictions, SkippedImages, Targets
+from support.deformable import tiny_detector
+from support.dino import tiny_dino
+from support.inputs import image_input, tiny_detr
 
 NAN = float("nan")
 

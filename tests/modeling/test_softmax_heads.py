@@ -8,8 +8,6 @@ import torch
 from detectron2.config import LazyCall as L
 from detectron2.config import instantiate
 from omegaconf import DictConfig
-from parts import image_input
-from paths import PROJECT
 from torch import nn
 from torch.testing import assert_close
 
@@ -23,6 +21,8 @@ from align_detr.modeling.matcher import SoftmaxCost
 from align_detr.modeling.postprocess import SoftmaxPostprocess, TopKPostprocess
 from align_detr.modeling.proposals import ClassProposals, ObjectProposals, TwoStageProposals
 from align_detr.structures import Memory, Predictions
+from support.inputs import image_input
+from support.paths import PROJECT
 
 CLASSES, LAYERS = 3, 2
 SMALL = dict(embed_dim=32, normalized_shape=32, num_features=16, ffn_dim=32, num_layers=LAYERS, num_classes=CLASSES)

@@ -14,7 +14,6 @@ from detectron2.config import instantiate
 from detectron2.utils.events import EventStorage
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from parts import random_set
 from scipy.optimize import linear_sum_assignment
 
 from align_detr.errors import ConfigError, NonFinitePrediction
@@ -26,6 +25,7 @@ from align_detr.modeling.matching.numba_solver import NumbaSolver
 from align_detr.modeling.matching.scipy_solver import SciPySolver
 from align_detr.modeling.matching.solvers import solver_of
 from align_detr.structures import Match, Predictions, Targets
+from support.inputs import random_set
 
 needs_numba = pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="numba is not installed")
 KERNELS = "align_detr.modeling.matching.numba_kernels"

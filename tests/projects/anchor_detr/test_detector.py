@@ -3,12 +3,12 @@
 import pytest
 import torch
 from detectron2.config import instantiate
-from parts import image_input
 from torch.testing import assert_close
 
 from align_detr import model_zoo
 from align_detr.projects.anchor_detr import AnchorDETR
 from align_detr.structures import Predictions
+from support.inputs import image_input
 
 CONFIGS = [
     "AnchorDETR/anchor_detr_r50_50ep.py",

@@ -1,7 +1,6 @@
 """Anchor-DETR against the reference network, with both kinds of attention, and the key map that loads its weights."""
 
 import torch
-from golden_files import Fixture, fixtures
 from torch import nn
 from torch.testing import assert_close
 
@@ -20,6 +19,7 @@ from align_detr.projects.anchor_detr import (
     RowColumnPosition,
 )
 from align_detr.structures import Memory, Predictions
+from support.golden import Fixture, fixtures
 
 
 def build(fixture: Fixture) -> nn.ModuleDict:

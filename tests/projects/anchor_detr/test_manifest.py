@@ -5,13 +5,13 @@ import json
 import pytest
 import torch
 from detectron2.config import instantiate
-from paths import GOLDEN
 
 from align_detr import model_zoo
 from align_detr.checkpoint.conversion import convert
 from align_detr.checkpoint.detr import coco_category_ids
 from align_detr.errors import ConfigError
 from align_detr.projects.anchor_detr.checkpoint import convert_anchor_detr
+from support.paths import GOLDEN
 
 MANIFESTS = sorted((GOLDEN / "manifests").glob("anchor_detr_r50.json"))
 CONFIG = "AnchorDETR/anchor_detr_r50_50ep.py"

@@ -5,7 +5,6 @@ import re
 import pytest
 from detectron2.config import get_cfg, instantiate
 from detectron2.modeling import build_model
-from paths import PROJECT
 
 from align_detr import model_zoo
 from align_detr.config import add_align_detr_config
@@ -21,6 +20,7 @@ from align_detr.projects.anchor_detr import (
     RowColumnEncoding,
 )
 from align_detr.projects.anchor_detr.attention import RowColumnAttention
+from support.paths import PROJECT
 
 BACKBONES = {"r50": (50, 1), "r101": (101, 1), "r50_dc5": (50, 2), "r101_dc5": (101, 2), "r50_mha": (50, 1)}
 

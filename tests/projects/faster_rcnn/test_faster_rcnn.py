@@ -6,14 +6,14 @@ from detectron2.config import get_cfg
 from detectron2.modeling import FPN, build_model
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
-from parts import image_input
 from torch import nn
 from torch.testing import assert_close
-from tsp_rcnn_tiny import build, refining, tiny, tiny_faster_rcnn
 
 from align_detr.config import add_align_detr_config
 from align_detr.errors import ConfigError, DatasetError
 from align_detr.projects.faster_rcnn import RCNN, FasterRCNN, Float32ROIPooler
+from support.inputs import image_input
+from support.tsp_rcnn_tiny import build, refining, tiny, tiny_faster_rcnn
 
 # Differently sized, two alike, wide and tall, none a multiple of what the backbone pads to.
 SIZES = [(96, 70), (64, 128), (96, 70), (45, 61)]

@@ -1,7 +1,8 @@
 """The fixture under test, read from its file."""
 
 import pytest
-from golden_files import Fixture, load
+
+from support.golden import Fixture, load
 
 
 @pytest.fixture

@@ -3,12 +3,12 @@
 import pytest
 import torch
 from detectron2.config import instantiate
-from parts import image_input
 from torch.testing import assert_close
 
 from align_detr import model_zoo
 from align_detr.projects.smca import SMCADETR
 from align_detr.structures import Predictions
+from support.inputs import image_input
 
 CONFIGS = ["SMCA/smca_r50_50ep.py", "SMCA/align_smca_r50_50ep.py"]
 

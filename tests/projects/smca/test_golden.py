@@ -1,7 +1,6 @@
 """SMCA against the reference network, and the key map that loads its weights."""
 
 import torch
-from golden_files import Fixture, fixtures
 from torch import nn
 from torch.testing import assert_close
 
@@ -11,6 +10,7 @@ from align_detr.modeling.encoder import Encoder, EncoderLayer
 from align_detr.modeling.head import SharedHead
 from align_detr.modeling.queries import LearnedQueries
 from align_detr.projects.smca import ExtentNeck, ModulatedDecoder, ModulatedDecoderLayer
+from support.golden import Fixture, fixtures
 
 
 def build(fixture: Fixture) -> nn.ModuleDict:

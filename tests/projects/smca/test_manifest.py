@@ -5,12 +5,12 @@ import json
 import pytest
 import torch
 from detectron2.config import instantiate
-from paths import GOLDEN
 
 from align_detr import model_zoo
 from align_detr.checkpoint.conversion import convert
 from align_detr.checkpoint.detr import coco_category_ids
 from align_detr.errors import ConfigError
+from support.paths import GOLDEN
 
 MANIFESTS = sorted((GOLDEN / "manifests").glob("raw_smca_detr_r50.json"))
 CONFIG = "SMCA/smca_r50_50ep.py"

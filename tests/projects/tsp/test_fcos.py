@@ -9,14 +9,14 @@ import torch
 from detectron2.config import CfgNode, LazyConfig, configurable, get_cfg, instantiate
 from detectron2.modeling import META_ARCH_REGISTRY, build_model
 from detectron2.structures import Instances
-from parts import image_input
-from paths import PROJECT
 from torch.testing import assert_close
-from tsp_fcos_parts import tiny_tsp_fcos
 
 from align_detr.config import add_align_detr_config
 from align_detr.errors import ConfigError, DatasetError
 from align_detr.projects.tsp.fcos.detector import TSPFCOS
+from support.inputs import image_input
+from support.paths import PROJECT
+from support.tsp_fcos import tiny_tsp_fcos
 
 LOSSES = {"loss_class", "loss_giou", "loss_centerness", "loss_class_dense"}
 # Differently sized, two alike, wide and tall, one smaller than a cell of the coarsest level.

@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.testing import assert_close
-from tsp_fcos_parts import criterion, matcher
 
 from align_detr.layers.boxes import generalized_box_iou
 from align_detr.modeling.losses import IABCELoss
@@ -22,6 +21,7 @@ from align_detr.projects.tsp.fcos.matching import CenternessClassCost, Ownership
 from align_detr.projects.tsp.fcos.points import Points
 from align_detr.projects.tsp.fcos.selection import FoIs
 from align_detr.structures import Match, Targets
+from support.tsp_fcos import criterion, matcher
 
 
 def random_points(owner: Tensor, num_targets: list[int], num_classes: int = 3) -> tuple[PointPredictions, Targets]:

@@ -3,10 +3,8 @@
 import pytest
 import torch
 from detectron2.structures import Boxes, Instances
-from parts import image_input
 from torch import Tensor, nn
 from torch.testing import assert_close
-from tsp_fcos_parts import tiny_tsp_fcos
 
 from align_detr.errors import ConfigError
 from align_detr.layers.positional import SinePositionEncoding
@@ -17,6 +15,8 @@ from align_detr.projects.tsp.fcos.assign import PointAssigner, SharedPointAssign
 from align_detr.projects.tsp.fcos.points import Points, PointTowers
 from align_detr.projects.tsp.fcos.selection import FoISelection
 from align_detr.structures import Targets
+from support.inputs import image_input
+from support.tsp_fcos import tiny_tsp_fcos
 
 
 def points_of(

@@ -7,7 +7,6 @@ from detectron2.data import transforms as T
 from detectron2.layers import FrozenBatchNorm2d
 from detectron2.modeling.backbone.resnet import BasicStem
 from omegaconf import DictConfig
-from paths import PROJECT
 from torch import nn
 
 from align_detr.modeling.losses import IABCELoss
@@ -16,6 +15,7 @@ from align_detr.projects.tsp.backbone import BGRStem, build_msra_resnet
 from align_detr.projects.tsp.fcos.detector import TSPFCOS
 from align_detr.projects.tsp.fcos.losses import RestrictedFocalLoss
 from align_detr.projects.tsp.fcos.matching import CenternessClassCost, PointGIoUCost
+from support.paths import PROJECT
 
 
 def load(name: str) -> DictConfig:

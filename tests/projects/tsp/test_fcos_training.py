@@ -7,13 +7,13 @@ import torch
 from detectron2.engine import HookBase
 from detectron2.solver import WarmupParamScheduler
 from fvcore.common.param_scheduler import MultiStepParamScheduler
-from parts import image_input
-from tsp_fcos_parts import tiny_tsp_fcos
 
 from align_detr.engine.hooks import GroupLRScheduler
 from align_detr.engine.precision import Precision
 from align_detr.engine.trainer import Trainer
 from align_detr.projects.tsp.hybrid_optimizer import HybridOptimizer, get_hybrid_groups
+from support.inputs import image_input
+from support.tsp_fcos import tiny_tsp_fcos
 
 
 class NoteLosses(HookBase):

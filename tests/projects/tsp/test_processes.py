@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import torch
 from detectron2.utils.events import EventStorage
-from parts import image_input
 from torch.nn.parallel import DistributedDataParallel
-from tsp_fcos_parts import tiny_tsp_fcos
-from tsp_rcnn_tiny import LOSSES, build, tiny, tiny_faster_rcnn
-from two_processes import in_two_processes
 
 from align_detr.projects.tsp.fcos.losses import mean_over_ranks
+from support.inputs import image_input
+from support.processes import in_two_processes
+from support.tsp_fcos import tiny_tsp_fcos
+from support.tsp_rcnn_tiny import LOSSES, build, tiny, tiny_faster_rcnn
 
 
 def losses_and_gradients(rank: int) -> dict[str, Any]:

@@ -9,15 +9,15 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_model, build_roi_heads
 from detectron2.modeling.meta_arch import GeneralizedRCNN
 from detectron2.utils.events import EventStorage
-from parts import image_input
 from torch.testing import assert_close
-from tsp_rcnn_tiny import LOSSES, build, refining, tiny, train_once
 
 from align_detr.config import add_align_detr_config
 from align_detr.errors import ConfigError, DatasetError
 from align_detr.projects.tsp.rcnn.detector import TSPRCNN
 from align_detr.projects.tsp.rcnn.predictors import AgnosticBoxes
 from align_detr.projects.tsp.rcnn.rpn import TowerRPNHead
+from support.inputs import image_input
+from support.tsp_rcnn_tiny import LOSSES, build, refining, tiny, train_once
 
 
 @pytest.mark.parametrize("counts", [(3, 0), (0, 0), (1, 9)])

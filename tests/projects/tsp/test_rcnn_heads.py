@@ -7,10 +7,10 @@ import torch
 from detectron2.structures import Boxes, ImageList, Instances
 from omegaconf import DictConfig
 from torch.testing import assert_close
-from tsp_rcnn_tiny import build, features, heads_of, random_proposals, refining, tiny
 
 from align_detr.projects.tsp.rcnn.rois import RoIPredictions, RoIs
 from align_detr.structures import Targets
+from support.tsp_rcnn_tiny import build, features, heads_of, random_proposals, refining, tiny
 
 IMAGE_LIST = ImageList(torch.zeros(0), [])  # the heads read features and proposals alone
 

@@ -1,13 +1,12 @@
 """DINO and Group-DINO of a few channels."""
 
-from deformable_parts import tiny_detector
-
 from align_detr.modeling.criterion import SetCriterion
 from align_detr.modeling.losses import GIoULoss, IABCELoss, L1Loss
 from align_detr.modeling.matcher import FocalCost, GIoUCost, HungarianMatcher, L1Cost
 from align_detr.modeling.meta_arch import DINO, GroupDINO
 from align_detr.modeling.queries import ContrastiveDenoisingQueries, GroupMixedSelectionQueries
 from align_detr.modeling.weighting import PrimeSampleWeighting
+from support.deformable import tiny_detector
 
 DIM, QUERIES, CLASSES, GROUPS = 16, 8, 3, 3
 

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from detectron2.modeling import FPN
 from detectron2.structures import Boxes, Instances
-from golden_files import Fixture
 from torch import Tensor, nn
 
 from align_detr.layers.boxes import xyxy_to_cxcywh
@@ -32,6 +31,7 @@ from align_detr.projects.tsp.fcos.points import Points, PointTowers
 from align_detr.projects.tsp.fcos.postprocess import PointPostprocess
 from align_detr.projects.tsp.fcos.selection import FoIEncoding, FoIs, FoISelection
 from align_detr.structures import Targets
+from support.golden import Fixture
 
 NAMES = {
     "loss_fcos_cls": "loss_class",

@@ -1,7 +1,6 @@
 """Sources of denoising queries of any kind, what they are given, and a small detector with them."""
 
 import torch
-from parts import tiny_detr
 from torch import nn
 
 from align_detr.modeling.conditional import ConditionalDecoderLayer, FirstConditionalDecoderLayer
@@ -15,6 +14,7 @@ from align_detr.modeling.queries import AnchorQueries, DenoisingSource
 from align_detr.modeling.query_position import AnchorPosition
 from align_detr.modeling.weighting import PrimeSampleWeighting
 from align_detr.structures import Memory, Targets
+from support.inputs import tiny_detr
 
 DIM, CLASSES = 16, 3
 

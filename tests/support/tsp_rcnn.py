@@ -3,7 +3,6 @@
 import torch
 from detectron2.modeling.poolers import ROIPooler
 from detectron2.structures import Boxes, Instances
-from golden_files import Fixture
 from torch import Tensor, nn
 from torch.testing import assert_close
 
@@ -19,6 +18,7 @@ from align_detr.projects.tsp.rcnn.rois import RoIs
 from align_detr.projects.tsp.rcnn.sampling import BACKGROUND, ProposalSampler
 from align_detr.projects.tsp.rcnn.transformer import RoITransformer
 from align_detr.structures import Targets
+from support.golden import Fixture
 
 PYRAMID = ("p2", "p3", "p4", "p5")
 

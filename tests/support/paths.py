@@ -3,6 +3,6 @@
 import os
 from pathlib import Path
 
-PROJECT = Path(__file__).resolve().parent.parent
+PROJECT = Path(__file__).resolve().parents[2]
 GOLDEN = Path(os.environ.get("ALIGN_DETR_GOLDEN", PROJECT.parent / "shared" / "golden"))
 DATA = Path(os.environ.get("ALIGN_DETR_DATA", PROJECT.parent / "shared" / "data"))

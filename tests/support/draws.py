@@ -1,10 +1,10 @@
 """Recorded random numbers of denoising, and how a query source is made to use them."""
 
 import torch
-from golden_files import Fixture
 
 from align_detr.modeling.queries import DenoisingSource
 from align_detr.modeling.queries.noise import Draws
+from support.golden import Fixture
 
 
 def recorded_draws(fixture: Fixture, probability: float) -> Draws:

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 
 import torch
-from golden_files import Fixture
 from torch import Tensor, nn
 from torch.testing import assert_close
 
@@ -15,6 +14,7 @@ from align_detr.modeling.head import SharedHead
 from align_detr.modeling.neck import SingleScaleNeck
 from align_detr.modeling.query_position import AnchorPosition, ConditionalPosition
 from align_detr.structures import Memory, Predictions, Targets
+from support.golden import Fixture
 
 Convert = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from paths import GOLDEN
 from torch import Tensor
 
 from align_detr.structures import Targets
+from support.paths import GOLDEN
 
 
 @dataclass

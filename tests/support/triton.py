@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from paths import PROJECT
 from torch import Tensor
+
+from support.paths import PROJECT
 
 
 def interpret(folder: Path, cases: list[dict]) -> list[tuple[Tensor, ...]]:
@@ -18,7 +19,7 @@ def interpret(folder: Path, cases: list[dict]) -> list[tuple[Tensor, ...]]:
     pytest.importorskip("triton")
     torch.save(cases, folder / "cases.pt")
     environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join([str(PROJECT), *sys.path])}
-    command = [sys.executable, __file__, str(folder)]
+    command = [sys.executable, "-m", __name__, str(folder)]
     run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stderr
     return torch.load(folder / "results.pt", weights_only=True)
