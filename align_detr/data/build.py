@@ -12,7 +12,7 @@ from detectron2.data.samplers import InferenceSampler, TrainingSampler
 from detectron2.utils import comm
 from torch.utils.data import BatchSampler, DataLoader
 
-from align_detr.data.checks import load_dataset
+from align_detr.data.datasets import load_dataset
 from align_detr.errors import ConfigError, DatasetError
 
 Mapper = Callable[[dict[str, Any]], dict[str, Any]]

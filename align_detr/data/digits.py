@@ -16,6 +16,7 @@ from PIL import Image
 
 from align_detr.data.digits_scene import IMAGE_SIZE, SPLITS, load_sources, render_scene
 from align_detr.errors import DatasetError
+from align_detr.paths import cache_folder
 
 VERSION = 2
 """Part of the folder's name: raise it with every change to the scenes, so that no old files are taken for new ones."""
@@ -36,11 +37,6 @@ class DigitsSpec:
     def folder(self, cache: Path) -> Path:
         """Where the split lies (or will lie) under the cache folder."""
         return cache / f"digits-v{VERSION}-{self.split}-{self.num_images}-{IMAGE_SIZE}px-seed{self.seed}"
-
-
-def cache_folder() -> Path:
-    """Folder for what is made at first use: ALIGN_DETR_CACHE, by default ~/.cache/align_detr."""
-    return Path(os.environ.get("ALIGN_DETR_CACHE") or Path.home() / ".cache" / "align_detr").expanduser().resolve()
 
 
 def ensure_digits(spec: DigitsSpec, cache: Path) -> Path:

@@ -11,7 +11,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 from omegaconf import ListConfig
 
-from align_detr.data import check_num_classes, checks, count_images, load_dataset
+from align_detr.data import check_num_classes, count_images, datasets, load_dataset
 from align_detr.errors import DatasetError
 
 Register = Callable[..., str]
@@ -25,11 +25,11 @@ def fault(function: Callable, *arguments: object) -> str:
 
 
 def test_a_good_data_set_is_loaded_counted_and_reported(tiny: str, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO, logger="align_detr.data.checks"):
+    with caplog.at_level(logging.INFO, logger="align_detr.data.datasets"):
         records = load_dataset(tiny)
     assert [r["image_id"] for r in records] == list(range(1, 11))
     assert {a["category_id"] for r in records for a in r["annotations"]} == {0, 1}
-    lines = [r.getMessage() for r in caplog.records if r.name == "align_detr.data.checks"]
+    lines = [r.getMessage() for r in caplog.records if r.name == "align_detr.data.datasets"]
     # 9 annotations: 1 crowd region; image 1 and the crowd's image 2 are without objects; image 3's box has no width
     assert lines == [
         f"Data set {tiny}: 10 images (2 without objects), 8 boxes; training leaves out 1 crowd regions and 1 boxes "
@@ -61,7 +61,7 @@ def test_what_counting_read_is_handed_over_once(register: Register, annotations:
     DatasetCatalog.data[name] = counted = lambda: calls.append(1) or source()
     assert count_images(name) == len(load_dataset(name)) == 10 and len(calls) == 1
     assert len(load_dataset(name)) == 10 and len(calls) == 2, "nothing is kept after it was handed over"
-    checks._counts.pop(name)
+    datasets._counts.pop(name)
     count_images(name)
     DatasetCatalog.data[name] = lambda: counted()[:3]  # the same name, registered anew
     assert len(load_dataset(name)) == 3

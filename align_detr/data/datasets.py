@@ -12,8 +12,8 @@ import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 
-from align_detr.data.builtin import data_folder
 from align_detr.errors import DatasetError
+from align_detr.paths import data_folder
 
 logger = logging.getLogger(__name__)
 _counts: dict[str, int] = {}  # images of the data sets that were loaded, so that counting reads no file twice
