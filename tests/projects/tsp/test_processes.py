@@ -13,7 +13,7 @@ from tsp_fcos_parts import tiny_tsp_fcos
 from tsp_rcnn_tiny import LOSSES, build, tiny, tiny_faster_rcnn
 from two_processes import in_two_processes
 
-from align_detr.projects.tsp.fcos_losses import mean_over_ranks
+from align_detr.layers.reduce import mean_over_ranks
 
 
 def losses_and_gradients(rank: int) -> dict[str, Any]:
