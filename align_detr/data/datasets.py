@@ -16,9 +16,6 @@ from align_detr.errors import DatasetError
 from align_detr.paths import data_folder
 
 logger = logging.getLogger(__name__)
-_counts: dict[str, int] = {}  # images of the data sets that were loaded, so that counting reads no file twice
-# What was loaded for counting, until a loader takes it, with the function that gave it: a name can be registered anew.
-_waiting: dict[str, tuple[Any, list[dict[str, Any]]]] = {}
 
 
 def as_names(names: str | Iterable[str]) -> list[str]:
@@ -37,11 +34,8 @@ def load_dataset(names: str | Iterable[str]) -> list[dict[str, Any]]:
         raise DatasetError("No data set is named: set dataloader.train.dataset and dataloader.test.dataset.")
     records: list[dict[str, Any]] = []
     for name in names:
-        source, loaded = _waiting.pop(name, (None, []))
-        if source is None or DatasetCatalog.data.get(name) is not source:
-            loaded = _load_one(name)
-            check_dataset(name, loaded)
-        _counts[name] = len(loaded)
+        loaded = _load_one(name)
+        check_dataset(name, loaded)
         records += loaded
     classes = {name: MetadataCatalog.get(name).get("thing_classes") for name in names}
     for name in names[1:]:
@@ -54,20 +48,8 @@ def load_dataset(names: str | Iterable[str]) -> list[dict[str, Any]]:
 
 
 def count_images(names: str | Iterable[str]) -> int:
-    """Number of images of one or several data sets; reads files only for a data set that was not loaded before.
-
-    What is read here is kept for the next `load_dataset` of that name, which hands it over without reading it again.
-    """
-    names = as_names(names)
-    for name in names:
-        if name not in _counts:
-            _read_ahead(name)
-    return sum(_counts[name] for name in names)
-
-
-def _read_ahead(name: str) -> None:
-    records = load_dataset(name)
-    _waiting[name] = (DatasetCatalog.data.get(name), records)
+    """Return the number of images of one or several data sets, whose files are read."""
+    return len(load_dataset(names))
 
 
 def check_dataset(name: str, records: Sequence[dict[str, Any]]) -> None:
@@ -99,7 +81,7 @@ def check_dataset(name: str, records: Sequence[dict[str, Any]]) -> None:
 def check_num_classes(model_num_classes: int, dataset_name: str) -> None:
     """Raises DatasetError unless the model has as many classes as the data set, whose files are read if need be."""
     if MetadataCatalog.get(dataset_name).get("thing_classes") is None:
-        _read_ahead(dataset_name)  # detectron2 learns the classes with the first reading
+        load_dataset(dataset_name)  # detectron2 learns the classes with the first reading
     classes = MetadataCatalog.get(dataset_name).get("thing_classes")
     if classes is not None and model_num_classes != len(classes):
         raise DatasetError(
