@@ -3,6 +3,7 @@
 import logging
 import random
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -49,16 +50,17 @@ def build_train_loader(
     images = MapDataset(DatasetFromList(records, copy=False), mapper)
     sampler = TrainingSampler(len(images), seed=seed)
     batch_size = total_batch_size // world_size
-    options = {
-        "num_workers": num_workers,
-        "worker_init_fn": seed_worker,
-        "generator": None if seed is None else torch.Generator().manual_seed(seed + comm.get_rank()),
-    }
+    loader = partial(
+        ImageLoader,
+        images,
+        num_workers=num_workers,
+        collate_fn=as_list,
+        worker_init_fn=seed_worker,
+        generator=None if seed is None else torch.Generator().manual_seed(seed + comm.get_rank()),
+    )
     if aspect_ratio_grouping:
-        loader = ImageLoader(images, sampler=sampler, batch_size=None, collate_fn=as_list, **options)
-        return AspectRatioGroupedDataset(loader, batch_size)
-    batches = BatchSampler(sampler, batch_size, drop_last=True)
-    return ImageLoader(images, batch_sampler=batches, collate_fn=as_list, **options)
+        return AspectRatioGroupedDataset(loader(sampler=sampler, batch_size=None), batch_size)
+    return loader(batch_sampler=BatchSampler(sampler, batch_size, drop_last=True))
 
 
 def build_test_loader(
@@ -76,7 +78,7 @@ def build_test_loader(
 class ImageLoader(DataLoader):
     """A DataLoader that passes on a worker's DatasetError as the one sentence it was, without a traceback."""
 
-    def __iter__(self) -> Iterator:
+    def __iter__(self) -> Iterator:  # type: ignore[override]  # torch promises its private iterator class
         try:
             yield from super().__iter__()
         except DatasetError as error:

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -78,7 +79,8 @@ def _make(spec: DigitsSpec, folder: Path) -> None:
 def _write_images(spec: DigitsSpec, folder: Path) -> dict:
     """Draws every scene, saves it as PNG and returns the annotations in COCO's format."""
     sources = load_sources(spec.split)
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for index in range(spec.num_images):
         # A generator for each image: an image depends on its number and never on how many there are.
         rng = np.random.default_rng([spec.seed, SPLITS.index(spec.split), index])
@@ -88,9 +90,17 @@ def _write_images(spec: DigitsSpec, folder: Path) -> dict:
         images.append({"id": index + 1, "file_name": name, "width": IMAGE_SIZE, "height": IMAGE_SIZE})
         for digit in digits:
             x0, y0, x1, y1 = digit.box
-            annotation = {"id": len(annotations) + 1, "image_id": index + 1, "category_id": digit.label + 1}
-            annotation |= {"bbox": [x0, y0, x1 - x0, y1 - y0], "area": (x1 - x0) * (y1 - y0), "iscrowd": 0}
-            annotations.append(annotation | {"source_digit": digit.source})
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": index + 1,
+                    "category_id": digit.label + 1,
+                    "bbox": [x0, y0, x1 - x0, y1 - y0],
+                    "area": (x1 - x0) * (y1 - y0),
+                    "iscrowd": 0,
+                    "source_digit": digit.source,
+                }
+            )
     return {
         "info": {"description": "digits in photos, made from scikit-learn's digits and sample photos"},
         "licenses": [],

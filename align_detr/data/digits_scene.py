@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 from PIL import Image
 
 from align_detr.errors import EnvironmentProblem
@@ -136,7 +137,7 @@ def _extent(profile: np.ndarray, threshold: float) -> tuple[int, int]:
     return int(above[0]), int(above[-1]) + 1
 
 
-def paste_ink(canvas: np.ndarray, ink: np.ndarray, *, x: int, y: int, color: Sequence[float], opacity: float) -> None:
+def paste_ink(canvas: np.ndarray, ink: np.ndarray, *, x: int, y: int, color: ArrayLike, opacity: float) -> None:
     """Blends ink (h, w) of one colour into the canvas (H, W, 3), in place, with its first pixel at (x, y).
 
     Parts of the ink that lie outside the canvas are left out.

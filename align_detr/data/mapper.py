@@ -46,7 +46,8 @@ class DetrMapper:
             None if augmentations_with_crop is None else _augmentation_list(augmentations_with_crop)
         )
         mode = "training" if is_train else "evaluation"
-        crop = "" if augmentations_with_crop is None else f", or half of the time {self.augmentations_with_crop.augs}"
+        with_crop = self.augmentations_with_crop
+        crop = "" if with_crop is None else f", or half of the time {with_crop.augs}"
         logger.info("Augmentations in %s: %s%s", mode, self.augmentations.augs, crop)
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
