@@ -1,4 +1,4 @@
-"""Data sets that are known by name without registration by the user: digits in photos, and small real ones."""
+"""Data sets that need no registration by the user: digits in photos, and small real ones."""
 
 from detectron2.data import DatasetCatalog
 from detectron2.data.datasets import register_coco_instances
@@ -11,10 +11,10 @@ _SPLITS = {"coco_mini": ("train", "val"), "bccd": ("train", "val", "test"), "rac
 
 
 def register_builtin_datasets() -> None:
-    """Registers digits_{train,val}, coco_mini_{train,val}, bccd_{train,val,test}, raccoon_{train,val}, and
-    bccd_{val,test}_distinct: without the images that show what another split shows.
+    """Register digits_{train,val}, coco_mini_{train,val}, bccd_{train,val,test}, raccoon_{train,val} and
+    bccd_{val,test}_distinct (without the images that overlap another split's).
 
-    Reads no file. Names that are registered already stay as they are: detectron2 v0.5 refuses a second registration.
+    No file is read. Registered names stay as they are: detectron2 v0.5 refuses a second registration.
     """
     register_builtin_digits()
     folder = data_folder()

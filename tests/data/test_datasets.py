@@ -11,7 +11,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 from omegaconf import ListConfig
 
-from align_detr.data import check_num_classes, count_images, load_dataset
+from align_detr.data import check_dataset, check_num_classes, count_images, load_dataset
 from align_detr.errors import DatasetError
 
 Register = Callable[..., str]
@@ -150,6 +150,32 @@ def test_class_in_a_list_of_records_that_the_data_set_does_not_have(tmp_path: Pa
         DatasetCatalog.remove("records_for_tests")
         MetadataCatalog.remove("records_for_tests")
     assert "image 3 (a.png)" in message and "class 2" in message and "2 classes" in message
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (MemoryError(), "does not fit into memory: free some"),
+        (OSError("gone"), r"cannot be loaded (OSError: gone): correct the function"),
+    ],
+)
+def test_function_that_fails(error: Exception, expected: str) -> None:
+    def load() -> list[dict]:
+        raise error
+
+    DatasetCatalog.register("failing_for_tests", load)
+    try:
+        assert expected in fault(load_dataset, "failing_for_tests")
+    finally:
+        DatasetCatalog.remove("failing_for_tests")
+        MetadataCatalog.remove("failing_for_tests")
+
+
+def test_class_below_0_where_the_classes_are_not_known() -> None:
+    annotation = {"bbox": [0, 0, 4, 4], "bbox_mode": 0, "category_id": -1}
+    record = {"file_name": "a.png", "image_id": 3, "height": 9, "width": 9, "annotations": [annotation]}
+    message = fault(check_dataset, "no_such_name", [record])
+    assert "image 3 (a.png)" in message and "has class -1, but classes count from 0" in message
 
 
 def test_class_count_that_differs(tiny: str) -> None:
