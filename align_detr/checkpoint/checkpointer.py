@@ -11,8 +11,8 @@ from detectron2.utils import comm
 
 from align_detr.checkpoint.conversion import convert
 from align_detr.checkpoint.restricted import read_checkpoint
-from align_detr.data import data_folder
 from align_detr.errors import ConfigError, EnvironmentProblem
+from align_detr.paths import data_folder
 
 _PIXEL_STATISTICS = {"pixel_mean", "pixel_std"}
 

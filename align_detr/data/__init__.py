@@ -1,9 +1,10 @@
 """Data sets, mapper and loaders. Importing this package registers the built-in data sets (no file is read)."""
 
 from align_detr.data.build import build_test_loader, build_train_loader
-from align_detr.data.builtin import data_folder, register_builtin_datasets
-from align_detr.data.checks import check_dataset, check_num_classes, count_images, load_dataset
+from align_detr.data.builtin import register_builtin_datasets
+from align_detr.data.datasets import check_dataset, check_num_classes, count_images, load_dataset
 from align_detr.data.mapper import DetrMapper
+from align_detr.paths import data_folder
 
 register_builtin_datasets()
 

@@ -11,10 +11,10 @@ from align_detr.errors import DatasetError
 
 
 def register_distinct_bccd(name: str, split: str, folder: Path, cache: Path) -> None:
-    """Registers `split` ("val" or "test") of the photos in `folder` without those that show, in part, what another
-    split shows: its file `near_duplicates.json` lists the pairs. Registering a name again changes nothing.
+    """Register `split` ("val" or "test") of the photos in `folder` without those that overlap a photo of another split.
 
-    The annotations that are left are written to the cache folder when they are first asked for.
+    The folder's `near_duplicates.json` lists the overlapping pairs. The remaining annotations are written to `cache`
+    when they are first read. Registering a name again changes nothing.
     """
     if name in DatasetCatalog.list():
         return
@@ -22,8 +22,10 @@ def register_distinct_bccd(name: str, split: str, folder: Path, cache: Path) -> 
 
     def load() -> list[dict]:
         cache.mkdir(parents=True, exist_ok=True)
-        with file_lock(str(json_file)):
-            json_file.write_text(json.dumps(_distinct(folder, split)), encoding="utf-8")
+        text = json.dumps(_distinct(folder, split))
+        with file_lock(str(json_file)):  # a file that is up to date stays: another process may be reading it
+            if not json_file.is_file() or json_file.read_text(encoding="utf-8") != text:
+                json_file.write_text(text, encoding="utf-8")
         return load_coco_json(str(json_file), str(images), name)
 
     DatasetCatalog.register(name, load)
@@ -31,13 +33,14 @@ def register_distinct_bccd(name: str, split: str, folder: Path, cache: Path) -> 
 
 
 def _distinct(folder: Path, split: str) -> dict:
-    """The annotations of the split without the images that have a partner in another split."""
+    """Return the split's annotations in COCO's format without the images that have a partner in another split."""
     try:
         coco = json.loads((folder / f"instances_{split}.json").read_text(encoding="utf-8"))
         pairs = json.loads((folder / "near_duplicates.json").read_text(encoding="utf-8"))["pairs"]
     except OSError as error:
         raise DatasetError(
-            f"{error.filename} of the data set bccd does not exist: set ALIGN_DETR_DATA to the folder that holds it."
+            f"The file {error.filename} of the data set bccd cannot be read ({error.strerror}): set ALIGN_DETR_DATA to "
+            "the folder that holds bccd."
         ) from error
     leaked = {
         one["file_name"]

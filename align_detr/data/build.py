@@ -1,8 +1,9 @@
-"""Data loaders for training and evaluation that work alike on every detectron2 since v0.5."""
+"""Data loaders for training and evaluation, the same on every detectron2 since v0.5."""
 
 import logging
 import random
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from detectron2.data.samplers import InferenceSampler, TrainingSampler
 from detectron2.utils import comm
 from torch.utils.data import BatchSampler, DataLoader
 
-from align_detr.data.checks import load_dataset
+from align_detr.data.datasets import load_dataset
 from align_detr.errors import ConfigError, DatasetError
 
 Mapper = Callable[[dict[str, Any]], dict[str, Any]]
@@ -29,19 +30,19 @@ def build_train_loader(
     aspect_ratio_grouping: bool = True,
     filter_empty: bool = False,
 ) -> Iterable[list[dict[str, Any]]]:
-    """An endless stream of shuffled batches, each a list of total_batch_size / world size mapped records.
+    """Return an endless stream of shuffled batches, each a list of total_batch_size / world size mapped records.
 
     dataset: names of registered data sets. seed: the same seed gives the same order of images and, with worker
     processes, the same augmentations; without workers these follow numpy's global generator. aspect_ratio_grouping:
-    batches hold only wide or only tall images, so that they need less padding. filter_empty: whether to leave out
-    images without objects (DETR keeps them).
-    Raises ConfigError for a batch that the processes cannot share equally, DatasetError as `load_dataset` does.
+    a batch holds only wide or only tall images, so that it needs less padding. filter_empty: leave out images without
+    objects (DETR keeps them).
+    Raise ConfigError for a batch that the processes cannot share equally, DatasetError as `load_dataset` does.
     """
     world_size = comm.get_world_size()
     if total_batch_size <= 0 or total_batch_size % world_size:
         raise ConfigError(
-            f"dataloader.train.total_batch_size is {total_batch_size}, which cannot be shared by {world_size} "
-            "process(es): set a positive multiple of their number."
+            f"dataloader.train.total_batch_size is {total_batch_size}, which {world_size} process(es) cannot share "
+            f"equally: set it to a positive multiple of {world_size}."
         )
     records = load_dataset(dataset)
     if filter_empty:
@@ -49,24 +50,25 @@ def build_train_loader(
     images = MapDataset(DatasetFromList(records, copy=False), mapper)
     sampler = TrainingSampler(len(images), seed=seed)
     batch_size = total_batch_size // world_size
-    options = {
-        "num_workers": num_workers,
-        "worker_init_fn": seed_worker,
-        "generator": None if seed is None else torch.Generator().manual_seed(seed + comm.get_rank()),
-    }
+    loader = partial(
+        ImageLoader,
+        images,
+        num_workers=num_workers,
+        collate_fn=as_list,
+        worker_init_fn=seed_worker,
+        generator=None if seed is None else torch.Generator().manual_seed(seed + comm.get_rank()),
+    )
     if aspect_ratio_grouping:
-        loader = ImageLoader(images, sampler=sampler, batch_size=None, collate_fn=as_list, **options)
-        return AspectRatioGroupedDataset(loader, batch_size)
-    batches = BatchSampler(sampler, batch_size, drop_last=True)
-    return ImageLoader(images, batch_sampler=batches, collate_fn=as_list, **options)
+        return AspectRatioGroupedDataset(loader(sampler=sampler, batch_size=None), batch_size)
+    return loader(batch_sampler=BatchSampler(sampler, batch_size, drop_last=True))
 
 
 def build_test_loader(
     *, dataset: str | Iterable[str], mapper: Mapper, batch_size: int = 1, num_workers: int = 4
 ) -> DataLoader:
-    """Every image of the data set once, in order, in batches (lists) of up to batch_size; ranks share the images.
+    """Return batches (lists) of up to batch_size mapped records: every image once, in order, shared among the ranks.
 
-    Raises DatasetError as `load_dataset` does.
+    Raise DatasetError as `load_dataset` does.
     """
     images = MapDataset(DatasetFromList(load_dataset(dataset), copy=False), mapper)
     batches = BatchSampler(InferenceSampler(len(images)), batch_size, drop_last=False)
@@ -74,32 +76,33 @@ def build_test_loader(
 
 
 class ImageLoader(DataLoader):
-    """A DataLoader that passes on a worker's DatasetError as the one sentence it was, without a traceback."""
+    """A DataLoader that passes a worker's DatasetError on as its one sentence, without a traceback."""
 
-    def __iter__(self) -> Iterator:
+    def __iter__(self) -> Iterator:  # type: ignore[override]  # torch promises its private iterator class
         try:
             yield from super().__iter__()
         except DatasetError as error:
-            # torch puts the worker's traceback into the message; it ends with "<type>: <sentence>"
+            # torch puts the worker's traceback into the message, which ends with "<type>: <sentence>"
             marker = f"{DatasetError.__module__}.{DatasetError.__qualname__}: "
             raise DatasetError(str(error).rpartition(marker)[2].strip()) from error
 
 
 def as_list(batch: Any) -> Any:
-    """Collates nothing: images differ in size, so that a batch stays a list."""
+    """Return the batch unchanged: images differ in size, so that a batch stays a list."""
     return batch
 
 
 def seed_worker(worker_id: int) -> None:
-    """Seeds numpy's and Python's generators of a worker process from the seed that torch gave it."""
+    """Seed numpy's and Python's generators of a worker process from the seed that torch gave it."""
     seed = torch.initial_seed() % 2**31
     np.random.seed(seed)
     random.seed(seed)
 
 
 def _with_objects(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the records with an object that is not a crowd region; raise DatasetError if there are none."""
     kept = [r for r in records if any(not a.get("iscrowd", 0) for a in r.get("annotations", ()))]
     logger.info("Left out %d images without objects of %d.", len(records) - len(kept), len(records))
     if not kept:
-        raise DatasetError("No image of the training data has an object: check the annotations.")
+        raise DatasetError("No image of the training data has an object: check its annotations.")
     return kept

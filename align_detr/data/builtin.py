@@ -1,28 +1,20 @@
-"""Data sets that are known by name without registration by the user: digits in photos, and small real ones."""
-
-import os
-from pathlib import Path
+"""Data sets that need no registration by the user: digits in photos, and small real ones."""
 
 from detectron2.data import DatasetCatalog
 from detectron2.data.datasets import register_coco_instances
 
 from align_detr.data.bccd import register_distinct_bccd
-from align_detr.data.digits import cache_folder, register_builtin_digits
+from align_detr.data.digits import register_builtin_digits
+from align_detr.paths import cache_folder, data_folder
 
 _SPLITS = {"coco_mini": ("train", "val"), "bccd": ("train", "val", "test"), "raccoon": ("train", "val")}
 
 
-def data_folder() -> Path:
-    """Folder of the small real data sets: ALIGN_DETR_DATA, by default ../shared/data beside the project's root."""
-    default = Path(__file__).resolve().parents[2].parent / "shared" / "data"
-    return Path(os.environ.get("ALIGN_DETR_DATA") or default).expanduser().resolve()
-
-
 def register_builtin_datasets() -> None:
-    """Registers digits_{train,val}, coco_mini_{train,val}, bccd_{train,val,test}, raccoon_{train,val}, and
-    bccd_{val,test}_distinct: without the images that show what another split shows.
+    """Register digits_{train,val}, coco_mini_{train,val}, bccd_{train,val,test}, raccoon_{train,val} and
+    bccd_{val,test}_distinct (without the images that overlap another split's).
 
-    Reads no file. Names that are registered already stay as they are: detectron2 v0.5 refuses a second registration.
+    No file is read. Registered names stay as they are: detectron2 v0.5 refuses a second registration.
     """
     register_builtin_digits()
     folder = data_folder()

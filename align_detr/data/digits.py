@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -16,9 +17,10 @@ from PIL import Image
 
 from align_detr.data.digits_scene import IMAGE_SIZE, SPLITS, load_sources, render_scene
 from align_detr.errors import DatasetError
+from align_detr.paths import cache_folder
 
 VERSION = 2
-"""Part of the folder's name: raise it with every change to the scenes, so that no old files are taken for new ones."""
+"""Part of the folder's name: increase it with every change to the scenes, so that old files are not reused."""
 CLASSES = [str(digit) for digit in range(10)]
 _IMAGES = {"train": 8000, "val": 400}
 
@@ -27,27 +29,22 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class DigitsSpec:
-    """What one split of the data set depends on: split "train" or "val", number of images, seed of the scenes."""
+    """One split of the data set: "train" or "val", number of images, seed of the scenes."""
 
     split: str
     num_images: int
     seed: int = 0
 
     def folder(self, cache: Path) -> Path:
-        """Where the split lies (or will lie) under the cache folder."""
+        """Return the split's folder under the cache folder, whether it exists or not."""
         return cache / f"digits-v{VERSION}-{self.split}-{self.num_images}-{IMAGE_SIZE}px-seed{self.seed}"
 
 
-def cache_folder() -> Path:
-    """Folder for what is made at first use: ALIGN_DETR_CACHE, by default ~/.cache/align_detr."""
-    return Path(os.environ.get("ALIGN_DETR_CACHE") or Path.home() / ".cache" / "align_detr").expanduser().resolve()
-
-
 def ensure_digits(spec: DigitsSpec, cache: Path) -> Path:
-    """Makes the split unless it is there already, and returns its folder (instances.json and images/).
+    """Make the split if it does not exist, and return its folder (instances.json and images/).
 
-    Processes that ask at once wait for the one that makes it; the folder appears whole or not at all. Raises
-    DatasetError where the cache folder cannot be written.
+    Of several processes one makes it and the others wait; the folder appears whole or not at all. Raise DatasetError
+    if the cache folder cannot be written.
     """
     folder = spec.folder(cache)
     if (folder / "instances.json").is_file():
@@ -59,32 +56,33 @@ def ensure_digits(spec: DigitsSpec, cache: Path) -> Path:
                 _make(spec, folder)
     except OSError as error:
         raise DatasetError(
-            f"The digits data set cannot be written to {folder} ({error}): set ALIGN_DETR_CACHE to a folder that can "
-            "be written, and remove an incomplete folder of that name."
+            f"The digits data set cannot be written to {folder} ({error}): set ALIGN_DETR_CACHE to a writable folder, "
+            "or remove an incomplete folder of that name."
         ) from error
     return folder
 
 
 def _make(spec: DigitsSpec, folder: Path) -> None:
-    """Writes the split beside its final place and renames it."""
-    logger.info("Making %d images of digits in photos (%s) in %s", spec.num_images, spec.split, folder)
+    """Write the split into a temporary folder beside `folder`, then rename it."""
+    logger.info("Making %d images of digits in photos (%s) in %s.", spec.num_images, spec.split, folder)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         (temporary / "images").mkdir()
         coco = _write_images(spec, temporary / "images")
         (temporary / "instances.json").write_text(json.dumps(coco), encoding="utf-8")
-        temporary.chmod(0o755)  # mkdtemp's folders are closed to other users
+        temporary.chmod(0o755)  # mkdtemp closes its folder to other users
         os.rename(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _write_images(spec: DigitsSpec, folder: Path) -> dict:
-    """Draws every scene, saves it as PNG and returns the annotations in COCO's format."""
+    """Draw every scene, save it as PNG and return the annotations in COCO's format."""
     sources = load_sources(spec.split)
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for index in range(spec.num_images):
-        # A generator for each image: an image depends on its number and never on how many there are.
+        # one generator per image, so that an image depends on its index and not on how many there are
         rng = np.random.default_rng([spec.seed, SPLITS.index(spec.split), index])
         pixels, digits = render_scene(rng, sources)
         name = f"{spec.split}_{index:06d}.png"
@@ -92,9 +90,17 @@ def _write_images(spec: DigitsSpec, folder: Path) -> dict:
         images.append({"id": index + 1, "file_name": name, "width": IMAGE_SIZE, "height": IMAGE_SIZE})
         for digit in digits:
             x0, y0, x1, y1 = digit.box
-            annotation = {"id": len(annotations) + 1, "image_id": index + 1, "category_id": digit.label + 1}
-            annotation |= {"bbox": [x0, y0, x1 - x0, y1 - y0], "area": (x1 - x0) * (y1 - y0), "iscrowd": 0}
-            annotations.append(annotation | {"source_digit": digit.source})
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": index + 1,
+                    "category_id": digit.label + 1,
+                    "bbox": [x0, y0, x1 - x0, y1 - y0],
+                    "area": (x1 - x0) * (y1 - y0),
+                    "iscrowd": 0,
+                    "source_digit": digit.source,
+                }
+            )
     return {
         "info": {"description": "digits in photos, made from scikit-learn's digits and sample photos"},
         "licenses": [],
@@ -105,9 +111,9 @@ def _write_images(spec: DigitsSpec, folder: Path) -> dict:
 
 
 def register_digits(name: str, spec: DigitsSpec, cache: Path) -> None:
-    """Registers a split in detectron2's catalogs under `name`.
+    """Register a split in detectron2's catalogs under `name`.
 
-    Its files are made when its annotations are first asked for. Registering a name again changes nothing.
+    Its files are made when it is first read. Registering a name again changes nothing.
     """
     if name in DatasetCatalog.list():
         return
@@ -129,6 +135,6 @@ def register_digits(name: str, spec: DigitsSpec, cache: Path) -> None:
 
 
 def register_builtin_digits() -> None:
-    """Registers digits_train (8,000 images) and digits_val (400 images) in the cache folder of the environment."""
+    """Register digits_train (8,000 images) and digits_val (400 images) in the cache folder of the environment."""
     for split, num_images in _IMAGES.items():
         register_digits(f"digits_{split}", DigitsSpec(split=split, num_images=num_images), cache_folder())

@@ -1,4 +1,4 @@
-"""Pixels of the built-in data set "digits in photos": handwritten digits pasted on crops of photographs.
+"""Scenes of the built-in data set "digits in photos": handwritten digits pasted on crops of photographs.
 
 Both sources come with scikit-learn: 1,797 digits of 8x8 pixels (`load_digits`) and two photos (`load_sample_images`).
 Training and held-out scenes share no digit and no photo pixel.
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 from PIL import Image
 
 from align_detr.errors import EnvironmentProblem
@@ -19,9 +20,9 @@ INK_THRESHOLD = 0.3
 """A digit's box holds every pixel with more ink than this."""
 
 SPLITS = ("train", "val")
-_HELD_OUT_PHOTO = 0.4  # left part of each photo; the right side of both is mostly sky
+_HELD_OUT_PHOTO = 0.4  # left share of each photo; the right side of both is mostly sky
 _DIGITS_COUNT = (2, 8)
-_DIGIT_HEIGHT = (16.0, 64.0)  # of the 8x8 grid, pixels
+_DIGIT_HEIGHT = (16.0, 64.0)  # pixels, of the whole 8x8 grid
 _MAX_LOG_ASPECT = 0.15
 _MAX_OVERLAP = 0.15  # intersection over the smaller box
 _MAX_ANGLE, _MAX_SHEAR = math.radians(12), 0.15  # training only
@@ -29,18 +30,18 @@ _GAIN, _MAX_OFFSET = (0.7, 1.3), 0.1  # training only
 _CROP_SIDE = (96, 190)
 _OPACITY = (0.7, 1.0)
 _MIN_CONTRAST = 0.25
-_SHAPE_ATTEMPTS, _PLACE_ATTEMPTS = 10, 5  # digits tried for each one wanted; places tried for each of these
+_SHAPE_ATTEMPTS, _BOX_ATTEMPTS = 10, 5  # digits tried per digit wanted; positions tried per digit
 _PAD = 2  # empty cells around the 8x8 grid: the bicubic kernel reaches two cells
 _LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 
 @dataclass(frozen=True)
 class SceneSources:
-    """What the scenes of one split are made of.
+    """Digits and photos of one split.
 
-    digits: (N, 8, 8) float32 ink in [0, 1]; labels: (N,) int64 in 0..9; indices: (N,) int64, place in `load_digits`;
-    photos: RGB images, only the part of each photo that belongs to the split; augment: whether to rotate and shear
-    digits and to change the brightness.
+    digits: (N, 8, 8) float32 ink in [0, 1]; labels: (N,) int64 in 0..9; indices: (N,) int64 into `load_digits`;
+    photos: RGB images, only the part of each photo that belongs to the split; augment: rotate and shear digits, and
+    change the brightness.
     """
 
     digits: np.ndarray
@@ -51,8 +52,8 @@ class SceneSources:
 
 
 @dataclass(frozen=True)
-class PlacedDigit:
-    """A digit of a scene: class 0..9, place of its source in `load_digits`, box (x0, y0, x1, y1) in whole pixels."""
+class SceneDigit:
+    """A digit of a scene: class 0..9, index of its source in `load_digits`, box (x0, y0, x1, y1) in whole pixels."""
 
     label: int
     source: int
@@ -60,17 +61,17 @@ class PlacedDigit:
 
 
 def load_sources(split: str) -> SceneSources:
-    """Reads the digits and the photo regions of `split` ("train" or "val").
+    """Read the digits and the photo regions of `split` ("train" or "val").
 
-    A quarter of each class's digits and the left 40 % of both photos are held out for "val". The division is fixed: it
-    depends on no seed. Raises EnvironmentProblem without scikit-learn.
+    A quarter of each class's digits and the left 40 % of both photos are held out for "val", whatever the seed of the
+    scenes. Raise EnvironmentProblem without scikit-learn.
     """
     try:
-        from sklearn.datasets import load_digits, load_sample_image  # an import of a second: only when needed
+        from sklearn.datasets import load_digits, load_sample_image  # takes a second: only when needed
     except ImportError as error:
         raise EnvironmentProblem(
-            f"The digits data set is made from scikit-learn's digits and photos, which cannot be imported ({error}): "
-            "pip install scikit-learn"
+            f"The digits data set is made from scikit-learn's digits and photos, but scikit-learn cannot be imported "
+            f"({error}): install it with pip install scikit-learn."
         ) from error
     assert split in SPLITS, split
     held_out = split == "val"
@@ -91,7 +92,7 @@ def load_sources(split: str) -> SceneSources:
 
 
 def _digit_indices(labels: np.ndarray, held_out: bool) -> np.ndarray:
-    """Sorted (N,) places of the split's digits: a random quarter of each class is held out."""
+    """Return the sorted indices (N,) of the split's digits; a random quarter of each class is held out."""
     rng = np.random.default_rng(0)
     chosen = []
     for label in range(10):
@@ -104,11 +105,11 @@ def _digit_indices(labels: np.ndarray, held_out: bool) -> np.ndarray:
 def warp_digit(
     digit: np.ndarray, *, height: float, log_aspect: float = 0.0, angle: float = 0.0, shear: float = 0.0
 ) -> tuple[np.ndarray, tuple[int, int, int, int]]:
-    """Enlarges an (8, 8) digit by one bicubic warp (Pillow's kernel, a = -1) of the zero-padded grid.
+    """Enlarge an (8, 8) digit by one bicubic warp (Pillow's kernel, a = -1) of the zero-padded grid.
 
     height: of the 8x8 grid in pixels; log_aspect: the width is height * exp(log_aspect); angle: radians; shear: x
-    per y. Returns the ink (h, w) float32 in [0, 1], cut to the pixels that have any, and the box (x0, y0, x1, y1) in
-    it of the ink above the threshold.
+    per y. Return the ink (h, w) float32 in [0, 1], cropped to the pixels that have any, and in it the box
+    (x0, y0, x1, y1) of the ink above the threshold.
     """
     cell_y = height / digit.shape[0]
     cell_x = cell_y * math.exp(log_aspect)
@@ -132,14 +133,15 @@ def warp_digit(
 
 
 def _extent(profile: np.ndarray, threshold: float) -> tuple[int, int]:
+    """Return the first index above `threshold`, and one more than the last."""
     above = np.flatnonzero(profile > threshold)
     return int(above[0]), int(above[-1]) + 1
 
 
-def paste_ink(canvas: np.ndarray, ink: np.ndarray, *, x: int, y: int, color: Sequence[float], opacity: float) -> None:
-    """Blends ink (h, w) of one colour into the canvas (H, W, 3), in place, with its first pixel at (x, y).
+def paste_ink(canvas: np.ndarray, ink: np.ndarray, *, x: int, y: int, color: ArrayLike, opacity: float) -> None:
+    """Blend ink (h, w) of one colour into the canvas (H, W, 3), in place, with its first pixel at (x, y).
 
-    Parts of the ink that lie outside the canvas are left out.
+    Ink outside the canvas is cut off.
     """
     top, left = max(0, -y), max(0, -x)
     ink = ink[top : canvas.shape[0] - y, left : canvas.shape[1] - x]
@@ -148,37 +150,37 @@ def paste_ink(canvas: np.ndarray, ink: np.ndarray, *, x: int, y: int, color: Seq
     target += alpha * (np.asarray(color, dtype=np.float32) - target)
 
 
-def render_scene(rng: np.random.Generator, sources: SceneSources) -> tuple[np.ndarray, list[PlacedDigit]]:
-    """Draws one scene: a photo crop with 2 to 8 digits at random scale, place and contrast.
+def render_scene(rng: np.random.Generator, sources: SceneSources) -> tuple[np.ndarray, list[SceneDigit]]:
+    """Draw one scene: a photo crop with 2 to 8 digits at random scale, position and contrast.
 
-    Returns the RGB image (128, 128, 3) uint8 and its digits, in the order of drawing. A digit that finds no free place
-    is drawn no more, so that crowded scenes end below their intended count, but never below 2.
+    Return the RGB image (128, 128, 3) uint8 and its digits in the order of drawing. A digit without a free box is
+    given up, so that crowded scenes have fewer digits than drawn for, but never fewer than 2.
     """
     canvas = _background(rng, sources.photos)
     wanted = int(rng.integers(_DIGITS_COUNT[0], _DIGITS_COUNT[1] + 1))
-    placed: list[PlacedDigit] = []
+    drawn: list[SceneDigit] = []
     attempts = 0
-    while len(placed) < wanted and (attempts < _SHAPE_ATTEMPTS * wanted or len(placed) < _DIGITS_COUNT[0]):
+    while len(drawn) < wanted and (attempts < _SHAPE_ATTEMPTS * wanted or len(drawn) < _DIGITS_COUNT[0]):
         attempts += 1
-        pick = int(rng.integers(len(sources.digits)))
-        ink, (left, top, right, bottom) = warp_digit(sources.digits[pick], **_random_shape(rng, sources.augment))
-        box = _free_place(rng, right - left, bottom - top, [digit.box for digit in placed])
+        index = int(rng.integers(len(sources.digits)))
+        ink, (left, top, right, bottom) = warp_digit(sources.digits[index], **_random_shape(rng, sources.augment))
+        box = _free_box(rng, right - left, bottom - top, [digit.box for digit in drawn])
         if box is None:
             continue
-        under = float((canvas[box[1] : box[3], box[0] : box[2]] @ _LUMINANCE).mean())
-        color, opacity = _contrasting_color(rng, under), rng.uniform(*_OPACITY)
+        background = float((canvas[box[1] : box[3], box[0] : box[2]] @ _LUMINANCE).mean())
+        color, opacity = _contrasting_color(rng, background), rng.uniform(*_OPACITY)
         paste_ink(canvas, ink, x=box[0] - left, y=box[1] - top, color=color, opacity=opacity)
-        placed.append(PlacedDigit(label=int(sources.labels[pick]), source=int(sources.indices[pick]), box=box))
+        drawn.append(SceneDigit(label=int(sources.labels[index]), source=int(sources.indices[index]), box=box))
     if sources.augment:
         canvas = canvas * np.float32(rng.uniform(*_GAIN)) + np.float32(rng.uniform(-_MAX_OFFSET, _MAX_OFFSET))
-    return np.rint(np.clip(canvas, 0.0, 1.0) * 255).astype(np.uint8), placed
+    return np.rint(np.clip(canvas, 0.0, 1.0) * 255).astype(np.uint8), drawn
 
 
-def _free_place(
+def _free_box(
     rng: np.random.Generator, width: int, height: int, taken: Sequence[tuple[int, int, int, int]]
 ) -> tuple[int, int, int, int] | None:
-    """A random box of this size in the image that hardly overlaps the taken ones; None if a few attempts find none."""
-    for _ in range(_PLACE_ATTEMPTS):
+    """Return a random box of this size that hardly overlaps the taken ones, or None if a few attempts find none."""
+    for _ in range(_BOX_ATTEMPTS):
         x, y = int(rng.integers(IMAGE_SIZE - width + 1)), int(rng.integers(IMAGE_SIZE - height + 1))
         box = (x, y, x + width, y + height)
         if all(_overlap(box, other) <= _MAX_OVERLAP for other in taken):
@@ -187,6 +189,7 @@ def _free_place(
 
 
 def _random_shape(rng: np.random.Generator, augment: bool) -> dict[str, float]:
+    """Return random arguments of `warp_digit`."""
     low, high = (math.log(edge) for edge in _DIGIT_HEIGHT)
     shape = {
         "height": math.exp(rng.uniform(low, high)),
@@ -199,7 +202,7 @@ def _random_shape(rng: np.random.Generator, augment: bool) -> dict[str, float]:
 
 
 def _background(rng: np.random.Generator, photos: tuple[Image.Image, ...]) -> np.ndarray:
-    """A square crop of a photo, resized and flipped half of the time: (128, 128, 3) float32 in [0, 1]."""
+    """Return a square crop of a photo, resized, and flipped half of the time: (128, 128, 3) float32 in [0, 1]."""
     photo = photos[int(rng.integers(len(photos)))]
     side = int(rng.integers(_CROP_SIDE[0], _CROP_SIDE[1] + 1))
     x, y = int(rng.integers(photo.width - side + 1)), int(rng.integers(photo.height - side + 1))
@@ -211,16 +214,16 @@ def _background(rng: np.random.Generator, photos: tuple[Image.Image, ...]) -> np
 
 
 def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> float:
-    """Intersection over the smaller of two boxes."""
+    """Return the intersection of two boxes over the smaller one's area."""
     width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
     smaller = min((a[2] - a[0]) * (a[3] - a[1]), (b[2] - b[0]) * (b[3] - b[1]))
     return max(width, 0) * max(height, 0) / smaller
 
 
-def _contrasting_color(rng: np.random.Generator, under: float) -> np.ndarray:
-    """A random RGB colour in [0, 1] whose luminance differs by at least 0.25 from `under`."""
+def _contrasting_color(rng: np.random.Generator, background: float) -> np.ndarray:
+    """Return a random RGB colour in [0, 1] whose luminance differs by at least 0.25 from `background`."""
     while True:
         colors = rng.random((32, 3))
-        fitting = np.flatnonzero(np.abs(colors @ _LUMINANCE - under) >= _MIN_CONTRAST)
+        fitting = np.flatnonzero(np.abs(colors @ _LUMINANCE - background) >= _MIN_CONTRAST)
         if len(fitting):
             return colors[fitting[0]]

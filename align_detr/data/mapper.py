@@ -21,12 +21,12 @@ _MIN_SIDE = 1e-5  # pixels; detectron2's limit of an empty box
 
 
 class DetrMapper:
-    """Reads an image, augments it and gives it to the model as an RGB tensor with its boxes.
+    """From a record of a data set to the model's input: an augmented image as a tensor, with its boxes in training.
 
-    augmentations: detectron2 augmentations, applied in order. augmentations_with_crop: another list that takes their
-    place for half of the training images (the official DETR recipe: resize and crop before the final resize).
-    Training leaves crowd regions out (DETR does) and boxes of which a crop leaves nothing; an image without boxes is an
-    ordinary one. Random numbers come from numpy's global generator, as in detectron2, so that seeding workers holds.
+    augmentations: detectron2 augmentations, applied in order. augmentations_with_crop: the list that replaces them for
+    half of the training images (the official DETR recipe: resize and crop before the final resize).
+    Training leaves out crowd regions, as DETR does, and boxes of which a crop leaves nothing; images without boxes
+    stay. Random numbers come from numpy's global generator, as in detectron2, so that seeded workers repeat them.
     """
 
     def __init__(
@@ -38,7 +38,9 @@ class DetrMapper:
         image_format: str = "RGB",
     ) -> None:
         if augmentations_with_crop is not None and not is_train:
-            raise ConfigError("augmentations_with_crop is for training: leave it out of dataloader.test.mapper.")
+            raise ConfigError(
+                "dataloader.test.mapper has augmentations_with_crop, which is for training: remove it there."
+            )
         self.is_train = is_train
         self.image_format = image_format
         self.augmentations = _augmentation_list(augmentations)
@@ -46,15 +48,16 @@ class DetrMapper:
             None if augmentations_with_crop is None else _augmentation_list(augmentations_with_crop)
         )
         mode = "training" if is_train else "evaluation"
-        crop = "" if augmentations_with_crop is None else f", or half of the time {self.augmentations_with_crop.augs}"
-        logger.info("Augmentations in %s: %s%s", mode, self.augmentations.augs, crop)
+        with_crop = self.augmentations_with_crop
+        crop = "" if with_crop is None else f", or half of the time {with_crop.augs}"
+        logger.info("Augmentations in %s: %s%s.", mode, self.augmentations.augs, crop)
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
-        """Maps a record of detectron2's data set format; the record itself stays as it is.
+        """Map a record of detectron2's data set format; the record itself is not changed.
 
-        Returns its entries with `image` (3, H, W) uint8, `height` and `width` of the file, and in training `instances`
+        Return its entries with `image` (3, H, W) uint8, `height` and `width` of the file, and in training `instances`
         with gt_boxes (absolute xyxy in the augmented image) and gt_classes in place of `annotations`.
-        Raises DatasetError for an image file that is missing, broken or of another size than its annotation states.
+        Raise DatasetError for an image file that is missing, broken or of another size than its annotation states.
         """
         record = {key: value for key, value in dataset_dict.items() if key != "annotations"}
         image = _read_image(record, self.image_format)
@@ -74,7 +77,7 @@ class DetrMapper:
 
 
 def _augmentation_list(augmentations: Sequence[T.Augmentation]) -> T.AugmentationList:
-    """Augmentations in order; their lists of sizes, which a LazyConfig makes slow ListConfigs, become plain lists."""
+    """Return the augmentations as one, with plain lists of sizes instead of a LazyConfig's slow ListConfigs."""
     for augmentation in augmentations:
         for name, value in vars(augmentation).items():
             if isinstance(value, ListConfig):
@@ -83,7 +86,7 @@ def _augmentation_list(augmentations: Sequence[T.Augmentation]) -> T.Augmentatio
 
 
 def _read_image(record: dict[str, Any], image_format: str) -> np.ndarray:
-    """Reads the record's file as (H, W, 3) uint8 and completes its height and width."""
+    """Return the record's image (H, W, 3) uint8, and complete the record's height and width."""
     file_name = record["file_name"]
     entry = f"image {record.get('image_id', '?')} of the data set"
     try:
@@ -93,9 +96,9 @@ def _read_image(record: dict[str, Any], image_format: str) -> np.ndarray:
             f"The image file {file_name} ({entry}) does not exist: complete the image folder, or remove the image from "
             "the annotations."
         ) from error
-    except Exception as error:  # Pillow raises whatever its decoders raise, SyntaxError and struct.error among them
+    except Exception as error:  # Pillow's decoders raise anything, such as SyntaxError and struct.error
         reason = f"{type(error).__name__}: {error}"
-        if isinstance(error, UnidentifiedImageError):  # its own text shows the open file as a Python object
+        if isinstance(error, UnidentifiedImageError):  # its text shows the open file as a Python object
             reason = "it is in no image format that Pillow knows"
         raise DatasetError(
             f"The image file {file_name} ({entry}) cannot be read ({reason}): replace the file, "
@@ -106,7 +109,7 @@ def _read_image(record: dict[str, Any], image_format: str) -> np.ndarray:
     except detection_utils.SizeMismatchError as error:
         raise DatasetError(
             f"The image file {file_name} ({entry}) is {image.shape[1]}x{image.shape[0]} pixels, but its annotation "
-            f"says {record['width']}x{record['height']}: correct width and height there, or restore the image."
+            f"says {record['width']}x{record['height']}: correct the annotation, or restore the image."
         ) from error
     return image
 
@@ -114,11 +117,11 @@ def _read_image(record: dict[str, Any], image_format: str) -> np.ndarray:
 def _transform_boxes(
     annotations: Sequence[dict[str, Any]], transforms: T.TransformList, image_size: tuple[int, int]
 ) -> Instances:
-    """Carries annotations into the augmented image (height, width); boxes of which nothing is left are removed."""
+    """Return the annotations in the augmented image (height, width), without boxes of which nothing is left."""
     height, width = image_size
     boxes = np.array([_absolute_xyxy(a) for a in annotations], dtype=np.float64).reshape(-1, 4)
     classes = np.array([a["category_id"] for a in annotations], dtype=np.int64)
-    sound = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)  # a transform would turn a negative side into a positive one
+    sound = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)  # a transform makes a negative side positive
     boxes, classes = boxes[sound], classes[sound]
     if len(boxes):
         boxes = transforms.apply_box(boxes)
@@ -131,7 +134,7 @@ def _transform_boxes(
 
 
 def _absolute_xyxy(annotation: dict[str, Any]) -> Sequence[float]:
-    if annotation["bbox_mode"] == BoxMode.XYWH_ABS:  # without detectron2's detour through a tensor: 10x faster
+    if annotation["bbox_mode"] == BoxMode.XYWH_ABS:  # 10 times faster than detectron2's way through a tensor
         x, y, width, height = annotation["bbox"]
         return x, y, x + width, y + height
     return BoxMode.convert(list(annotation["bbox"]), annotation["bbox_mode"], BoxMode.XYXY_ABS)

@@ -196,11 +196,11 @@ def _check_complete(checkpointer: Checkpointer, path: str) -> None:
 def _announce(cfg: DictConfig, model: nn.Module, optimizer: torch.optim.Optimizer) -> RunLength:
     """Check the classes, work out the run's length, save the resolved config and say what is going to happen."""
     train_names, test_names = (dataset_names(cfg.dataloader.get(part, {})) for part in ("train", "test"))
-    _check_classes(model, train_names + test_names)
     length = resolve_length(cfg, comm.get_world_size())
+    test_images = count_images(test_names) if test_names else 0
+    _check_classes(model, train_names + test_names)  # after counting, with which detectron2 learns the classes
     if comm.is_main_process():
         LazyConfig.save(cfg, str(Path(cfg.train.output_dir) / "config.yaml"))
-    test_images = count_images(test_names) if test_names else 0
     for line in describe_run(
         length=length,
         rates=group_rates(optimizer),

@@ -21,7 +21,7 @@ try:
 except ModuleNotFoundError as error:  # Triton is there on Linux only, and PyTorch's CPU builds come without it
     if error.name != "triton":
         raise
-    deformable_attention_triton = None
+    deformable_attention_triton = None  # type: ignore[assignment]  # mypy has no module that may be absent
 
 
 def deformable_attention(

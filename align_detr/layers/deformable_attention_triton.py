@@ -4,6 +4,8 @@ One program computes one (image, query, head): a tile of its K = levels x points
 be float32, bfloat16 or float16; sums are float32. The backward pass adds to the gradient of the values with atomics,
 whose order changes from run to run; under `torch.use_deterministic_algorithms(True)` a sorted sum takes their place.
 """
+# mypy: allow-incomplete-defs
+# (Triton reads the annotations of a kernel's arguments: only its compile-time constants may have one.)
 
 import logging
 from collections.abc import Sequence

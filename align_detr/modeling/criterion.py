@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from align_detr.checks import check_head
 from align_detr.errors import ConfigError
+from align_detr.layers.reduce import mean_over_ranks
 from align_detr.modeling.losses.base import SetLoss
 from align_detr.structures import MAIN, Match, Predictions, SkippedImages, Targets
 
@@ -60,7 +60,7 @@ class SetCriterion(nn.Module):
             if skipped:
                 sets = {name: preds.without_images(sorted(skipped)) for name, preds in sets.items()}
             count = sum(n for image, n in enumerate(targets.counts) if image not in skipped)
-            num_boxes = mean_over_ranks(count, targets.boxes.device)
+            num_boxes = mean_over_ranks(torch.full((), float(count), device=targets.boxes.device)).clamp(min=1)
             losses = {}
             for name, preds in sets.items():
                 found = self._set_losses(name, preds, preds.own_targets(targets), matches[name], num_boxes)
@@ -95,15 +95,6 @@ class SetCriterion(nn.Module):
             if name not in sets:
                 known = ", ".join(sets)
                 raise ConfigError(f"criterion.set_weights names the set '{name}', but the model predicts {known}")
-
-
-def mean_over_ranks(count: int, device: torch.device) -> Tensor:
-    """The mean over all processes of `count`, at least 1: a 0-d float32 tensor, made without waiting for the device."""
-    total = torch.full((), float(count), device=device)
-    if dist.is_available() and dist.is_initialized():
-        dist.all_reduce(total)
-        total = total / dist.get_world_size()
-    return total.clamp(min=1)
 
 
 def _named_rows(loss: str, set_name: str, values: Tensor, num_layers: int) -> dict[str, Tensor]:

@@ -36,10 +36,24 @@ def test_images_that_another_split_shows_are_left_out(tmp_path: Path) -> None:
     records = DatasetCatalog.get(name)
     assert [Path(record["file_name"]).name for record in records] == ["b.jpg", "c.jpg", "d.jpg"]
     assert [len(record["annotations"]) for record in records] == [1, 1, 1]
-    assert len(json.loads(Path(MetadataCatalog.get(name).json_file).read_text())["annotations"]) == 3
+    written = Path(MetadataCatalog.get(name).json_file)
+    assert len(json.loads(written.read_text())["annotations"]) == 3
 
 
-def test_missing_files_are_told(tmp_path: Path) -> None:
+def test_annotations_are_written_anew_only_if_they_change(tmp_path: Path) -> None:
+    write(tmp_path / "bccd")
+    name = "rewritten_cells"
+    register_distinct_bccd(name, "val", tmp_path / "bccd", tmp_path)
+    DatasetCatalog.get(name)
+    written = Path(MetadataCatalog.get(name).json_file)
+    before = written.stat().st_mtime_ns
+    DatasetCatalog.get(name)
+    assert written.stat().st_mtime_ns == before
+    (tmp_path / "bccd" / "near_duplicates.json").write_text(json.dumps({"pairs": []}))
+    assert len(DatasetCatalog.get(name)) == 4
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
     register_distinct_bccd("no_cells", "val", tmp_path / "nothing", tmp_path)
-    with pytest.raises(DatasetError, match=r"instances_val\.json of the data set bccd does not exist"):
+    with pytest.raises(DatasetError, match=r"instances_val\.json of the data set bccd cannot be read .*set ALIGN_DETR"):
         DatasetCatalog.get("no_cells")

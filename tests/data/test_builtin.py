@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from align_detr.data import DetrMapper, data_folder, load_dataset, register_builtin_datasets
+from align_detr.data import DetrMapper, load_dataset, register_builtin_datasets
 
 # name: images, boxes, crowd regions, classes
 REAL = {
@@ -25,13 +25,6 @@ def test_registering_again_changes_nothing() -> None:
     register_builtin_datasets()
     assert {name: MetadataCatalog.get(name).as_dict() for name in DatasetCatalog.list()} == before
     assert {*REAL, "digits_train", "digits_val"} <= set(before)
-
-
-def test_data_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("ALIGN_DETR_DATA", str(tmp_path))
-    assert data_folder() == tmp_path.resolve()
-    monkeypatch.delenv("ALIGN_DETR_DATA")
-    assert data_folder() == (Path(__file__).resolve().parents[3] / "shared" / "data").resolve()
 
 
 @pytest.mark.parametrize("name", REAL)

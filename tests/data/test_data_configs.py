@@ -7,7 +7,7 @@ from detectron2.config import LazyConfig, instantiate
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import COCOEvaluator
 
-from align_detr.data.checks import as_names
+from align_detr.data.datasets import as_names
 
 FOLDER = Path(__file__).resolve().parents[2] / "configs" / "common" / "data"
 

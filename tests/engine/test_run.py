@@ -124,7 +124,7 @@ def test_bfloat16_run(tiny_run):
         (["train.ouput_dir=x"], "no key 'train.ouput_dir'; did you mean 'train.output_dir'?"),
         (["train.amp.enabled=True", "train.amp.dtype=float16"], "float16 needs CUDA"),
         (["model.num_classes=3"], "has 2"),
-        (["dataloader.train.dataset=tiny_trian"], "did you mean tiny_train"),
+        (["dataloader.train.dataset=tiny_trian"], "is not registered: use tiny_train"),
         (["--eval-only"], "nothing to evaluate"),
         (["train.init_checkpoint=absent.pth"], "absent.pth does not exist"),
         (["--eval-only", "--resume"], "exclude each other"),

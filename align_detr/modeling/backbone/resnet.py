@@ -1,6 +1,7 @@
 """Residual networks in torchvision's form (stride in the 3x3 convolution), built from detectron2's blocks."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch.nn.functional as F
 from detectron2.layers import CNNBlockBase, Conv2d, get_norm
@@ -32,7 +33,7 @@ def build_resnet(
     for stage, num_blocks in enumerate(_BLOCKS[depth], start=2):
         dilated = stage == 5 and res5_dilation > 1
         stride = 1 if stage == 2 or dilated else 2
-        options = {"stride_per_block": [stride] + [1] * (num_blocks - 1), "norm": norm}
+        options: dict[str, Any] = {"stride_per_block": [stride] + [1] * (num_blocks - 1), "norm": norm}
         if deep:
             options["bottleneck_channels"] = out_channels // 4
             options["dilation_per_block"] = [1] + [res5_dilation if dilated else 1] * (num_blocks - 1)

@@ -9,7 +9,7 @@ import torch
 from detectron2.utils.events import EventStorage
 from torch.nn.parallel import DistributedDataParallel
 
-from align_detr.projects.tsp.fcos.losses import mean_over_ranks
+from align_detr.layers.reduce import mean_over_ranks
 from support.inputs import image_input
 from support.processes import in_two_processes
 from support.tsp_fcos import tiny_tsp_fcos

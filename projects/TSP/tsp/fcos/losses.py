@@ -1,10 +1,10 @@
 """TSP-FCOS's losses, each with its own normaliser: mean numbers over the processes, not of objects but of points."""
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from align_detr.layers.reduce import mean_over_ranks
 from align_detr.modeling.losses import SetLoss, SigmoidFocalLoss
 from align_detr.modeling.losses.base import sum_by_row
 from align_detr.projects.tsp.encoder import check_every_image_counts
@@ -150,15 +150,6 @@ class PointCriterion(nn.Module):
         with torch.autocast(targets.boxes.device.type, enabled=False):
             losses["loss_class_dense"] = self.dense(points, assignment)
         return losses
-
-
-def mean_over_ranks(values: Tensor) -> Tensor:
-    """The mean over all processes, without gradient."""
-    values = values.detach()
-    if dist.is_available() and dist.is_initialized():
-        dist.all_reduce(values := values.clone())
-        values = values / dist.get_world_size()
-    return values
 
 
 def _wanted(preds: PointPredictions, match: Match) -> Tensor:

@@ -1,4 +1,4 @@
-"""Loading of registered data sets, with every fault named in one sentence."""
+"""Loading and counting of registered data sets; a fault in their files is one sentence."""
 
 import difflib
 import json
@@ -12,36 +12,30 @@ import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 
-from align_detr.data.builtin import data_folder
 from align_detr.errors import DatasetError
+from align_detr.paths import data_folder
 
 logger = logging.getLogger(__name__)
-_counts: dict[str, int] = {}  # images of the data sets that were loaded, so that counting reads no file twice
-# What was loaded for counting, until a loader takes it, with the function that gave it: a name can be registered anew.
-_waiting: dict[str, tuple[Any, list[dict[str, Any]]]] = {}
 
 
 def as_names(names: str | Iterable[str]) -> list[str]:
-    """A list of data set names from one name or several (a LazyConfig gives a ListConfig)."""
+    """Return a list of data set names from one name or several (a LazyConfig gives a ListConfig)."""
     return [names] if isinstance(names, str) else [str(name) for name in names]
 
 
 def load_dataset(names: str | Iterable[str]) -> list[dict[str, Any]]:
-    """Records of one or several registered data sets, in detectron2's format, after `check_dataset`.
+    """Return the records of one or several registered data sets, in detectron2's format, after `check_dataset`.
 
-    Raises DatasetError for a name that is not registered, a missing file or folder, annotations that cannot be used,
+    Raise DatasetError for a name that is not registered, a missing file or folder, annotations that cannot be used,
     and data sets whose classes differ.
     """
     names = as_names(names)
     if not names:
-        raise DatasetError("No data set is named: set dataloader.train.dataset and dataloader.test.dataset.")
+        raise DatasetError("The config names no data set: set dataloader.train.dataset and dataloader.test.dataset.")
     records: list[dict[str, Any]] = []
     for name in names:
-        source, loaded = _waiting.pop(name, (None, []))
-        if source is None or DatasetCatalog.data.get(name) is not source:
-            loaded = _load_one(name)
-            check_dataset(name, loaded)
-        _counts[name] = len(loaded)
+        loaded = _read(name)
+        check_dataset(name, loaded)
         records += loaded
     classes = {name: MetadataCatalog.get(name).get("thing_classes") for name in names}
     for name in names[1:]:
@@ -54,27 +48,18 @@ def load_dataset(names: str | Iterable[str]) -> list[dict[str, Any]]:
 
 
 def count_images(names: str | Iterable[str]) -> int:
-    """Number of images of one or several data sets; reads files only for a data set that was not loaded before.
+    """Return the number of images of one or several data sets, which are loaded for it.
 
-    What is read here is kept for the next `load_dataset` of that name, which hands it over without reading it again.
+    Raise DatasetError as `load_dataset` does.
     """
-    names = as_names(names)
-    for name in names:
-        if name not in _counts:
-            _read_ahead(name)
-    return sum(_counts[name] for name in names)
-
-
-def _read_ahead(name: str) -> None:
-    records = load_dataset(name)
-    _waiting[name] = (DatasetCatalog.data.get(name), records)
+    return len(load_dataset(names))
 
 
 def check_dataset(name: str, records: Sequence[dict[str, Any]]) -> None:
-    """Checks a loaded data set's annotations, and logs what training leaves out.
+    """Check a loaded data set's annotations, and log what training leaves out.
 
-    Raises DatasetError for a data set without images, a missing image folder, an annotation without a box or with a
-    box that is not finite, and a category outside of the data set's classes.
+    Raise DatasetError for a data set without images, a missing image folder, an annotation without a box or with a
+    box that is not finite, and a category outside the data set's classes.
     """
     metadata = MetadataCatalog.get(name)
     json_file, image_root = metadata.get("json_file"), metadata.get("image_root")
@@ -85,21 +70,16 @@ def check_dataset(name: str, records: Sequence[dict[str, Any]]) -> None:
             f"The image folder {image_root} of the data set '{name}' does not exist: {_folder_remedy(image_root)}."
         )
     annotations = [(record, a) for record in records for a in record.get("annotations", ())]
-    for record, annotation in annotations:
-        if len(annotation.get("bbox", ())) != 4:
-            raise DatasetError(
-                f"An annotation of image {record.get('image_id')} ({record['file_name']}) in the data set '{name}' has "
-                "no box of four numbers: complete or remove it."
-            )
+    _check_boxes(name, annotations)
     classes = metadata.get("thing_classes")
     _check_categories(name, annotations, None if classes is None else len(classes))
     _report(name, records, annotations)
 
 
 def check_num_classes(model_num_classes: int, dataset_name: str) -> None:
-    """Raises DatasetError unless the model has as many classes as the data set, whose files are read if need be."""
+    """Raise DatasetError unless the model has as many classes as the data set, which is loaded if it never was."""
     if MetadataCatalog.get(dataset_name).get("thing_classes") is None:
-        _read_ahead(dataset_name)  # detectron2 learns the classes with the first reading
+        load_dataset(dataset_name)  # which tells detectron2 the classes
     classes = MetadataCatalog.get(dataset_name).get("thing_classes")
     if classes is not None and model_num_classes != len(classes):
         raise DatasetError(
@@ -108,28 +88,44 @@ def check_num_classes(model_num_classes: int, dataset_name: str) -> None:
         )
 
 
+def _check_boxes(name: str, annotations: Sequence[tuple[dict, dict]]) -> None:
+    for record, annotation in annotations:
+        if len(annotation.get("bbox", ())) != 4:
+            raise DatasetError(f"{_describe(name, record)} has no box of four numbers: complete or remove it.")
+    used = [(r, a) for r, a in annotations if not a.get("iscrowd", 0)]
+    boxes = np.array([a["bbox"] for _, a in used], dtype=np.float64).reshape(-1, 4)
+    broken = np.flatnonzero(~np.isfinite(boxes).all(axis=1))
+    if len(broken):
+        record, annotation = used[broken[0]]
+        raise DatasetError(
+            f"{_describe(name, record)} has the box {annotation['bbox']}, which is not finite: correct or remove it."
+        )
+
+
 def _check_categories(name: str, annotations: Sequence[tuple[dict, dict]], num_classes: int | None) -> None:
     for record, annotation in annotations:
         category = annotation["category_id"]
-        if category < 0 or (num_classes is not None and category >= num_classes):
+        if category < 0:
             raise DatasetError(
-                f"An annotation of image {record.get('image_id')} ({record['file_name']}) in the data set '{name}' has "
-                f"class {category}, but the data set has {num_classes} classes, counted from 0: correct the annotation."
+                f"{_describe(name, record)} has class {category}, but classes count from 0: correct the annotation."
+            )
+        if num_classes is not None and category >= num_classes:
+            raise DatasetError(
+                f"{_describe(name, record)} has class {category}, but the data set has {num_classes} classes, counted "
+                "from 0: correct the annotation."
             )
 
 
+def _describe(name: str, record: dict) -> str:
+    """Return the beginning of an error about one annotation of `record`."""
+    return f"An annotation of image {record.get('image_id')} ({record['file_name']}) in the data set '{name}'"
+
+
 def _report(name: str, records: Sequence[dict], annotations: Sequence[tuple[dict, dict]]) -> None:
-    """One log line: images, boxes, and how many of them training leaves out."""
+    """Log one line: images, boxes, and how many of them training leaves out."""
     crowd = sum(bool(a.get("iscrowd", 0)) for _, a in annotations)
     boxed = [(r, a) for r, a in annotations if not a.get("iscrowd", 0)]
     boxes = np.array([a["bbox"] for _, a in boxed], dtype=np.float64).reshape(-1, 4)
-    broken = np.flatnonzero(~np.isfinite(boxes).all(axis=1))
-    if len(broken):
-        record, annotation = boxed[broken[0]]
-        raise DatasetError(
-            f"An annotation of image {record.get('image_id')} ({record['file_name']}) in the data set '{name}' has the "
-            f"box {annotation['bbox']}, which is not finite: correct or remove it."
-        )
     is_xyxy = np.array([a["bbox_mode"] == BoxMode.XYXY_ABS for _, a in boxed], dtype=bool)
     sides = boxes[:, 2:] - boxes[:, :2] * is_xyxy[:, None]
     degenerate = int((sides <= 0).any(axis=1).sum())
@@ -146,28 +142,34 @@ def _report(name: str, records: Sequence[dict], annotations: Sequence[tuple[dict
     )
 
 
-def _load_one(name: str) -> list[dict[str, Any]]:
+def _read(name: str) -> list[dict[str, Any]]:
+    """Return what detectron2 reads for `name`; raise DatasetError for any failure."""
     registered = DatasetCatalog.list()
     if name not in registered:
         near = difflib.get_close_matches(name, registered, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"known ones: {', '.join(sorted(registered))}."
+        names = f"use {' or '.join(near)}" if near else f"use one of {', '.join(sorted(registered))}"
         raise DatasetError(
-            f"The data set '{name}' is not registered; {hint} Register your own with "
+            f"The data set '{name}' is not registered: {names}, or register your own with "
             "detectron2.data.datasets.register_coco_instances."
         )
     try:
         return DatasetCatalog.get(name)
     except DatasetError:
         raise
-    except Exception as error:  # diagnosed only now: a good file is read once
+    except Exception as error:  # the cause is looked for only now, so that a sound file is read once
         raise _diagnose(name, error) from error
 
 
 def _diagnose(name: str, error: Exception) -> DatasetError:
-    """Finds what made loading fail."""
+    """Return an error that names what made loading fail."""
     json_file = MetadataCatalog.get(name).get("json_file")
-    if json_file is None or isinstance(error, MemoryError):
-        return DatasetError(f"The data set '{name}' cannot be loaded: {type(error).__name__}: {error}")
+    if isinstance(error, MemoryError):
+        return DatasetError(f"The data set '{name}' does not fit into memory: free some, or use a smaller data set.")
+    if json_file is None:
+        return DatasetError(
+            f"The data set '{name}' cannot be loaded ({type(error).__name__}: {error}): correct the function that is "
+            "registered for it."
+        )
     if not os.path.isfile(json_file):
         return DatasetError(
             f"The annotation file {json_file} of the data set '{name}' does not exist: {_folder_remedy(json_file)}."
@@ -196,7 +198,7 @@ def _diagnose(name: str, error: Exception) -> DatasetError:
 
 
 def _folder_remedy(path: str) -> str:
-    """Which variable says where a data set's files lie."""
+    """Return the variable to set for a file that is not found, by the folder it should be in."""
     if Path(path).resolve().is_relative_to(data_folder()):
         return "set ALIGN_DETR_DATA to the folder of the small data sets"
     return "set DETECTRON2_DATASETS to the folder of the data sets, or register the data set with its right paths"

@@ -11,7 +11,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 from omegaconf import ListConfig
 
-from align_detr.data import check_num_classes, checks, count_images, load_dataset
+from align_detr.data import check_dataset, check_num_classes, count_images, load_dataset
 from align_detr.errors import DatasetError
 
 Register = Callable[..., str]
@@ -25,11 +25,11 @@ def fault(function: Callable, *arguments: object) -> str:
 
 
 def test_a_good_data_set_is_loaded_counted_and_reported(tiny: str, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO, logger="align_detr.data.checks"):
+    with caplog.at_level(logging.INFO, logger="align_detr.data.datasets"):
         records = load_dataset(tiny)
     assert [r["image_id"] for r in records] == list(range(1, 11))
     assert {a["category_id"] for r in records for a in r["annotations"]} == {0, 1}
-    lines = [r.getMessage() for r in caplog.records if r.name == "align_detr.data.checks"]
+    lines = [r.getMessage() for r in caplog.records if r.name == "align_detr.data.datasets"]
     # 9 annotations: 1 crowd region; image 1 and the crowd's image 2 are without objects; image 3's box has no width
     assert lines == [
         f"Data set {tiny}: 10 images (2 without objects), 8 boxes; training leaves out 1 crowd regions and 1 boxes "
@@ -43,36 +43,17 @@ def test_several_data_sets_are_put_together(tiny: str, register: Register, annot
     assert count_images([tiny, other]) == 20
 
 
-def test_counting_after_loading_reads_nothing(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_counting_follows_a_name_that_is_registered_anew(tiny: str) -> None:
+    source = DatasetCatalog.data[tiny]
+    assert count_images(tiny) == 10
+    DatasetCatalog.data[tiny] = lambda: source()[:4]
+    assert count_images(tiny) == 4
+
+
+def test_checking_the_classes_of_a_loaded_data_set_reads_nothing(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
     load_dataset(tiny)
     monkeypatch.setattr(DatasetCatalog, "get", lambda name: pytest.fail("read again"))
-    assert count_images(tiny) == 10
-
-
-def test_counting_loads_where_need_be(register: Register, annotations: dict) -> None:
-    annotations["images"] = annotations["images"][:4]
-    annotations["annotations"] = annotations["annotations"][:3]
-    assert count_images(register(annotations, name="never_loaded_for_tests")) == 4
-
-
-def test_what_counting_read_is_handed_over_once(register: Register, annotations: dict) -> None:
-    name = register(annotations, name="counted_then_loaded")
-    calls, source = [], DatasetCatalog.data[name]
-    DatasetCatalog.data[name] = counted = lambda: calls.append(1) or source()
-    assert count_images(name) == len(load_dataset(name)) == 10 and len(calls) == 1
-    assert len(load_dataset(name)) == 10 and len(calls) == 2, "nothing is kept after it was handed over"
-    checks._counts.pop(name)
-    count_images(name)
-    DatasetCatalog.data[name] = lambda: counted()[:3]  # the same name, registered anew
-    assert len(load_dataset(name)) == 3
-
-
-def test_checking_the_classes_reads_nothing_twice(register: Register, annotations: dict) -> None:
-    name = register(annotations, name="checked_then_loaded")
-    calls, source = [], DatasetCatalog.data[name]
-    DatasetCatalog.data[name] = lambda: calls.append(1) or source()
-    check_num_classes(len(annotations["categories"]), name)
-    assert count_images(name) == len(load_dataset(name)) == 10 and len(calls) == 1
+    check_num_classes(2, tiny)
 
 
 def test_unknown_name_suggests_the_nearest() -> None:
@@ -169,6 +150,32 @@ def test_class_in_a_list_of_records_that_the_data_set_does_not_have(tmp_path: Pa
         DatasetCatalog.remove("records_for_tests")
         MetadataCatalog.remove("records_for_tests")
     assert "image 3 (a.png)" in message and "class 2" in message and "2 classes" in message
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (MemoryError(), "does not fit into memory: free some"),
+        (OSError("gone"), r"cannot be loaded (OSError: gone): correct the function"),
+    ],
+)
+def test_function_that_fails(error: Exception, expected: str) -> None:
+    def load() -> list[dict]:
+        raise error
+
+    DatasetCatalog.register("failing_for_tests", load)
+    try:
+        assert expected in fault(load_dataset, "failing_for_tests")
+    finally:
+        DatasetCatalog.remove("failing_for_tests")
+        MetadataCatalog.remove("failing_for_tests")
+
+
+def test_class_below_0_where_the_classes_are_not_known() -> None:
+    annotation = {"bbox": [0, 0, 4, 4], "bbox_mode": 0, "category_id": -1}
+    record = {"file_name": "a.png", "image_id": 3, "height": 9, "width": 9, "annotations": [annotation]}
+    message = fault(check_dataset, "no_such_name", [record])
+    assert "image 3 (a.png)" in message and "has class -1, but classes count from 0" in message
 
 
 def test_class_count_that_differs(tiny: str) -> None:
