@@ -1,7 +1,9 @@
-"""The paper's ablations at the size of a CPU: python benchmarks/ablations.py [--seeds 1 2 3] [--jobs 2] [--only NAME]
+"""The paper's ablations at the size of a CPU.
 
-The demo's detector on the built-in digits, 1,200 iterations a run (about 2 minutes on 2 cores), all class losses with
-the same weight. `published` is the AP of the paper's DINO-R50 on COCO. Runs that are done are kept: see studies.py.
+    python benchmarks/ablations.py [--seeds 1 2 3] [--jobs 2] [--only NAME]
+
+The demo's detector on the built-in digits, 1,200 iterations per run (about 2 minutes on 2 cores), with the same weight
+for all class losses. `published` is the AP of the paper's DINO-R50 on COCO. Finished runs are kept: see studies.py.
 """
 
 from studies import Study, Variant, main
@@ -10,12 +12,12 @@ BASE, MIXED = "ablations/digits_ia_bce.py", "ablations/digits_mixed.py"
 
 
 def copies(k: int) -> tuple[str, str]:
-    """k copies among the proposals and in every layer but the last of the demo's three."""
+    """Return the overrides for k copies among the proposals and in every layer but the last of the demo's three."""
     return f"model.criterion.matcher.copies.enc={k}", f"model.criterion.matcher.copies.main=[{k},{k},1]"
 
 
 def alpha(value: float) -> tuple[str, str]:
-    """The share of the probability in the quality, for the class target and for the ranks."""
+    """Return the overrides for the probability's exponent in the quality, of the class target and of the ranks."""
     return f"model.criterion.losses.0.alpha={value}", f"model.criterion.weighting.alpha={value}"
 
 

@@ -1,8 +1,10 @@
-"""DINO against Align-DINO on real photos at the size of a CPU: python benchmarks/bccd.py [--seeds 1 2 3] [--jobs 2]
+"""DINO against Align-DINO on real photos at the size of a CPU.
 
-A small DINO with a pretrained MobileNetV2 on blood cells, 600 iterations of 4 images a run, evaluated on the test split
-without the images that show what another split shows. Needs the data folder (ALIGN_DETR_DATA). `published` is the AP of
-the R50 versions on COCO after 12 epochs. Runs that are done are kept: see studies.py.
+    python benchmarks/bccd.py [--seeds 1 2 3] [--jobs 2]
+
+A small DINO with a pretrained MobileNetV2 on blood cells, 600 iterations of 4 images per run, evaluated on the test
+split without the images that share a scene with another split. Needs the data folder (ALIGN_DETR_DATA). `published` is
+the AP of the R50 versions on COCO after 12 epochs. Finished runs are kept: see studies.py.
 """
 
 from studies import Study, Variant, main

@@ -1,8 +1,10 @@
-"""AP against iterations of DETR, TSP and Faster R-CNN: python benchmarks/convergence.py [--seeds 1 2 3] [--jobs 2]
+"""AP against iterations of DETR, TSP and Faster R-CNN.
 
-Small versions of the four on the built-in digits, from scratch: the same images, batch, iterations, kind of optimizer
-and averaged weights. Prints the table and draws output/studies/convergence.png. The claim of the TSP paper is faster
-convergence than DETR's. Runs that are done are kept: see studies.py.
+    python benchmarks/convergence.py [--seeds 1 2 3] [--jobs 2]
+
+Small versions of the four on the built-in digits, from scratch, with the same images, batch, iterations, kind of
+optimizer and averaging of weights. Prints the table and draws output/studies/convergence.png. The TSP paper claims
+faster convergence than DETR's. Finished runs are kept: see studies.py.
 """
 
 from pathlib import Path
@@ -23,7 +25,7 @@ STUDY = Study(
 
 
 def averages(variant: Variant, seeds: list[int]) -> dict[int, list[float]]:
-    """AP of all finished runs of a variant by iteration."""
+    """Return the AP of every finished run of a variant, by iteration."""
     found: dict[int, list[float]] = {}
     for curve in filter(None, (STUDY.curve(variant, seed) for seed in seeds)):
         for evaluation in curve:
@@ -32,7 +34,7 @@ def averages(variant: Variant, seeds: list[int]) -> dict[int, list[float]]:
 
 
 def curves_table(seeds: list[int]) -> str:
-    """AP, mean and range, at every evaluation, as a table in Markdown."""
+    """Return the AP at every evaluation, mean and range, as a Markdown table."""
     steps = range(PERIOD, ITERATIONS + 1, PERIOD)
     lines = ["| AP after | " + " | ".join(map(str, steps)) + " |", "|" + "---|" * (len(steps) + 1)]
     for variant in STUDY.variants:
@@ -42,7 +44,7 @@ def curves_table(seeds: list[int]) -> str:
 
 
 def draw(seeds: list[int], file: Path) -> None:
-    """One line a detector, the mean over the seeds."""
+    """Draw one line per detector, the mean over the seeds."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 4), layout="constrained")

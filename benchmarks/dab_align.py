@@ -1,7 +1,9 @@
-"""DAB-DETR against Align-DAB-DETR at the size of a CPU: python benchmarks/dab_align.py [--seeds 1 2 3] [--jobs 2]
+"""DAB-DETR against Align-DAB-DETR at the size of a CPU.
 
-A small DAB-DETR on the built-in digits, from scratch, 4,500 iterations a run. `published` is the AP of the R50 versions
-on COCO after 50 epochs. Runs that are done are kept: see studies.py.
+    python benchmarks/dab_align.py [--seeds 1 2 3] [--jobs 2]
+
+A small DAB-DETR on the built-in digits, from scratch, 4,500 iterations per run. `published` is the AP of the R50
+versions on COCO after 50 epochs. Finished runs are kept: see studies.py.
 """
 
 from studies import Study, Variant, main

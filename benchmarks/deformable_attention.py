@@ -1,12 +1,13 @@
-"""Time and peak memory of multi-scale deformable attention, forward and backward, beside other formulations in one run:
-python benchmarks/deformable_attention.py
+"""Time and peak memory of multi-scale deformable attention, forward and backward, compared with other formulations.
 
-The operator beside one `grid_sample` a level (what DETR code without compiled extensions does) and, for few tokens,
-beside a dense matrix (queries x tokens) and a product; the module beside the one of Hugging Face's transformers, where
-that is installed. Outputs and gradients are checked equal first (but for a thousandth of the gradients: where a place
-is at the border between two tokens, its slope jumps, and roundings differ). On CUDA also the PyTorch path, bfloat16
-values, and the bandwidth that the bytes read and written at least once make, next to a measured copy. The candidates
-take turns; the times are medians. Memory is the peak beyond what was there before.
+    python benchmarks/deformable_attention.py
+
+The operator is compared with one `grid_sample` per level (the form of DETR code without compiled extensions) and, for
+few tokens, with a dense matrix (queries x tokens) and a product; the module is compared with that of Hugging Face's
+transformers, where installed. Outputs and gradients are checked first: they are equal, except for a thousandth of the
+gradients, where a sampling point lies on the border between two tokens, its slope jumps and roundings differ. On CUDA
+the run also measures the PyTorch path, bfloat16 values, and the bandwidth of the bytes read and written at least once,
+next to that of a copy. The candidates take turns; the times are medians. Memory is the peak above the level before.
 """
 
 import ctypes
@@ -16,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -43,7 +45,7 @@ Function = Callable[..., Tensor]
 
 @dataclass
 class Case:
-    """One size; `queries` None stands for one query a token, as in the encoder."""
+    """One size; `queries` None means one query per token, as in the encoder."""
 
     name: str
     shapes: list[tuple[int, int]]
@@ -53,7 +55,7 @@ class Case:
     heads: int = 8
 
     def inputs(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Queries (B, Q, C), reference points (B, Q, L, 2), tokens (B, S, C) and offsets in tokens around them."""
+        """Return queries (B, Q, C), reference points (B, Q, L, 2), tokens (B, S, C) and offsets in tokens."""
         generator = torch.Generator().manual_seed(0)
         tokens = sum(h * w for h, w in self.shapes)
         if self.queries is None:
@@ -80,7 +82,7 @@ CASES = [
 
 
 def with_grid_sample(value: Tensor, shapes: list[tuple[int, int]], locations: Tensor, weights: Tensor) -> Tensor:
-    """One `grid_sample` a level; places stay exact, so that half-precision values are made float32."""
+    """Sample with one `grid_sample` per level, in the sampling points' type, so that they stay exact."""
     batch, _, heads, channels = value.shape
     queries, samples = weights.shape[1], []
     grids = 2 * locations - 1
@@ -94,7 +96,7 @@ def with_grid_sample(value: Tensor, shapes: list[tuple[int, int]], locations: Te
 
 
 def with_dense_matrix(value: Tensor, shapes: list[tuple[int, int]], locations: Tensor, weights: Tensor) -> Tensor:
-    """A (queries x tokens) matrix for each head, filled by `scatter_add`, times the values."""
+    """Multiply the values by one (queries x tokens) matrix per head, filled by `scatter_add`."""
     indices, entries, start = [], [], 0
     for level, (height, width) in enumerate(shapes):
         place = locations[:, :, :, level] * locations.new_tensor([width, height]) - 0.5
@@ -116,21 +118,21 @@ class PyTorchPath(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, value: Tensor, shapes: list[tuple[int, int]], locations: Tensor, weights: Tensor) -> Tensor:
-        """As the operator."""
+        """Sample as the operator does."""
         ctx.shapes = shapes
         ctx.save_for_backward(value, locations, weights)
         return deformable_attention_torch.sample(value, shapes, locations, weights)
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """The three gradients."""
+        """Return the gradients of values, sampling points and weights."""
         value, *others = ctx.saved_tensors
         grads = deformable_attention_torch.sample_backward(grad, value, ctx.shapes, *others)
         return grads[0], None, *grads[1:]
 
 
 def run(function: Function, inputs: list[Tensor], grad: Tensor) -> tuple[float, float, list[Tensor]]:
-    """Seconds of forward and of backward; output and gradients."""
+    """Return the seconds of forward and backward, and output and gradients."""
     marks = [mark()]
     out = function(*inputs)
     marks.append(mark())
@@ -138,14 +140,14 @@ def run(function: Function, inputs: list[Tensor], grad: Tensor) -> tuple[float, 
     marks.append(mark())
     if DEVICE == "cuda":
         torch.cuda.synchronize()
-        seconds = [a.elapsed_time(b) / 1e3 for a, b in zip(marks, marks[1:], strict=False)]
+        seconds = [a.elapsed_time(b) / 1e3 for a, b in pairwise(marks)]
     else:
-        seconds = [b - a for a, b in zip(marks, marks[1:], strict=False)]
+        seconds = [b - a for a, b in pairwise(marks)]
     return *seconds, [out.detach(), *grads]
 
 
 def mark() -> "float | torch.cuda.Event":
-    """A point in time, of the device where there is one."""
+    """Return a point in time, of the device if there is one."""
     if DEVICE == "cpu":
         return time.perf_counter()
     event = torch.cuda.Event(enable_timing=True)
@@ -154,7 +156,7 @@ def mark() -> "float | torch.cuda.Event":
 
 
 def peak_memory(function: Function, inputs: list[Tensor], grad: Tensor) -> float | None:
-    """Megabytes beyond those held before; None where the system does not tell."""
+    """Return the peak in megabytes above the level before; None where the system does not report it."""
     if DEVICE == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
@@ -185,7 +187,7 @@ class Figures:
 
 
 def compare(candidates: dict[str, Function], inputs: list[Tensor], tolerance: float) -> dict[str, Figures]:
-    """Checks that all candidates return what the last returns, and measures them in turns."""
+    """Check that all candidates return what the last returns, and measure them in turns."""
     inputs = [x.requires_grad_() for x in inputs]
     with torch.no_grad():
         grad = torch.randn_like(next(iter(candidates.values()))(*inputs))
@@ -195,7 +197,7 @@ def compare(candidates: dict[str, Function], inputs: list[Tensor], tolerance: fl
         for i, (ours, theirs) in enumerate(zip(results, expected, strict=True)):
             off = (ours - theirs).abs() > tolerance * theirs.abs().max()
             if off.float().mean().item() > (1e-3 if i else 0):
-                raise SystemExit(f"{name}: {'gradient' if i else 'output'} {i} differs in {off.sum().item()} numbers")
+                raise SystemExit(f"{name}: {'gradient' if i else 'output'} {i} differs in {off.sum().item()} numbers.")
     del expected, results
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in candidates}
     for _ in range(REPEATS):
@@ -209,7 +211,7 @@ def compare(candidates: dict[str, Function], inputs: list[Tensor], tolerance: fl
 
 
 def compare_operators(case: Case, dtype: torch.dtype) -> dict[str, Figures]:
-    """The operator beside the other formulations."""
+    """Compare the operator with the other formulations."""
     _, reference, value, offsets = case.inputs()
     sizes = offsets.new_tensor([(w, h) for h, w in case.shapes])[:, None]
     locations = reference[:, :, None, :, None] + offsets / sizes
@@ -228,7 +230,7 @@ def compare_operators(case: Case, dtype: torch.dtype) -> dict[str, Figures]:
 
 
 def compare_modules(case: Case) -> dict[str, Figures]:
-    """The module beside the one of transformers, with the same weights."""
+    """Compare the module with that of transformers, with the same weights."""
     query, reference, value, _ = case.inputs()
     sizes = {"num_levels": len(case.shapes), "num_points": POINTS}
     ours = MultiScaleDeformableAttention(embed_dim=case.embed_dim, num_heads=case.heads, **sizes).to(DEVICE)
@@ -248,7 +250,7 @@ def compare_modules(case: Case) -> dict[str, Figures]:
 
 
 def report(title: str, tables: dict[str, dict[str, Figures]]) -> None:
-    """Prints one table: ratios are those of the time of the other to ours."""
+    """Print one table; ratios are the other's time over this operator's."""
     print(f"\n### {title}\n\n| size | formulation | forward, ms | forward + backward, ms | ratio | ratio | peak, MB |")
     print("|---|---|---|---|---|---|---|")
     for size, figures in tables.items():
@@ -260,7 +262,7 @@ def report(title: str, tables: dict[str, dict[str, Figures]]) -> None:
 
 
 def report_bandwidth(tables: dict[str, dict[str, Figures]], dtype: torch.dtype) -> None:
-    """Prints what the bytes that the forward pass reads and writes at least once make of its time."""
+    """Print the bandwidth of the bytes that the forward pass reads and writes at least once."""
     source = torch.empty(1 << 28, device=DEVICE)
     target, times = torch.empty_like(source), []
     for _ in range(REPEATS):
@@ -279,17 +281,17 @@ def report_bandwidth(tables: dict[str, dict[str, Figures]], dtype: torch.dtype) 
 
 
 def main() -> None:
-    """Prints all tables."""
+    """Print all tables."""
     device = torch.cuda.get_device_name() if DEVICE == "cuda" else f"{platform.machine()} CPU"
     print(f"{device}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}, Python {sys.version.split()[0]}")
-    print("Ratios are the other's time to ours, forward and forward + backward.")
+    print("Ratios are the other's time over this operator's, forward and forward + backward.")
     for dtype in (torch.float32, torch.bfloat16) if DEVICE == "cuda" else (torch.float32,):
         tables = {case.name: compare_operators(case, dtype) for case in CASES}
         report(f"Operator, {dtype}", tables)
         if DEVICE == "cuda":
             report_bandwidth(tables, dtype)
     if hugging_face is None:
-        print("\ntransformers is not installed: its module is left out")
+        print("\ntransformers is not installed: its module is left out.")
     else:
         report("Module", {case.name: compare_modules(case) for case in CASES})
 

@@ -1,13 +1,14 @@
-"""Parameters and multiply-adds of every full-size detector beside the published numbers: python benchmarks/flops.py
-[config ...]
+"""Parameters and multiply-adds of every full-size detector beside the published numbers.
 
-The papers average over the first 100 images of COCO val2017, resized to 800/1333. Here: the original sizes of the 48
-val2017 images of coco_mini where that folder is present, else 640x480. DINO's paper does not say what it counted; its
-two figures fit a single size of 800x1280, so DINO and what is built on it are counted there.
+    python benchmarks/flops.py [config ...]
 
-Counted as in the papers: convolutions, linear layers, norms and matrix products, one a multiply-add, batch of one
-image; and deformable attention's samples with their weighted sum, 5 a point and channel (1% of DINO with 4 scales).
-Proposals classify every token and make boxes of those they pick; released code makes boxes of all (1% more).
+The papers average over the first 100 images of COCO val2017, resized to 800/1333. Here the sizes are those of the 48
+val2017 images of coco_mini where that folder is present, else 640x480. DINO's paper states no size; its two figures fit
+800x1280, so DINO and the detectors built on it are counted at that size.
+
+The count follows the papers: convolutions, linear layers, norms and matrix products, one per multiply-add, for a batch
+of one image; and deformable attention's samples with their weighted sum, 5 per point and channel (1 % of DINO with 4
+scales). Proposals classify every token and compute boxes of the selected ones; released code computes all (1 % more).
 """
 
 import json
@@ -25,7 +26,7 @@ from align_detr import model_zoo
 from align_detr.data import data_folder
 from align_detr.modeling.meta_arch import DETR
 
-# Config, its overrides, published parameters (millions) and multiply-adds (10^9); the official DETRs have 91 classes.
+# Config: published parameters (millions) and multiply-adds (10^9); the official DETRs have 91 classes.
 PUBLISHED = {
     "detr/detr_r50_500ep.py": (41, 86),
     "detr/detr_r50_dc5_500ep.py": (41, 187),
@@ -65,60 +66,57 @@ PUBLISHED = {
     "TSP/tsp_rcnn_r101_36ep.py": ("-", 254),
     "FasterRCNN/faster_rcnn_r50_fpn_36ep.py": ("-", 180),
 }
-# Those whose published figure is for one size instead of an average.
+# Detectors whose published figure is for one size instead of an average.
 ONE_SIZE = {config: (800, 1280) for config in PUBLISHED if "dino_" in config}
 
 
 class Network(nn.Module):
-    """The part of a detector that is computed for an image: features to predictions, without the conversion to boxes in
-    pixels.
-    """
+    """The counted part of a detector: image to predictions, without the conversion to boxes in pixels."""
 
     def __init__(self, detector: nn.Module) -> None:
         super().__init__()
         self.detector = detector
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """image (3, h, w) -> logits and boxes of the last row."""
+        """Return logits and boxes of the last row for an image (3, h, w)."""
         memory = self.detector.encoder(self.detector.extract_features([self.detector.normalize(image)]))
         predictions = self.detector.predict(memory)["main"]
         return predictions.logits[-1], predictions.boxes[-1]
 
 
 class Detections(Network):
-    """All of a detector of another family: image to detections. Non-maximum suppression, pooling of regions and
-    decoding of boxes have no matrix products and count nothing.
+    """A whole detector of another family: image to detections.
+
+    Non-maximum suppression, pooling of regions and decoding of boxes have no matrix products and count nothing.
     """
 
     def __init__(self, detector: nn.Module) -> None:
         super().__init__(detector)
         for name, layer in detector.named_modules():
-            if name.endswith("rpn_head.anchor_deltas"):  # untrained boxes are wild, and NMS leaves one or two of them
+            if name.endswith("rpn_head.anchor_deltas"):  # of untrained boxes, NMS would leave one or two
                 nn.init.zeros_(layer.weight)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """image (3, h, w) -> boxes and scores."""
+        """Return boxes and scores for an image (3, h, w)."""
         found = self.detector([{"image": image}])[0]["instances"]
         return found.pred_boxes.tensor, found.scores
 
 
 def attention_flops(inputs: list[Any], outputs: list[Any]) -> Counter:
-    """Both matrix products of scaled dot-product attention."""
+    """Count both matrix products of scaled dot-product attention."""
     query, key, value = (x.type().sizes() for x in inputs[:3])
     batch, heads, length, width = query
     return Counter({"attention": batch * heads * length * key[2] * (width + value[3])})
 
 
 def sampling_flops(inputs: list[Any], outputs: list[Any]) -> Counter:
-    """Deformable attention's bilinear samples and their weighted sum: 5 a point and channel (Deformable-DETR, appendix
-    A.1).
-    """
+    """Count bilinear samples and their weighted sum: 5 per point and channel (Deformable-DETR, appendix A.1)."""
     value, weights = (inputs[i].type().sizes() for i in (0, 3))
     return Counter({"deformable_attention": 5 * math.prod(weights) * value[3]})
 
 
 def count_flops(network: nn.Module, size: tuple[int, int]) -> float:
-    """Multiply-adds for an image of (height, width), in 10^9."""
+    """Return the multiply-adds for an image of (height, width), in 10^9."""
     image = torch.rand(3, *size, generator=torch.Generator().manual_seed(0)) * 255
     analysis = FlopCountAnalysis(network, image).set_op_handle("aten::scaled_dot_product_attention", attention_flops)
     analysis.set_op_handle("align_detr::deformable_attention", sampling_flops)
@@ -128,13 +126,13 @@ def count_flops(network: nn.Module, size: tuple[int, int]) -> float:
 
 
 def resized(height: int, width: int, short: int = 800, longest: int = 1333) -> tuple[int, int]:
-    """The size that evaluation resizes an image to."""
+    """Return the size that evaluation resizes an image to."""
     scale = min(short / min(height, width), longest / max(height, width))
     return int(height * scale + 0.5), int(width * scale + 0.5)
 
 
 def image_sizes() -> Counter:
-    """How often each evaluation size occurs."""
+    """Return how often each evaluation size occurs."""
     file = data_folder() / "coco_mini" / "instances_val.json"
     if not file.is_file():
         return Counter([resized(480, 640)])
@@ -143,7 +141,7 @@ def image_sizes() -> Counter:
 
 
 def main(configs: list[str]) -> None:
-    """Prints a table."""
+    """Print a table."""
     sizes = image_sizes()
     print(f"{sum(sizes.values())} image(s) of {len(sizes)} size(s); DINO: one of 800x1280")
     print("| config | parameters (M) | published | multiply-adds (G) | published |\n|---|---|---|---|---|")

@@ -1,9 +1,10 @@
-"""One training step of a full-size detector, to see that it fits: python benchmarks/full_step.py [config]
-[--device cuda]
+"""One training step of a full-size detector, to show that it fits into memory.
+
+    python benchmarks/full_step.py [config] [--device cuda]
 
 Two noise images of 480x640 with 10 objects each and random weights, in float32. Prints the total of the losses, whether
-all of them and all gradients are finite, and the peak memory: of the process on the CPU, of PyTorch's allocator on
-CUDA. The time is printed on CUDA only, as the second of two steps: a CPU's depends on who else uses it.
+all losses and gradients are finite, and the peak memory: of the process on the CPU, of PyTorch's allocator on CUDA. The
+time of the second of two steps is printed on CUDA only: on a CPU it depends on the machine's other work.
 """
 
 import argparse
@@ -23,7 +24,7 @@ HEIGHT, WIDTH, OBJECTS, IMAGES = 480, 640, 10, 2
 
 
 def random_image(num_classes: int) -> dict[str, Any]:
-    """A noise image with `OBJECTS` random boxes, as the mapper would give it."""
+    """Return a noise image with `OBJECTS` random boxes, in the mapper's form."""
     corners = torch.rand(OBJECTS, 2, 2).sort(dim=1).values * torch.tensor([WIDTH, HEIGHT])
     instances = Instances(
         (HEIGHT, WIDTH),
@@ -35,7 +36,7 @@ def random_image(num_classes: int) -> dict[str, Any]:
 
 
 def step(model: nn.Module, optimizer: torch.optim.Optimizer, max_norm: float) -> tuple[dict[str, Tensor], Tensor]:
-    """One step; the losses by name and the norm of all gradients before clipping."""
+    """Make one step; return the losses by name and the norm of all gradients before clipping."""
     optimizer.zero_grad()
     losses = model([random_image(model.num_classes) for _ in range(IMAGES)])
     sum(losses.values()).backward()
@@ -45,7 +46,7 @@ def step(model: nn.Module, optimizer: torch.optim.Optimizer, max_norm: float) ->
 
 
 def peak_memory(device: str) -> float:
-    """In 10^9 bytes."""
+    """Return the peak memory in 10^9 bytes."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated() / 1e9
     unit = 1 if sys.platform == "darwin" else 1024
@@ -53,7 +54,7 @@ def peak_memory(device: str) -> float:
 
 
 def main() -> None:
-    """Exits with 1 where a loss or a gradient is not finite."""
+    """Exit with 1 if a loss or a gradient is not finite."""
     parser = argparse.ArgumentParser(description="One training step of a full-size detector.")
     parser.add_argument("config", nargs="?", default="align_detr/align_dino_r50_4scale_12ep.py")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")

@@ -1,14 +1,15 @@
-"""Host time and device synchronisations of the matching step, beside two plain implementations in the same run:
-python benchmarks/matcher.py [--device cuda] [--repeats 5] [--copies 1 2 3 6]
+"""Host time and device synchronisations of the matching step, compared with two plain implementations in the same run.
+
+    python benchmarks/matcher.py [--device cuda] [--repeats 5] [--copies 1 2 3 6]
 
 7 rows (6 decoder layers and the encoder's proposals), 16 images, 900 queries, 80 classes; focal, L1 and GIoU costs. The
-numbers of objects are COCO's (mean 7, a long tail, some images without any) or a crowd's (100 to 300 an image); the
-boxes and classes of the predictions are random, as before training, or lie near the objects, as in training. The
-plain implementations go layer by layer: `batch` computes, as DETR's official code and detrex do, the costs of all
-queries of the batch with all targets of the batch, and copies and solves the blocks of each image; `image` computes and
-copies the costs image by image. "numba" and "scipy" are our matcher with that solver; "solving" is what of it solves
-the costs that are there, by numba and by SciPy (`linear_sum_assignment` on k columns a target). Times are the best of
-the repeats; what is compiled was compiled before.
+numbers of objects are COCO's (mean 7, a long tail, some images without any) or a crowd's (100 to 300 per image). Boxes
+and classes of the predictions are random, as before training, or near the objects, as in training. The plain
+implementations go layer by layer: `batch` computes the costs of all queries of the batch with all targets of the batch,
+as DETR's official code and detrex do, then copies and solves the blocks of each image; `image` computes and copies the
+costs image by image. "numba" and "scipy" are this project's matcher with that solver; "solving" is the time for given
+costs, by numba and by SciPy (`linear_sum_assignment` on k columns per target). Times are the best of the repeats, with
+everything compiled beforehand.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
+from itertools import pairwise
 from unittest import mock
 
 import numpy as np
@@ -41,14 +43,14 @@ Pairs = set[tuple[int, int, int, int]]
 
 
 def object_counts(crowded: bool, generator: np.random.Generator) -> list[int]:
-    """Objects of each image. COCO train2017: mean 7.3, median 5, 1 in 100 images without any, up to 93."""
+    """Return the objects per image. COCO train2017: mean 7.3, median 5, 1 in 100 images without any, up to 93."""
     if crowded:
         return generator.integers(100, 301, BATCH).tolist()
     return np.minimum(generator.lognormal(1.55, 0.95, BATCH).astype(int), 93).tolist()
 
 
 def make_inputs(counts: list[int], trained: bool, device: str, seed: int) -> tuple[Predictions, Targets]:
-    """Targets of `counts` objects, and predictions that are random or, for half of the queries, near an object."""
+    """Return targets of `counts` objects, and predictions: random, or half of them near an object."""
     torch.manual_seed(seed)
     longest = max([1, *counts])
     boxes = _random_boxes(BATCH, longest)
@@ -66,12 +68,12 @@ def make_inputs(counts: list[int], trained: bool, device: str, seed: int) -> tup
 
 
 def _random_boxes(*shape: int) -> Tensor:
-    """Uniform centres; sizes from small to large, as in COCO."""
+    """Return boxes with uniform centres and sizes from small to large, as in COCO."""
     return torch.cat([torch.rand(*shape, 2), torch.rand(*shape, 2) ** 2 * 0.5 + 0.01], dim=-1)
 
 
 def plain_cost(logits: Tensor, boxes: Tensor, labels: Tensor, true_boxes: Tensor) -> Tensor:
-    """logits (q, K), boxes (q, 4), labels (n,), true_boxes (n, 4) -> (q, n)."""
+    """Return costs (q, n) of logits (q, K), boxes (q, 4), labels (n,) and true_boxes (n, 4)."""
     p = logits.sigmoid()
     positive = 0.25 * (1 - p) ** 2 * -(p + 1e-8).log()
     negative = 0.75 * p**2 * -(1 - p + 1e-8).log()
@@ -80,7 +82,7 @@ def plain_cost(logits: Tensor, boxes: Tensor, labels: Tensor, true_boxes: Tensor
 
 
 def solve(cost: np.ndarray, copies: int) -> tuple[np.ndarray, np.ndarray]:
-    """cost (Q, n), each column `copies` times -> query, target."""
+    """Solve cost (Q, n), each column `copies` times; return query and target."""
     queries, n = cost.shape
     query, target = linear_sum_assignment(np.tile(cost, max(1, min(copies, queries // (2 * n)))))
     return query, target % n
@@ -88,7 +90,7 @@ def solve(cost: np.ndarray, copies: int) -> tuple[np.ndarray, np.ndarray]:
 
 @torch.no_grad()
 def batch_by_layer(preds: Predictions, targets: Targets, copies: int) -> Solved:
-    """All pairs of the batch, layer by layer."""
+    """Match with the costs of all pairs of the batch, layer by layer."""
     labels = torch.cat([x[:n] for x, n in zip(targets.labels, targets.counts, strict=True)])
     true_boxes = torch.cat([x[:n] for x, n in zip(targets.boxes, targets.counts, strict=True)])
     found = []
@@ -103,7 +105,7 @@ def batch_by_layer(preds: Predictions, targets: Targets, copies: int) -> Solved:
 
 @torch.no_grad()
 def image_by_image(preds: Predictions, targets: Targets, copies: int) -> Solved:
-    """The pairs of each image by itself, layer by layer."""
+    """Match each image separately, layer by layer."""
     found = []
     for row in range(ROWS):
         for image, n in enumerate(targets.counts):
@@ -119,7 +121,7 @@ def image_by_image(preds: Predictions, targets: Targets, copies: int) -> Solved:
 
 
 def pairs_of(found: Solved | dict[str, Match]) -> Pairs:
-    """The same as a set."""
+    """Return the pairs as a set."""
     if isinstance(found, dict):
         match = found["main"]
         columns = (x.tolist() for x in (match.row, match.image, match.query, match.target))
@@ -132,7 +134,7 @@ def pairs_of(found: Solved | dict[str, Match]) -> Pairs:
 
 
 class WaitingOperators(TorchDispatchMode):
-    """Counts the operators whose result the host must know."""
+    """A counter of the operators whose result the host needs."""
 
     NAMES = ("aten._local_scalar_dense", "aten.nonzero", "aten.masked_select", "aten.equal", "aten.unique")
 
@@ -148,10 +150,10 @@ class WaitingOperators(TorchDispatchMode):
 def count_synchronisations(
     step: Callable[[], Solved | dict[str, Match]], device: str
 ) -> tuple[Solved | dict[str, Match], int]:
-    """The result of one step, and how often the host waits for the device meanwhile.
+    """Return the result of one step, and how often the host waits for the device during it.
 
-    On CUDA, PyTorch itself reports it. On a CPU, what would wait on a device is counted: such operators, and copies to
-    the host, by `Tensor.cpu` or the matcher's `copy_to_host`.
+    On CUDA, PyTorch reports the waits. On a CPU, the calls that would wait for a device are counted: such operators,
+    and copies to the host, by `Tensor.cpu` or the matcher's `copy_to_host`.
     """
     if device == "cuda":
         with warnings.catch_warnings(record=True) as caught:
@@ -175,7 +177,7 @@ def count_synchronisations(
 
 
 def best_time(step: Callable[[], object], repeats: int) -> float:
-    """Seconds of host time; a step of more than 5 s is not repeated."""
+    """Return the best host time in seconds; a step of more than 5 s is not repeated."""
     times = []
     while len(times) < repeats and sum(times) < 5:
         start = time.perf_counter()
@@ -187,14 +189,12 @@ def best_time(step: Callable[[], object], repeats: int) -> float:
 def solving_times(
     preds: Predictions, targets: Targets, matcher: HungarianMatcher, copies: int, repeats: int
 ) -> tuple[float, float]:
-    """Seconds that numba, and SciPy with a column for each copy, take for the costs of all rows and images, both in one
-    thread.
-    """
+    """Return the seconds of numba, and of SciPy with one column per copy, for given costs, each in one thread."""
     cost = matcher.own_costs(preds, targets).cpu().numpy()
     counts = np.array(targets.counts)
     bounded = np.where(counts > 0, np.maximum(1, np.minimum(copies, QUERIES // np.maximum(1, 2 * counts))), 0)
     starts = np.cumsum([0, *counts])
-    blocks = [cost[row, a:b].T for row in range(ROWS) for a, b in zip(starts[:-1], starts[1:], strict=True) if b > a]
+    blocks = [cost[row, a:b].T for row in range(ROWS) for a, b in pairwise(starts) if b > a]
     compiled = partial(matcher.solver.assign_all, cost, targets.counts, np.tile(bounded, (ROWS, 1)))
     with mock.patch.object(numba_solver, "LARGE", np.inf):
         compiled_time = best_time(compiled, repeats)
@@ -204,7 +204,7 @@ def solving_times(
 def measure(
     counts: list[int], trained: bool, copies: int, args: argparse.Namespace
 ) -> tuple[dict[str, float], list[int]]:
-    """Seconds of `batch`, `image`, the matcher with each solver and of solving, and the waits of the first three."""
+    """Return the seconds of `batch`, `image`, both solvers and solving alone, and the waits of the first three."""
     preds, targets = make_inputs(counts, trained, args.device, seed=0)
     costs = [FocalCost(weight=2.0), L1Cost(weight=5.0), GIoUCost(weight=2.0, eps=1e-6)]
     steps = {"batch": partial(batch_by_layer, preds, targets, copies)}
@@ -232,14 +232,14 @@ HEADER = (
 
 
 def main() -> None:
-    """Prints a table."""
+    """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--copies", type=int, nargs="+", default=[1, 2, 3, 6])
     args = parser.parse_args()
     if find_spec("numba") is None:
-        parser.error("numba is not installed, and this compares the matcher with and without it: pip install numba")
+        parser.error("numba is not installed, but the comparison needs it: pip install numba")
     print(
         f"Python {platform.python_version()}, PyTorch {torch.__version__}, SciPy {scipy.__version__}, "
         f"NumPy {np.__version__}, numba {version('numba')}, {torch.get_num_threads()} thread(s), {args.device}\n"

@@ -1,8 +1,7 @@
 """Repeated training runs for the comparisons of RESULTS.md: resumable, several seeds, mean and spread.
 
-A study is a list of variants. Each (variant, seed) is one run of train_net.py with an output folder of its own under
-output/studies/; a run that has finished is not run again unless its config has changed since, so a study can be made in
-pieces.
+A study is a list of variants. Each (variant, seed) is one run of train_net.py with a separate output folder under
+output/studies/. A finished run is repeated only if its config has changed, so a study can be interrupted and resumed.
 """
 
 import argparse
@@ -25,12 +24,12 @@ from align_detr.data import data_folder
 from align_detr.lazy_config import load_config
 
 ROOT = Path(__file__).resolve().parents[1]
-FAILED = threading.Event()  # no run begins after one has failed
+FAILED = threading.Event()  # no run starts after one has failed
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One row of a study: its name, the config it trains, overrides of that config, and what the paper found."""
+    """One row of a study: its name, the config it trains, overrides of that config, and the published figure."""
 
     name: str
     config: str
@@ -40,7 +39,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Study:
-    """Variants that differ in nothing but what is studied; `overrides` hold for all of them."""
+    """Variants that differ only in what is studied; `overrides` hold for all of them."""
 
     name: str
     variants: tuple[Variant, ...]
@@ -49,33 +48,33 @@ class Study:
     published: str = "published"
 
     def folder(self, variant: Variant, seed: int) -> Path:
-        """Where a run is kept."""
+        """Return the output folder of a run."""
         return ROOT / "output" / "studies" / self.name / f"{re.sub(r'[^a-zA-Z0-9.]+', '_', variant.name)}-{seed}"
 
     def overrides_of(self, variant: Variant, seed: int) -> list[str]:
-        """What the run changes in the config of its variant, but for its folder."""
+        """Return the overrides of a run's config, except its output folder."""
         return [*self.overrides, *variant.overrides, f"train.seed={seed}", "train.checkpointer.max_to_keep=1"]
 
     def command(self, variant: Variant, seed: int) -> list[str]:
-        """The training command of a run."""
+        """Return the training command of a run."""
         command = [sys.executable, str(ROOT / "train_net.py"), "--config-file", variant.config]
         return [*command, *self.overrides_of(variant, seed), f"train.output_dir={self.folder(variant, seed)}"]
 
     def fingerprint(self, variant: Variant, seed: int) -> str:
-        """A hash of everything the run's config says, but for its folder."""
+        """Return a hash of the run's whole config except its output folder."""
         config = OmegaConf.to_container(load_config(variant.config, self.overrides_of(variant, seed)), resolve=False)
         del config["train"]["output_dir"]
         text = json.dumps(config, sort_keys=True, default=lambda x: f"{x.__module__}.{x.__qualname__}")
-        text = text.replace(str(data_folder()), "")  # wherever the data lies
+        text = text.replace(str(data_folder()), "")  # the same on every machine
         return hashlib.sha256(text.encode()).hexdigest()
 
     def result(self, variant: Variant, seed: int) -> dict[str, float] | None:
-        """The metrics of a finished run, or None. A run made with another config does not count."""
+        """Return the metrics of a finished run, or None; a run of another config does not count."""
         curve = self.curve(variant, seed)
         return None if curve is None else curve[-1]
 
     def curve(self, variant: Variant, seed: int) -> list[dict[str, float]] | None:
-        """The metrics of every evaluation of a finished run, with their `iteration`, or None."""
+        """Return the metrics of every evaluation of a finished run, with their `iteration`, or None."""
         file = self.folder(variant, seed) / "result.json"
         if not file.is_file():
             return None
@@ -83,8 +82,9 @@ class Study:
         return saved["evaluations"] if saved.get("config") == self.fingerprint(variant, seed) else None
 
     def run(self, variant: Variant, seed: int, threads: int, config: str) -> None:
-        """Trains and evaluates, unless another run has failed; what the run prints goes to its folder. `config` is its
-        fingerprint, made by the caller, as detectron2 cannot load configs in several threads at once.
+        """Train and evaluate, unless another run has failed; the run's output goes to its folder.
+
+        `config` is the run's fingerprint, made by the caller because detectron2 cannot load configs in several threads.
         """
         if FAILED.is_set():
             return
@@ -98,14 +98,14 @@ class Study:
             )
         if done.returncode:
             FAILED.set()
-            raise SystemExit(f"{variant.name}, seed {seed} failed: see {folder / 'printed.txt'}")
+            raise SystemExit(f"{variant.name}, seed {seed} failed: see {folder / 'printed.txt'}.")
         saved = {"config": config, "evaluations": _evaluations(folder / "metrics.json")}
         (folder / "result.json").write_text(json.dumps(saved))
         figures = ", ".join(f"{metric} {saved['evaluations'][-1][metric]:.1f}" for metric in self.metrics)
         print(f"{variant.name}, seed {seed}: {figures}", flush=True)
 
     def table(self, seeds: Sequence[int]) -> str:
-        """Mean, and smallest to largest, of the finished runs of each variant, as a table in Markdown."""
+        """Return mean and range of each variant's finished runs as a Markdown table."""
         heads = ["variant", "seeds", *self.metrics, self.published]
         lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
         for variant in self.variants:
@@ -128,23 +128,25 @@ def _evaluations(file: Path) -> list[dict[str, float]]:
 
 
 def mean_and_range(values: Sequence[float]) -> str:
-    """The mean, and the smallest and the largest in brackets."""
+    """Return the mean, with the smallest and the largest value in brackets."""
     if not values:
         return "-"
     return f"{statistics.mean(values):.1f} ({min(values):.1f} to {max(values):.1f})"
 
 
 def main(study: Study, argv: Sequence[str] | None = None) -> list[int]:
-    """Makes the runs that are missing, seed by seed, prints the table, and returns the seeds."""
-    parser = argparse.ArgumentParser(description=f"Makes the runs of the study {study.name} that are missing.")
+    """Make the missing runs, seed by seed, print the table, and return the seeds."""
+    parser = argparse.ArgumentParser(description=f"Make the missing runs of the study {study.name}.")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--jobs", type=int, default=1, help="runs at the same time; each gets an equal share of cores")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="variants to run (the table shows all)")
-    parser.add_argument("--table", action="store_true", help="print the table of what is there, run nothing")
+    parser.add_argument("--table", action="store_true", help="print the table of the finished runs, run nothing")
     args = parser.parse_args(argv)
     unknown = set(args.only or ()) - {variant.name for variant in study.variants}
     if unknown:
-        raise SystemExit(f"no variant is named {', '.join(sorted(unknown))}")
+        raise SystemExit(
+            f"The study {study.name} has no variant {', '.join(sorted(unknown))}: `--table` lists its names."
+        )
     variants = [v for v in study.variants if not args.only or v.name in args.only]
     if not args.table:
         threads = max(1, (os.cpu_count() or 1) // args.jobs)

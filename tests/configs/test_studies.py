@@ -137,5 +137,5 @@ def test_a_failure_ends_the_study(studies: ModuleType, trained: list[str]) -> No
 
 
 def test_no_such_variant(studies: ModuleType) -> None:
-    with pytest.raises(SystemExit, match="no variant is named x"):
+    with pytest.raises(SystemExit, match="The study test has no variant x: `--table` lists its names"):
         studies.main(small_study(studies), ["--only", "x"])
