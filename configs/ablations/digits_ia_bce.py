@@ -1,4 +1,4 @@
-"""The demo's detector with IA-BCE and one-to-one matching, on a short schedule: the ablations on digits start here."""
+"""The demo's detector with IA-BCE and one-to-one matching on a short schedule: the base of the ablations on digits."""
 
 from ..quickstart.digits import dataloader, lr_multiplier, model, optimizer, train
 

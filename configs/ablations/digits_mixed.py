@@ -1,4 +1,4 @@
-"""The ablations' detector with mixed matching and prime-sample weighting: the demo's loss with a short schedule."""
+"""The ablations' detector with mixed matching and prime-sample weighting: the demo's losses on a short schedule."""
 
 from ..common.align import align
 from .digits_ia_bce import dataloader, lr_multiplier, model, optimizer, train

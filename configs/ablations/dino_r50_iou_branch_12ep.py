@@ -1,4 +1,4 @@
-"""DINO-R50 with an IoU branch whose score plays no part in evaluation (table 4, IoU branch*). Published: 49.0 AP."""
+"""DINO-R50 with an IoU branch whose score is not used in evaluation (table 4, IoU branch*). Published: 49.0 AP."""
 
 from detectron2.config import LazyCall as L
 

@@ -1,4 +1,4 @@
-"""Align-DAB-DETR-R50 with the released settings: k = 2 in the intermediate layers."""
+"""Align-DAB-DETR-R50 with the released settings, k = 2 in the intermediate layers."""
 
 from ..common.align import align
 from ..dab_detr.dab_detr_r50_50ep import dataloader, lr_multiplier, model, optimizer, train

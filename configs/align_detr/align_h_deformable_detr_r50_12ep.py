@@ -1,6 +1,6 @@
 """H-Deformable-DETR-R50 with the IoU-aware class loss alone, as in table 7 of Align-DETR. Published: 49.3 AP.
 
-The hybrid branch is the one that matches many queries to an object.
+Only the hybrid branch matches several queries to an object.
 """
 
 from detectron2.config import LazyCall as L

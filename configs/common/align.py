@@ -7,11 +7,11 @@ from align_detr.modeling import IABCELoss, PrimeSampleWeighting
 
 
 def align(model: DictConfig, *, copies: int = 3, alpha: float = 0.25, gamma: float = 2.0, tau: float = 1.5) -> None:
-    """Gives `model` the IoU-aware class loss, the prime-sample weighting, and `copies` of each object in every decoder
-    layer but the last, and among the encoder's proposals where there are any.
+    """Give `model` the IoU-aware class loss, the prime-sample weighting, and `copies` of each object.
 
-    The defaults are the paper's k, alpha and tau; its released configs have k = 2. The weight of the class loss, and
-    copies that a set of the detector has already (a hybrid branch's), stay as they are.
+    The copies hold in every decoder layer but the last, and among the encoder's proposals where there are any. The
+    defaults are the paper's k, alpha and tau; its released configs have k = 2. The weight of the class loss and the
+    copies of other sets (a hybrid branch's) stay as they are.
     """
     criterion = model.criterion
     criterion.losses[0] = L(IABCELoss)(weight=criterion.losses[0].weight, alpha=alpha, gamma=gamma)

@@ -4,7 +4,7 @@ from detectron2.config import LazyCall as L
 
 from align_detr.engine import adamw, get_param_groups
 
-# The trainer sets optimizer.params.model. `optimizer.lr` and `optimizer.weight_decay` are the two numbers to override.
+# The trainer sets optimizer.params.model; `optimizer.lr` and `optimizer.weight_decay` are the numbers to override.
 AdamW = L(adamw)(
     params=L(get_param_groups)(
         base_lr="${..lr}",

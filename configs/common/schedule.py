@@ -1,4 +1,4 @@
-"""Learning rate schedules, stated in epochs; they act on the fraction of training done, whatever its data."""
+"""Learning rate schedules in epochs; they depend on the fraction of training done, not on the data."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 
 def multi_step(epochs: int, drops: Sequence[int], gamma: float = 0.1) -> DictConfig:
-    """The rate times `gamma` after each epoch of `drops` (ascending), `epochs` in all, no warm-up."""
+    """Multiply the rate by `gamma` after each epoch of `drops` (ascending), `epochs` in all, no warm-up."""
     values = [gamma**i for i in range(len(drops) + 1)]
     return L(MultiStepParamScheduler)(values=values, milestones=list(drops), num_updates=epochs)
 

@@ -6,10 +6,10 @@ train = dict(
     output_dir="./output",
     init_checkpoint="",  # a file or URL; empty: as the model is built
     epochs=50,
-    max_iter=None,  # None: epochs x (training images // images a batch)
-    eval_period=None,  # in iterations; None: once an epoch; 0: only at the end
+    max_iter=None,  # None: epochs x (training images // images per batch)
+    eval_period=None,  # in iterations; None: once per epoch; 0: only at the end
     log_period=20,
-    checkpointer=dict(period=None, max_to_keep=3),  # None: once an epoch
+    checkpointer=dict(period=None, max_to_keep=3),  # None: once per epoch
     amp=dict(enabled=False, dtype="bfloat16"),  # or float16, on CUDA only
     clip_grad=dict(max_norm=0.1, norm_type=2.0),  # norm of the whole model; max_norm=0: off
     ema=dict(enabled=False, decay=0.9998),

@@ -1,4 +1,4 @@
-"""Two-stage DAB-Deformable-DETR-R50: the encoder's best tokens are the contents, their boxes the anchors."""
+"""Two-stage DAB-Deformable-DETR-R50: the encoder's best tokens are the query contents, their boxes the anchors."""
 
 from detectron2.config import LazyCall as L
 

@@ -1,4 +1,4 @@
-"""Two-stage Deformable-DETR-R101, with iterative box refinement (Zhu et al. 2021, table 3: on test-dev)."""
+"""Two-stage Deformable-DETR-R101, with iterative box refinement (Zhu et al. 2021, table 3, on test-dev)."""
 
 from .deformable_detr_r50_two_stage_50ep import dataloader, lr_multiplier, model, optimizer, train
 

@@ -9,6 +9,6 @@ from .deformable_detr_r50_refine_50ep import dataloader, lr_multiplier, model, o
 model.proposals = L(ObjectProposals)(num_queries=300, num_classes="${..head.num_classes}", embed_dim=256)
 model.queries = L(EncodedProposalQueries)(embed_dim=256, temperature=10000)
 model.head.size_logit = 0.0
-# the layer that reads points of reference off learned positions is gone
+# without the layer that maps learned positions to reference points
 optimizer.params.lr_factors.pop("reference_points")
 train.output_dir = "./output/deformable_detr_r50_two_stage_50ep"

@@ -1,8 +1,8 @@
-"""DINO-R50, 4 scales, 12 epochs, as its own repository has it, for its weights. Published: 49.0 AP.
+"""DINO-R50, 4 scales, 12 epochs, with the settings of the original repository, for its weights. Published: 49.0 AP.
 
-Against detrex's settings: one head for all layers, positions of temperature 20 without offset, logits bounded with
-1e-5, the stem and the first stage frozen, and box noise 0.4 (the paper's 0.4 is a misprint for 1.0, its authors say);
-noise plays no part in evaluation.
+Differences from detrex's settings: one head for all layers, positions of temperature 20 without offset, logits bounded
+with 1e-5, the stem and the first stage frozen, and box noise 0.4 (according to its authors, the paper's 0.4 is a
+misprint for 1.0); noise does not matter in evaluation.
 """
 
 from detectron2.config import LazyCall as L

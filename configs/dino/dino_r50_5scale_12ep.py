@@ -1,4 +1,4 @@
-"""DINO-R50, 5 scales, the finest with a quarter of the image's sides: 12 epochs. Published: 49.4 AP. (detrex: 49.6.)"""
+"""DINO-R50, 5 scales, the finest at stride 4: 12 epochs. Published: 49.4 AP. detrex: 49.6."""
 
 from .dino_r50_4scale_12ep import dataloader, lr_multiplier, model, optimizer, train
 

@@ -1,5 +1,6 @@
-"""DN-Deformable-DETR-R50: 12 epochs, drop at 11. Published: 43.4 AP (Table 3 of Align-DETR, among detectors of several
-scales, under the name DN-DETR).
+"""DN-Deformable-DETR-R50: 12 epochs, drop at 11. Published: 43.4 AP.
+
+The figure is from table 3 of Align-DETR, among multi-scale detectors, under the name DN-DETR.
 """
 
 from ..common.schedule import step_12ep as lr_multiplier

@@ -1,4 +1,4 @@
-"""Group-DETR-R50 on Conditional-DETR, as detrex: 50 epochs, drop at 40, batch 16."""
+"""Group-DETR-R50 on Conditional-DETR, as in detrex: 50 epochs, drop at 40, batch 16."""
 
 from ..common.data.coco_detr import dataloader
 from ..common.models.group_detr_r50 import model

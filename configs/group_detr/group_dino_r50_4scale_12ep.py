@@ -1,7 +1,8 @@
-"""Group-DETR on DINO-R50, 4 scales, 12 epochs: 3 groups of 900 queries in training, one in evaluation. Published: 49.8
-AP (with 2700 queries, Table 3 of Align-DETR).
+"""Group-DETR on DINO-R50, 4 scales, 12 epochs: 3 groups of 900 queries in training, one in evaluation.
 
-That the groups share DINO's 900 proposals is a reading of ours: see `GroupMixedSelectionQueries`.
+Published: 49.8 AP (with 2700 queries, table 3 of Align-DETR).
+
+The paper leaves open whether the groups share DINO's 900 proposals; here they do: see `GroupMixedSelectionQueries`.
 """
 
 from detectron2.config import LazyCall as L

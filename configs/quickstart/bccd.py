@@ -1,4 +1,4 @@
-"""The same small DETR on blood cells under a microscope (3 classes)."""
+"""A small DETR on blood cells under a microscope (3 classes): the detector of `coco_mini.py` on other photos."""
 
 from ..common.data.bccd import dataloader
 from .coco_mini import lr_multiplier, model, optimizer, train

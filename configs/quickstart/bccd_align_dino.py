@@ -1,4 +1,4 @@
-"""The same, aligned."""
+"""The small DINO on blood cells under a microscope, aligned."""
 
 from ..common.align import align
 from .bccd_dino import dataloader, lr_multiplier, model, optimizer, train

@@ -1,4 +1,4 @@
-"""A small DINO on blood cells under a microscope (3 classes), with a pretrained MobileNetV2 as backbone."""
+"""A small DINO on blood cells under a microscope (3 classes), on a pretrained MobileNetV2."""
 
 from detectron2.config import LazyCall as L
 

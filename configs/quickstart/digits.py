@@ -1,4 +1,4 @@
-"""An Align-DINO from scratch on the built-in digits, on the CPU: what `make demo` trains."""
+"""A small Align-DINO from scratch on the built-in digits, on the CPU: the detector of `make demo`."""
 
 from ..common.align import align
 from ..common.data.digits import dataloader
@@ -8,7 +8,8 @@ from ..common.models.dino_small import model
 model.head.num_classes = 10
 align(model)
 
-# Normalised convolutions turn the slower the larger they are, and detectron2's blocks start them large.
+# Under a norm layer, the effective step of a convolution shrinks with its weights' size, and detectron2 initialises
+# large weights: hence the higher rate of the backbone.
 optimizer.lr = 1.5e-3
 optimizer.params.lr_factors = dict(backbone=3.0)
 

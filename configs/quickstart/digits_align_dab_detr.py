@@ -1,4 +1,4 @@
-"""The same, aligned."""
+"""The small DAB-DETR on the built-in digits, aligned."""
 
 from ..common.align import align
 from .digits_dab_detr import dataloader, lr_multiplier, model, optimizer, train

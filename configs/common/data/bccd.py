@@ -1,4 +1,4 @@
-"""Blood cells under a microscope (205 + 87 photos of 640x480, 3 classes) at sizes that a CPU can train with."""
+"""Blood cells under a microscope (205 + 87 photos of 640x480, 3 classes) at sizes for training on a CPU."""
 
 from .coco_mini import dataloader
 

@@ -1,4 +1,4 @@
-"""COCO 2017 with DETR's augmentation (official recipe: flip, sides 480..800, half of the time after a crop)."""
+"""COCO 2017 with DETR's augmentation: flip, short side 480 to 800, half of the time after a crop (official recipe)."""
 
 import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
@@ -29,7 +29,7 @@ dataloader.train = L(build_train_loader)(
     ),
     total_batch_size=64,
     num_workers=4,
-    aspect_ratio_grouping=False,  # as official DETR; detectron2's own detectors group
+    aspect_ratio_grouping=False,  # as in official DETR; detectron2's own detectors group
 )
 
 dataloader.test = L(build_test_loader)(

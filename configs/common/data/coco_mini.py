@@ -1,4 +1,4 @@
-"""A small real subset of COCO (96 + 48 photos, 80 classes) at sizes that a CPU can train with."""
+"""A small real subset of COCO (96 + 48 photos, 80 classes) at sizes for training on a CPU."""
 
 from .coco_detr import dataloader
 

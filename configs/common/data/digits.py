@@ -1,8 +1,8 @@
-"""Digits in photos (8,000 + 400 images of 128x128, 10 classes) made at first use. No flip: a mirrored digit is none."""
+"""Digits in photos (8,000 + 400 images of 128x128, 10 classes), made at first use and never flipped."""
 
 from .coco_detr import dataloader
 
-# Reading such an image takes 0.6 ms: less than a worker process takes to hand it over.
+# Reading such an image takes 0.6 ms, less than a worker process needs to hand it over.
 dataloader.train.update(dataset="digits_train", total_batch_size=8, num_workers=0)
 dataloader.train.mapper.update(augmentations=[], augmentations_with_crop=None)
 

@@ -1,4 +1,4 @@
-"""Raccoons (160 + 40 photos of at most 320 pixels, 1 class) at sizes that a CPU can train with."""
+"""Raccoons (160 + 40 photos of at most 320 pixels, 1 class) at sizes for training on a CPU."""
 
 from .coco_mini import dataloader
 

@@ -1,8 +1,8 @@
 """Conditional-DETR with a ResNet-50 (Meng et al. 2021): 300 queries, 6 + 6 layers, dropout 0.1, class weight 2.
 
-The backbone's stem alone is frozen, as in detrex; the paper's own code freezes res2 as well (freeze_at=2).
+Only the backbone's stem is frozen, as in detrex; the authors' code also freezes res2 (freeze_at=2).
 
-To train as detrex does, without the padding mask in the decoder's cross-attention:
+To train as detrex does, without the padding mask in the decoder's cross-attention, override:
 +model.decoder.layer.mask_padding=False +model.decoder.first_layer.mask_padding=False
 """
 

@@ -1,6 +1,6 @@
 """DAB-Deformable-DETR with a ResNet-50 (Liu et al. 2022): 300 anchor boxes with learned contents, FFN 2048, no dropout.
 
-The settings are detrex's: class weight 1, the stem alone frozen, 300 detections.
+The settings are detrex's: class weight 1, only the stem frozen, 300 detections.
 """
 
 from detectron2.config import LazyCall as L

@@ -1,6 +1,6 @@
 """DAB-DETR with a ResNet-50 (Liu et al. 2022): 300 anchors, no dropout, PReLU, class weight 1.
 
-Tokens are placed with temperature 20, as in the paper; the released code keeps 10000 for anchors, and so do we.
+Token positions have temperature 20, as in the paper; anchors keep 10000, as in the released code.
 """
 
 from detectron2.config import LazyCall as L
@@ -29,6 +29,6 @@ model.decoder.update(
     first_layer=L(FirstConditionalDecoderLayer)(**sizes),
     query_position=L(AnchorPosition)(embed_dim=256, temperature=10000),
     refine=True,
-    look_forward_twice=True,  # the released code keeps the gradient of a layer's reference for the layer before
+    look_forward_twice=True,  # as in the released code, a layer's loss reaches the layer before through its reference
 )
 model.criterion.losses[0].weight = 1.0

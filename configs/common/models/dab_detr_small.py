@@ -1,5 +1,6 @@
-"""A DAB-DETR that trains from scratch on a CPU, for images of a hundred pixels or so: stride 16, 20 anchors, 1 + 3
-layers. As in the small DETR, the encoder also adds the positions to the tokens.
+"""A DAB-DETR that trains from scratch on a CPU, for images of about 100 pixels: stride 16, 20 anchors, 1 + 3 layers.
+
+As in the small DETR, the encoder also adds the positions to the tokens.
 """
 
 from detectron2.config import LazyCall as L

@@ -1,7 +1,7 @@
 """Deformable-DETR with a ResNet-50 (Zhu et al. 2021): 300 queries, 4 levels, 6 + 6 layers, dropout 0.1.
 
-The settings are those of its own repository. detrex's port differs: class weight 1 instead of 2, logits bounded with
-1e-3 instead of 1e-5, 1e-6 in the overlaps, the stem alone frozen, 300 detections.
+The settings are those of the authors' repository. detrex's port differs: class weight 1 instead of 2, logits bounded
+with 1e-3 instead of 1e-5, 1e-6 in the overlaps, only the stem frozen, 300 detections.
 """
 
 from detectron2.config import LazyCall as L

@@ -1,7 +1,7 @@
-"""A DETR that trains from scratch on a CPU, for images of a hundred pixels or so.
+"""A DETR that trains from scratch on a CPU, for images of about 100 pixels.
 
-Beside its size it differs from DETR in what shortens the time until it finds anything: norms before the blocks, learned
-contents of the queries, positions added to the tokens as well, and more weight on classes.
+Besides its size it differs from DETR in what shortens the time to the first detection: norms before the blocks, learned
+query contents, positions added to the tokens as well, and more weight on classes.
 """
 
 from detectron2.config import LazyCall as L
@@ -33,6 +33,6 @@ model.decoder.layer = L(PreNormDecoderLayer)(**sizes)
 model.decoder.num_layers = 3
 model.decoder.norm.normalized_shape = 128
 model.head.embed_dim = 128
-# Boxes alone fall into place early; twice the weight on classes makes the backbone tell digits apart in time.
+# Boxes are learned early; twice the weight on classes makes the backbone tell digits apart in time.
 model.criterion.matcher.costs[0].weight = 2.0
 model.criterion.losses[0].weight = 2.0

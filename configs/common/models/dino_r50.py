@@ -1,8 +1,8 @@
 """DINO with a ResNet-50 and four scales (Zhang et al. 2022): 900 queries, 100 denoising pairs, no dropout.
 
-The settings are detrex's, which the published configs of Align-DETR build on. The original repository encodes positions
+The settings are detrex's, on which the published configs of Align-DETR build. The original repository encodes positions
 with temperature 20 and no offset, shares one head among its layers (`SharedHead`), has class weight 1 as here, bounds
-of 1e-5 in its logits, and a row more in the table of denoising labels, which it does not use.
+logits with 1e-5, and has one unused row more in the table of denoising labels.
 """
 
 from detectron2.config import LazyCall as L
@@ -52,7 +52,7 @@ model = L(DINO)(
         dn_number=100,
         label_noise=0.5,
         box_noise=1.0,
-        max_queries=200,  # of an image: 100 pairs; a more crowded one takes part with a choice of its objects
+        max_queries=200,  # per image: 100 pairs; an image with more objects denoises a random choice of them
     ),
     decoder=L(Decoder)(
         layer=L(DeformableDecoderLayer)(**sizes),

@@ -1,6 +1,6 @@
-"""A DINO that trains from scratch on a CPU, for images of a hundred pixels or so: three scales, no encoder, 50 queries.
+"""A DINO that trains from scratch on a CPU, for images of about 100 pixels: three scales, no encoder, 50 queries.
 
-Without an encoder the tokens are given their positions at once. The anchors are as large as the objects of such images.
+In place of an encoder, the positions are added to the tokens. The anchors have the size of objects in such images.
 """
 
 from detectron2.config import LazyCall as L

@@ -18,5 +18,5 @@ model.queries = L(DenoisingQueries)(
     label_noise=0.2,
     box_noise=0.4,
     indicator=True,
-    max_queries=500,  # of an image; beyond 100 objects there are fewer groups
+    max_queries=500,  # per image; beyond 100 objects there are fewer groups
 )

@@ -1,8 +1,8 @@
-"""H-Deformable-DETR with a ResNet-50 (Jia et al. 2023): two-stage, mixed selection, boxes that look forward twice, FFN
-2048, no dropout, and in training 1500 more queries that are matched to 6 copies of each object, with weight 1.
+"""H-Deformable-DETR with a ResNet-50 (Jia et al. 2023): two-stage, mixed selection, boxes that look forward twice.
 
-The settings are those of its own repository; what detrex's port changes is what it changes in Deformable-DETR, but for
-the class weight, which is 2 in both.
+FFN 2048, no dropout, and in training 1500 more queries, matched to 6 copies of each object, with weight 1. The settings
+are those of the authors' repository; detrex's port differs as in Deformable-DETR, except for the class weight, which is
+2 in both.
 """
 
 from detectron2.config import LazyCall as L

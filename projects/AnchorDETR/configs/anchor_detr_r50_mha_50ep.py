@@ -1,4 +1,4 @@
-"""Anchor-DETR-R50 with ordinary attention: every query is compared with every token. No published AP here."""
+"""Anchor-DETR-R50 with ordinary attention: every query is compared with every token. No published AP."""
 
 from detectron2.config import LazyCall as L
 

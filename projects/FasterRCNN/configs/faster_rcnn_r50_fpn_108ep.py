@@ -1,7 +1,7 @@
-"""Faster R-CNN-R50-FPN for 108 epochs (9x) with random crops and a GIoU loss on boxes, the strong baseline of the
-tables of DETR and TSP. Published: 42.0 AP.
+"""Faster R-CNN-R50-FPN for 108 epochs (9x) with random crops and a GIoU loss on boxes. Published: 42.0 AP.
 
-The published run has no config file. The crops are DETR's; the weight of the GIoU loss, 10, is a choice made here.
+The strong baseline of the tables of DETR and TSP. The published run has no config file. The crops are DETR's;
+the weight of the GIoU loss, 10, is this project's choice.
 """
 
 from ....configs.common.data.coco_detr import dataloader as _detr

@@ -1,4 +1,4 @@
-"""Align-SMCA-R50: the IoU-aware loss, the prime-sample weighting and k = 3 on SMCA. Nothing published."""
+"""Align-SMCA-R50: the IoU-aware loss, the prime-sample weighting and k = 3 on SMCA. Not published."""
 
 from ....configs.common.align import align
 from .smca_r50_50ep import dataloader, lr_multiplier, model, optimizer, train

@@ -1,5 +1,6 @@
-"""SMCA-R50 on one map: 50 epochs, drop at 40, batch 32. The published 43.7 AP is of the multi-scale model, which is not
-here.
+"""SMCA-R50 on one map: 50 epochs, drop at 40, batch 32.
+
+The published 43.7 AP is the multi-scale model's, which is not implemented.
 """
 
 from ....configs.common.data.coco_detr import dataloader

@@ -1,6 +1,4 @@
-"""Align-TSP-FCOS-R50: Align-DETR's IA-BCE on TSP's matched set, three points an object, weighted by their rank. Not
-published.
-"""
+"""Align-TSP-FCOS-R50: IA-BCE on TSP's matched set, three points per object, weighted by rank. Not published."""
 
 from detectron2.config import LazyCall as L
 

@@ -1,5 +1,6 @@
-"""Align-TSP-RCNN-R50, which nobody has published: Align-DETR's IA-BCE and prime-sample weights on TSP's set loss. Each
-object trains up to three of its own foreground proposals, the best by quality most.
+"""Align-TSP-RCNN-R50: Align-DETR's IA-BCE and prime-sample weights on TSP's set loss. Not published.
+
+Each object trains up to three of its foreground proposals; the one of highest quality has the highest weight.
 """
 
 from detectron2.config import LazyCall as L

@@ -1,7 +1,7 @@
 """TSP-RCNN-R50 for 96 epochs with random crops. Published: 45.0 AP.
 
-Neither this schedule nor the crop's sizes are in the official repository: the drops are where a schedule of eight times
-detectron2's 1x has them, and the crop is DETR's.
+The official repository has neither this schedule nor the crop's sizes: the drops are those of eight times detectron2's
+1x schedule, and the crop is DETR's.
 """
 
 from ....configs.common.data.coco_detr import dataloader as _detr

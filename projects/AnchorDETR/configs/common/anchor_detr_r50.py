@@ -1,6 +1,7 @@
-"""Anchor-DETR with a ResNet-50 (Wang et al. 2022): 300 anchor points with 3 patterns each, 6 + 6 layers with row-column
-decoupled attention, feed-forward blocks of 1024, no dropout, class weight 2, group norm after the projection; stem and
-res2 frozen.
+"""Anchor-DETR with a ResNet-50 (Wang et al. 2022): 300 anchor points with 3 patterns each, 6 + 6 layers.
+
+Row-column decoupled attention, feed-forward blocks of 1024, no dropout, class weight 2, group norm after the
+projection; stem and res2 frozen.
 """
 
 from detectron2.config import LazyCall as L

@@ -1,7 +1,7 @@
 """Faster R-CNN with a ResNet-50 and FPN, all of it detectron2's.
 
-`model.roi_heads.num_classes` is the number of classes. The weights of the backbone were trained on
-BGR images; `build_msra_resnet` turns the channels of the RGB images round.
+`model.roi_heads.num_classes` is the number of classes. The backbone's weights were trained on BGR images;
+`build_msra_resnet` reverses the channels of the RGB images.
 """
 
 from detectron2.config import LazyCall as L

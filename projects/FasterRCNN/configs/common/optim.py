@@ -5,7 +5,7 @@ from torch.optim import SGD
 
 from align_detr.engine import get_param_groups
 
-# The trainer sets optimizer.params.model. `optimizer.lr` and `optimizer.weight_decay` are the two numbers to override.
+# The trainer sets optimizer.params.model; `optimizer.lr` and `optimizer.weight_decay` are the numbers to override.
 sgd = L(SGD)(
     params=L(get_param_groups)(
         base_lr="${..lr}", weight_decay="${..weight_decay}", weight_decay_norm=0.0, lr_factors={}

@@ -1,4 +1,4 @@
-"""detectron2's long schedules: 1,000 iterations of warm-up, drops by ten 60,000 and 20,000 before the end."""
+"""detectron2's long schedules: 1,000 iterations of warm-up, two drops by ten, 60,000 and 20,000 before the end."""
 
 from detectron2.config import LazyCall as L
 from detectron2.solver import WarmupParamScheduler
@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 
 
 def multiple(times: int) -> DictConfig:
-    """`times` its basic 90,000 iterations of 16 images, at least 3: "3x" are about 36 epochs of COCO, "9x" 108."""
+    """Return the schedule of `times` (at least 3) 90,000 iterations of 16 images; 3x is about 36 epochs of COCO."""
     end = times * 90_000
     return L(WarmupParamScheduler)(
         scheduler=L(MultiStepParamScheduler)(

@@ -1,5 +1,6 @@
-"""SMCA with a ResNet-50 on one map (Gao et al. 2021): DETR with 300 queries, a Gaussian prior for each head of
-cross-attention, focal loss; stem and res2 frozen. Class weight 2 and dropout are Conditional-DETR's.
+"""SMCA with a ResNet-50 on one map (Gao et al. 2021): DETR with 300 queries and a Gaussian prior per attention head.
+
+Focal loss; stem and res2 frozen. Class weight 2 and dropout are Conditional-DETR's.
 """
 
 from detectron2.config import LazyCall as L

@@ -1,4 +1,4 @@
-"""COCO as TSP trains on it: flip, a short side of 640 to 800, batches of like shapes, no image without objects."""
+"""COCO as TSP trains on it: flip, a short side of 640 to 800, batches of similar shapes, no image without objects."""
 
 from .....configs.common.data.coco_detr import dataloader
 

@@ -4,7 +4,7 @@ from detectron2.config import LazyCall as L
 
 from align_detr.projects.tsp import HybridOptimizer, get_hybrid_groups
 
-# The trainer sets optimizer.params.model. The numbers to override are those of the optimizer itself.
+# The trainer sets optimizer.params.model; the numbers to override are those of `optimizer`.
 hybrid = L(HybridOptimizer)(
     params=L(get_hybrid_groups)(
         lr="${..lr}",

@@ -1,4 +1,4 @@
-"""Training options of TSP: as everywhere, but the optimizer itself clips, and its encoder alone."""
+"""Training options of TSP: the usual ones, except that the optimizer clips, and only the encoder's gradient."""
 
 from .....configs.common.train import train
 

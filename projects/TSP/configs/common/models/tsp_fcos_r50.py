@@ -1,4 +1,4 @@
-"""TSP-FCOS with a ResNet-50 (Sun et al. 2021), at the values of the official launch script."""
+"""TSP-FCOS with a ResNet-50 (Sun et al. 2021), with the values of the official launch script."""
 
 from detectron2.config import LazyCall as L
 from detectron2.modeling import FPN

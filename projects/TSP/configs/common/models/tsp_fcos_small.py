@@ -1,8 +1,7 @@
-"""A TSP-FCOS that trains from scratch on a CPU, for images of a hundred pixels or so: strides 8 to 32, the best 50 of
-336 points (in an image of 128 x 128), three encoder layers.
+"""A TSP-FCOS that trains from scratch on a CPU, for images of about 100 pixels: strides 8 to 32, three encoder layers.
 
-Its losses differ in their weights, since here the classes are what takes long to learn, and in the plain form of GIoU:
-the official smoothing hides most of the error of a box that is two cells wide.
+Of 336 points (in an image of 128 x 128) the best 50 become tokens. The losses have other weights, since classes take
+longest to learn here, and plain GIoU: the official smoothing hides most of the error of a box that is two cells wide.
 """
 
 from detectron2.config import LazyCall as L
@@ -14,7 +13,7 @@ from .tsp_fcos_r50 import model
 model.backbone.bottom_up = L(build_small_resnet)(out_features=["res3", "res4", "res5"])
 model.backbone.update(out_channels=96, top_block=None)
 model.points.update(in_features=["p3", "p4", "p5"], strides=[8, 16, 32], channels=96, num_convs=1)
-# The official 0.01 is small beside Adam's steps, and GroupNorm lets no gradient enlarge it: classes would take long.
+# The official 0.01 is small against Adam's steps, and GroupNorm lets no gradient enlarge it: slow classes.
 model.points.init_std = 0.05
 model.points.position.update(num_features=64, temperature=20)
 model.assigner.update(sizes=[32, 64], radius=1.0)  # most objects on the finest level, four points each

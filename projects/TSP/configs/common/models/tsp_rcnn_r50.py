@@ -1,7 +1,7 @@
-"""TSP-RCNN with a ResNet-50: detectron2's R-CNN with other heads.
+"""TSP-RCNN with a ResNet-50 (Sun et al. 2021): detectron2's R-CNN with other heads.
 
-`model.roi_heads.num_classes` is the number of classes. Numbers are those of the official launch script,
-which differ in places from its yaml file.
+`model.roi_heads.num_classes` is the number of classes. The values are those of the official launch script, which partly
+differ from its yaml file.
 """
 
 from detectron2.config import LazyCall as L
