@@ -22,7 +22,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from align_detr.data import data_folder
-from align_detr.engine.run_config import load_config
+from align_detr.lazy_config import load_config
 
 ROOT = Path(__file__).resolve().parents[1]
 FAILED = threading.Event()  # no run begins after one has failed

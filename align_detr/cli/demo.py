@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from align_detr.data import count_images
     from align_detr.engine.run import set_up, train
-    from align_detr.engine.run_config import load_config
+    from align_detr.lazy_config import load_config
 
     cfg = load_config(args.config_file, args.overrides)
     folder = Path(cfg.train.output_dir)

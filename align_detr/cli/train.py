@@ -64,7 +64,7 @@ def run(args: argparse.Namespace, cfg: "DictConfig | None" = None) -> None:
     sets, and detectron2 refuses a second registration.
     """
     from align_detr.engine.run import evaluate_only, set_up, train
-    from align_detr.engine.run_config import load_config
+    from align_detr.lazy_config import load_config
 
     if cfg is None:
         cfg = load_config(args.config_file, args.overrides)
@@ -79,7 +79,8 @@ def run(args: argparse.Namespace, cfg: "DictConfig | None" = None) -> None:
 def _start(args: argparse.Namespace) -> None:
     """Run in as many processes as asked for, or as torchrun has started."""
     from align_detr.engine import distributed
-    from align_detr.engine.run_config import check_batch, load_config
+    from align_detr.engine.run_length import check_batch
+    from align_detr.lazy_config import load_config
 
     if args.num_gpus < 1 or args.num_machines < 1:
         raise ConfigError("--num-gpus and --num-machines must be at least 1 (on the CPU, too: it counts processes).")

@@ -21,7 +21,7 @@ from align_detr.engine.distributed import check_device, wrap_ddp
 from align_detr.engine.ema import ModelEMA
 from align_detr.engine.hooks import EvaluationHook, GroupLRScheduler, UpdateEMA, group_rates
 from align_detr.engine.precision import Precision
-from align_detr.engine.run_config import RunLength, check_batch, dataset_names, resolve_length
+from align_detr.engine.run_length import RunLength, check_batch, dataset_names, resolve_length
 from align_detr.engine.summary import describe_environment, describe_model, describe_run
 from align_detr.engine.trainer import Trainer
 from align_detr.engine.writers import append_results, build_writers

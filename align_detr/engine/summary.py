@@ -8,7 +8,7 @@ import torch
 from detectron2.utils import comm
 from torch import nn
 
-from align_detr.engine.run_config import RunLength
+from align_detr.engine.run_length import RunLength
 
 
 def describe_environment() -> str:

@@ -14,7 +14,7 @@ from paths import PROJECT
 
 from align_detr import model_zoo
 from align_detr.cli import train
-from align_detr.engine.run_config import load_config
+from align_detr.lazy_config import load_config
 
 ONCE: dict[str, Any] = {}
 TWICE = {"main": [2, 2, 2, 2, 2, 1], "enc": 2}

@@ -15,7 +15,7 @@ from paths import PROJECT
 
 from align_detr.cli import demo, train
 from align_detr.data.digits import DigitsSpec, register_digits
-from align_detr.engine.run_config import load_config
+from align_detr.lazy_config import load_config
 
 README = (PROJECT / "README.md").read_text()
 READMES = {

@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 from paths import PROJECT
 from torch import nn
 
-from align_detr.engine.run_config import load_config
+from align_detr.lazy_config import load_config
 from align_detr.modeling.losses import GIoULoss, IABCELoss, L1Loss, SigmoidFocalLoss
 from align_detr.modeling.meta_arch import DABDETR, DNDETR, ConditionalDETR, GroupDETR
 

@@ -14,7 +14,7 @@ import pytest
 from omegaconf import DictConfig
 from paths import PROJECT
 
-from align_detr.engine.run_config import load_config
+from align_detr.lazy_config import load_config
 
 NAMES = [path.stem for path in (PROJECT / "benchmarks").glob("*.py") if "STUDY = Study(" in path.read_text()]
 

@@ -8,8 +8,9 @@ import torch
 from detectron2.config import LazyConfig
 
 from align_detr.cli.train import main
-from align_detr.engine.run_config import check_overrides, has_key, load_config, resolve_length
+from align_detr.engine.run_length import resolve_length
 from align_detr.errors import ConfigError
+from align_detr.lazy_config import check_overrides, has_key, load_config
 
 
 def results(row):

@@ -12,8 +12,8 @@ from omegaconf import DictConfig
 from parts import image_input
 from torch import nn
 
-from align_detr.engine.run_config import load_config
 from align_detr.errors import ConfigError
+from align_detr.lazy_config import load_config
 from align_detr.modeling import losses
 from align_detr.modeling.losses import FusedPostprocess, SigmoidFocalLoss, TOODLoss
 from align_detr.modeling.matcher import FocalCost, GIoUCost, L1Cost, PositionModulatedCost, SoftmaxCost

@@ -9,7 +9,7 @@ from denoising_parts import memory_of, some_targets, source_of
 from detectron2.utils import logger as detectron2_logger
 from detectron2.utils.events import EventStorage
 
-from align_detr.engine.run_config import load_config
+from align_detr.lazy_config import load_config
 from align_detr.modeling.decoder import blocked_pairs
 from align_detr.modeling.queries import ContrastiveDenoisingQueries, DenoisingQueries
 

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from parts import random_set
 from scipy.optimize import linear_sum_assignment
 
-from align_detr.engine.run_config import load_config
 from align_detr.errors import ConfigError, NonFinitePrediction
 from align_detr.layers.boxes import cxcywh_to_xyxy, pairwise_giou
+from align_detr.lazy_config import load_config
 from align_detr.modeling.matcher import Cost, FocalCost, GIoUCost, HungarianMatcher, L1Cost, SoftmaxCost
 from align_detr.modeling.matching import numba_solver
 from align_detr.modeling.matching.numba_solver import NumbaSolver

@@ -8,7 +8,7 @@ from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
-from align_detr.config import model_from_yacs
+from align_detr.lazy_config import model_from_yacs
 from align_detr.modeling.batching import targets_of_batch
 from align_detr.structures import Targets
 

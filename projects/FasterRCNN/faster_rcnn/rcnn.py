@@ -10,8 +10,8 @@ from detectron2.modeling.poolers import ROIPooler
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
-from align_detr.config import model_from_yacs
 from align_detr.errors import DatasetError
+from align_detr.lazy_config import model_from_yacs
 from align_detr.modeling.batching import one_size_at_a_time, targets_of_batch
 
 

@@ -9,7 +9,7 @@ from paths import PROJECT
 
 from align_detr import model_zoo
 from align_detr.config import add_align_detr_config
-from align_detr.engine.run_config import load_config
+from align_detr.lazy_config import load_config
 from align_detr.modeling.decoder_layers import DecoderLayer
 from align_detr.modeling.encoder import EncoderLayer
 from align_detr.modeling.losses import GIoULoss, IABCELoss, L1Loss, SigmoidFocalLoss

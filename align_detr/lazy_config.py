@@ -1,37 +1,22 @@
-"""A run's configuration: the file, the overrides on the command line, and the numbers that follow from the data."""
+"""LazyConfig files below the models: loading, overrides of the command line, and a model's arguments from yacs keys."""
 
 import difflib
-import math
 import os
 import re
 import traceback
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from detectron2.config import LazyConfig
+from detectron2.config import CfgNode, LazyConfig, instantiate
+from detectron2.utils.registry import locate
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from align_detr import model_zoo
-from align_detr.data import count_images
 from align_detr.errors import AlignDetrError, ConfigError
 
 REQUIRED = ("model", "optimizer", "lr_multiplier", "train", "dataloader")
-
-
-@dataclass(frozen=True)
-class RunLength:
-    """How long a run is: images of the training set, images a batch over all processes, iterations."""
-
-    images: int
-    total_batch: int
-    iterations_per_epoch: int
-    max_iter: int
-
-    @property
-    def epochs(self) -> float:
-        """Passes over the training set."""
-        return self.max_iter / self.iterations_per_epoch
 
 
 def load_config(config_file: str, overrides: Sequence[str] = ()) -> DictConfig:
@@ -80,9 +65,6 @@ def check_overrides(cfg: DictConfig, overrides: Iterable[str]) -> None:
     """Raise ConfigError for an override that cannot be read, has several values, deletes a key, or names a key that is
     not there.
     """
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
     parser = OverridesParser.create()
     for text in overrides:
         try:
@@ -135,51 +117,25 @@ def _keys(node: Any, prefix: str) -> Iterable[str]:
             yield from _keys(value, f"{prefix}{name}.")
 
 
-def dataset_names(loader: DictConfig) -> list[str]:
-    """Return the data sets a loader's config names: `dataset` (ours), `names`, or `dataset.names` (detectron2's)."""
-    node = loader.get("dataset", None)
-    if node is None:
-        node = loader.get("names", None)
-    if isinstance(node, DictConfig):
-        node = node.get("names", None)
-    if node is None:
-        return []
-    return [node] if isinstance(node, str) else [str(name) for name in node]
+def model_from_yacs(cfg: CfgNode, detector: type) -> dict[str, Any]:
+    """Return the instantiated constructor arguments of `detector` from the two keys of `align_detr.config`.
 
-
-def check_batch(cfg: DictConfig, world_size: int) -> int:
-    """Return the images a batch over all processes; raises ConfigError unless all processes get the same number."""
-    total = cfg.dataloader.train.get("total_batch_size", None)
-    if total is None:
-        raise ConfigError("The config has no dataloader.train.total_batch_size, the images a batch over all processes.")
-    if not isinstance(total, int) or total < 1:
-        raise ConfigError(f"dataloader.train.total_batch_size={total} must be positive, and a whole number of images.")
-    if total % world_size:
-        raise ConfigError(
-            f"dataloader.train.total_batch_size={total} cannot be shared equally by {world_size} processes: "
-            f"set it to a multiple of {world_size}."
-        )
-    return int(total)
-
-
-def resolve_length(cfg: DictConfig, world_size: int) -> RunLength:
-    """Fill in max_iter, eval_period and checkpointer.period of `cfg.train` where they are None, and return the length.
-
-    An epoch has max(1, images // images a batch) iterations. Raises ConfigError if the epochs are not positive, or if
-    the training data's size is not known and max_iter is not given.
+    Raise ConfigError if the keys are missing, an override names no key, the images come in another order than RGB, or
+    the file describes a detector that `detector` is neither equal to nor derived from.
     """
-    total_batch = check_batch(cfg, world_size)
-    names = dataset_names(cfg.dataloader.train)
-    images = count_images(names) if names else 0
-    if not names and cfg.train.max_iter is None:
-        raise ConfigError("dataloader.train names no data set to count epochs by: set dataset, or train.max_iter.")
-    per_epoch = max(1, images // total_batch)
-    if cfg.train.max_iter is None:
-        if cfg.train.epochs <= 0:
-            raise ConfigError(f"train.epochs={cfg.train.epochs} must be positive.")
-        cfg.train.max_iter = max(1, math.floor(cfg.train.epochs * per_epoch + 1e-6))
-    if cfg.train.eval_period is None:
-        cfg.train.eval_period = per_epoch
-    if cfg.train.checkpointer.period is None:
-        cfg.train.checkpointer.period = per_epoch
-    return RunLength(images, total_batch, per_epoch, int(cfg.train.max_iter))
+    if "ALIGN_DETR" not in cfg.MODEL or not cfg.MODEL.ALIGN_DETR.CONFIG:
+        raise ConfigError(
+            "MODEL.ALIGN_DETR.CONFIG is not set: call align_detr.config.add_align_detr_config(cfg), then name a config "
+            "such as 'detr/detr_r50_500ep.py'."
+        )
+    if cfg.INPUT.FORMAT != "RGB":
+        raise ConfigError(f"INPUT.FORMAT is {cfg.INPUT.FORMAT}, but the models here take RGB images: set it to RGB.")
+    lazy = load_config(cfg.MODEL.ALIGN_DETR.CONFIG, list(cfg.MODEL.ALIGN_DETR.OVERRIDES))
+    target = lazy.model["_target_"]
+    target = locate(target) if isinstance(target, str) else target
+    if not issubclass(detector, target):
+        raise ConfigError(
+            f"{cfg.MODEL.ALIGN_DETR.CONFIG} describes a {target.__name__}, but MODEL.META_ARCHITECTURE is "
+            f"{detector.__name__}: change one of the two."
+        )
+    return {key: instantiate(value) for key, value in lazy.model.items() if key != "_target_"}
