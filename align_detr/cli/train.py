@@ -86,16 +86,16 @@ def _start(args: argparse.Namespace) -> None:
         raise ConfigError("--num-gpus and --num-machines must be at least 1 (on the CPU, too: it counts processes).")
     if args.eval_only and args.resume:
         raise ConfigError("--eval-only and --resume exclude each other: leave one of them out.")
-    place = distributed.torchrun_place()
+    process = distributed.torchrun_rank()
     world_size = args.num_gpus * args.num_machines
-    if place is None and world_size == 1:
+    if process is None and world_size == 1:
         run(args)
         return
     cfg = load_config(args.config_file, args.overrides)  # a wrong config is told of once, before processes start
-    if place is not None:
+    if process is not None:
         if world_size > 1:
             raise ConfigError("torchrun has started the processes: leave out --num-gpus and --num-machines.")
-        with distributed.membership(place, cfg.train.device):
+        with distributed.membership(process, cfg.train.device):
             run(args, cfg)
         return
     if not args.eval_only:
