@@ -157,7 +157,6 @@ def test_nothing_imports_what_lies_above_it(imports, broken):
     assert [str(x) for x in imports if broken(x)] == []
 
 
-@pytest.mark.xfail(strict=True, reason="TSP's R-CNN imports FasterRCNN until RCNN is part of the library")
 def test_no_project_imports_another(imports):
     assert [str(x) for x in imports if between_projects(x)] == []
 

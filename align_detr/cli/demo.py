@@ -24,13 +24,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
 
     from align_detr.data import count_images
-    from align_detr.engine.run import set_up, train
+    from align_detr.engine.run import train
+    from align_detr.engine.start import set_up
     from align_detr.lazy_config import load_config
 
     cfg = load_config(args.config_file, args.overrides)
     folder = Path(cfg.train.output_dir)
     (folder / "metrics.json").unlink(missing_ok=True)  # the curves are of this run
-    set_up(cfg)
+    set_up(cfg.train)
     for split in ("train", "test"):
         count_images(cfg.dataloader[split].dataset)  # made at first use, before the clock starts
     start = time.perf_counter()
@@ -47,7 +48,7 @@ def draw(cfg: "DictConfig", folder: Path) -> Path:
     """Writes predictions.png and curves.png into `folder`/figures, and returns that folder."""
     from detectron2.data import MetadataCatalog
 
-    from align_detr.engine.run import load_trained
+    from align_detr.engine.trained import load_trained
     from align_detr.evaluation.figures import draw_curves, draw_detections
 
     figures = folder / "figures"

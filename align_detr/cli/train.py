@@ -63,12 +63,13 @@ def run(args: argparse.Namespace, cfg: "DictConfig | None" = None) -> None:
     `cfg` is the loaded config (None: load it). A process loads a config file once only: the file may register data
     sets, and detectron2 refuses a second registration.
     """
-    from align_detr.engine.run import evaluate_only, set_up, train
+    from align_detr.engine.run import evaluate_only, train
+    from align_detr.engine.start import set_up
     from align_detr.lazy_config import load_config
 
     if cfg is None:
         cfg = load_config(args.config_file, args.overrides)
-    set_up(cfg)
+    set_up(cfg.train)
     if args.eval_only:
         given_here = any(text.lstrip("+").startswith("train.init_checkpoint=") for text in args.overrides)
         evaluate_only(cfg, checkpoint=cfg.train.init_checkpoint if given_here else "")
@@ -86,20 +87,20 @@ def _start(args: argparse.Namespace) -> None:
         raise ConfigError("--num-gpus and --num-machines must be at least 1 (on the CPU, too: it counts processes).")
     if args.eval_only and args.resume:
         raise ConfigError("--eval-only and --resume exclude each other: leave one of them out.")
-    place = distributed.torchrun_place()
+    process = distributed.torchrun_rank()
     world_size = args.num_gpus * args.num_machines
-    if place is None and world_size == 1:
-        run(args)
-        return
-    cfg = load_config(args.config_file, args.overrides)  # a wrong config is told of once, before processes start
-    if place is not None:
-        if world_size > 1:
-            raise ConfigError("torchrun has started the processes: leave out --num-gpus and --num-machines.")
-        with distributed.membership(place, cfg.train.device):
+    if process is not None and world_size > 1:
+        raise ConfigError("torchrun has started the processes: leave out --num-gpus and --num-machines.")
+    cfg = load_config(args.config_file, args.overrides)  # a wrong config is reported once, before processes start
+    if process is not None:
+        with distributed.membership(process, cfg.train.device):
             run(args, cfg)
         return
+    if world_size == 1:
+        run(args, cfg)
+        return
     if not args.eval_only:
-        check_batch(cfg, world_size)
+        check_batch(cfg.dataloader.train, world_size)
     distributed.spawn(
         run,
         (args,),

@@ -1,4 +1,4 @@
-"""Processes of one run: started by torchrun, or by ourselves, on CUDA (nccl) or on the CPU (gloo)."""
+"""Processes of one run: started by torchrun or by `spawn`, on CUDA (nccl) or on the CPU (gloo)."""
 
 import contextlib
 import gc
@@ -15,8 +15,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-# Imported here, before any group is made (DistributedDataParallel imports it as well): its functions take the group of
-# all processes as a default argument, and would keep that group and its threads until the interpreter has shut down.
+# Imported before any group is made (DistributedDataParallel imports it as well): its functions take the group of all
+# processes as a default argument, and would keep that group and its threads until the interpreter has shut down.
 import torch.distributed.nn.functional  # noqa: F401
 import torch.multiprocessing as mp
 from detectron2.utils import comm
@@ -29,8 +29,8 @@ TIMEOUT = timedelta(minutes=30)
 
 
 @dataclass(frozen=True)
-class ProcessPlace:
-    """Where one process stands: its rank among all `world_size`, and among the `local_size` of its machine."""
+class ProcessRank:
+    """Ranks of one process: among all `world_size`, and among the `local_size` of its machine."""
 
     rank: int = 0
     local_rank: int = 0
@@ -38,12 +38,12 @@ class ProcessPlace:
     local_size: int = 1
 
 
-def torchrun_place(environment: Mapping[str, str] = os.environ) -> ProcessPlace | None:
-    """Return this process's place if torchrun started it, else None."""
+def torchrun_rank(environment: Mapping[str, str] = os.environ) -> ProcessRank | None:
+    """Return this process's ranks if torchrun started it, else None."""
     if not {"RANK", "LOCAL_RANK", "WORLD_SIZE"} <= environment.keys():
         return None
     world_size = int(environment["WORLD_SIZE"])
-    return ProcessPlace(
+    return ProcessRank(
         rank=int(environment["RANK"]),
         local_rank=int(environment["LOCAL_RANK"]),
         world_size=world_size,
@@ -52,93 +52,94 @@ def torchrun_place(environment: Mapping[str, str] = os.environ) -> ProcessPlace 
 
 
 def check_device(device: str, local_size: int = 1) -> None:
-    """Raise EnvironmentProblem if this machine has not the devices that `local_size` processes need.
+    """Raise EnvironmentProblem unless this machine has the devices that `local_size` processes need.
 
-    Raises ConfigError for a device that PyTorch does not know.
+    Raise ConfigError for a device that PyTorch does not know.
     """
     try:
         kind = torch.device(device).type
     except (RuntimeError, TypeError) as error:
-        raise ConfigError(f"train.device={device} is no device that PyTorch knows: set cuda or cpu.") from error
+        raise ConfigError(f"train.device={device} is no device that PyTorch knows: set it to cuda or cpu.") from error
     if kind != "cuda":
         return
     if not torch.cuda.is_available():
         raise EnvironmentProblem(f"train.device={device}, but PyTorch finds no CUDA device here: set train.device=cpu.")
     if local_size > torch.cuda.device_count():
         raise EnvironmentProblem(
-            f"{local_size} processes were asked for and this machine has {torch.cuda.device_count()} GPUs: "
+            f"{local_size} processes need as many GPUs, but this machine has {torch.cuda.device_count()}: "
             "lower --num-gpus (or --nproc-per-node)."
         )
 
 
-def join(place: ProcessPlace, device: str, init_method: str = "env://") -> None:
+def join(process: ProcessRank, device: str, init_method: str = "env://") -> None:
     """Make this process a member of the run: process group, detectron2's group of the machine, and its GPU."""
-    check_device(device, place.local_size)
+    check_device(device, process.local_size)
     on_cuda = torch.device(device).type == "cuda"
     if on_cuda:
-        torch.cuda.set_device(place.local_rank)
+        torch.cuda.set_device(process.local_rank)
     dist.init_process_group(
         backend="nccl" if on_cuda else "gloo",
         init_method=init_method,
-        world_size=place.world_size,
-        rank=place.rank,
+        world_size=process.world_size,
+        rank=process.rank,
         timeout=TIMEOUT,
     )
-    _make_local_group(place)
+    _make_local_group(process)
     comm.synchronize()
 
 
 def leave() -> None:
     """Leave the run's process group, if there is one, and end its threads.
 
-    A thread of gloo that lets go of a tensor needs the interpreter, and aborts a process that is shutting it down
-    ("terminate called without an active exception"). So whatever holds the group lets go of it here.
+    A thread of gloo that releases a tensor needs the interpreter, and aborts a process that is shutting it down
+    ("terminate called without an active exception"). So everything that holds the group releases it here.
     """
     if not (dist.is_available() and dist.is_initialized()):
         return
     comm._LOCAL_PROCESS_GROUP = None
     comm._get_global_gloo_group.cache_clear()
     dist.destroy_process_group()
-    gc.collect()  # a model in DistributedDataParallel holds the group, and stands in cycles
+    gc.collect()  # a model in DistributedDataParallel holds the group, and is part of reference cycles
 
 
 @contextlib.contextmanager
-def membership(place: ProcessPlace, device: str, init_method: str = "env://") -> Iterator[None]:
-    """Join the run for the time of a `with` block, at whose end the processes wait for each other before they leave.
+def membership(process: ProcessRank, device: str, init_method: str = "env://") -> Iterator[None]:
+    """Join the run for the duration of a `with` block; at its end, wait for the other processes before leaving.
 
-    An error goes on without the variables of the frames that it passed: a model among them would keep the group.
+    The frames of an escaping exception are cleared: a model held by one of them would keep the process group alive.
     """
-    join(place, device, init_method)
+    join(process, device, init_method)
     try:
         yield
-        comm.synchronize()  # where one leaves early, another may fail that still listens to it
+        comm.synchronize()  # a process that leaves early may fail another that still listens to it
     except BaseException as error:
-        _forget_variables(error)
+        _clear_frames(error)
         raise
     finally:
         leave()
 
 
-def _forget_variables(error: BaseException) -> None:
-    """Empty the frames of an error and of those that led to it, which may do so in a circle."""
-    pending, seen = [error], set()
+def _clear_frames(error: BaseException) -> None:
+    """Clear the frames of an exception and of those that led to it; exceptions may lead to each other in a circle."""
+    pending: list[BaseException | None] = [error]
+    seen: set[int] = set()
     while pending:
-        one = pending.pop()
-        if one is not None and id(one) not in seen:
-            seen.add(id(one))
-            traceback.clear_frames(one.__traceback__)
-            pending += [one.__cause__, one.__context__, *getattr(one, "exceptions", ())]
+        link = pending.pop()
+        if link is not None and id(link) not in seen:
+            seen.add(id(link))
+            traceback.clear_frames(link.__traceback__)
+            pending += [link.__cause__, link.__context__, *getattr(link, "exceptions", ())]
 
 
-def _make_local_group(place: ProcessPlace) -> None:
+def _make_local_group(process: ProcessRank) -> None:
     """Tell detectron2 which processes share this machine (a function in its main branch, a variable in v0.5)."""
     if hasattr(comm, "create_local_process_group"):
-        comm.create_local_process_group(place.local_size)
+        comm.create_local_process_group(process.local_size)
         return
-    for first in range(0, place.world_size, place.local_size):
-        ranks = list(range(first, first + place.local_size))
+    for first in range(0, process.world_size, process.local_size):
+        ranks = list(range(first, first + process.local_size))
         group = dist.new_group(ranks)  # every process must make every group
-        if place.rank in ranks:
+        if process.rank in ranks:
             comm._LOCAL_PROCESS_GROUP = group
 
 
@@ -154,8 +155,8 @@ def spawn(
 ) -> None:
     """Run `function(*args)` in `local_size` new processes of this machine, joined with those of the other machines.
 
-    Raises ConfigError for several machines without an address, EnvironmentProblem for missing GPUs, and torch's
-    ProcessRaisedException or ProcessExitedException when a process fails (the others are then ended).
+    Raise ConfigError for several machines without an address, EnvironmentProblem for missing GPUs, and torch's
+    ProcessRaisedException or ProcessExitedException if a process fails (the others are then ended).
     """
     if not 0 <= machine_rank < num_machines:
         raise ConfigError(
@@ -168,9 +169,9 @@ def spawn(
     check_device(device, local_size)
     with tempfile.TemporaryDirectory() as folder:
         first_error = Path(folder) / "first_error"
-        given = (function, args, device, local_size, num_machines, machine_rank, dist_url, first_error)
+        worker_args = (function, args, device, local_size, num_machines, machine_rank, dist_url, first_error)
         try:
-            mp.spawn(_worker, nprocs=local_size, args=given)
+            mp.spawn(_worker, nprocs=local_size, args=worker_args)
         except mp.ProcessRaisedException as error:
             if not first_error.exists():
                 raise
@@ -188,19 +189,21 @@ def _worker(
     dist_url: str,
     first_error: Path,
 ) -> None:
-    """Run `function` as one of the processes. The first that fails says so in a file before it leaves: those that then
-    miss it fail as well, may end earlier, and know less.
+    """Run `function` as one of the processes.
+
+    The first process to fail writes its traceback to the file `first_error`. The others fail because they lost it, may
+    exit sooner, and their errors say less.
     """
-    place = ProcessPlace(
+    process = ProcessRank(
         rank=machine_rank * local_size + local_rank,
         local_rank=local_rank,
         world_size=num_machines * local_size,
         local_size=local_size,
     )
     if torch.device(device).type == "cpu":
-        # Each process would otherwise start as many threads as the machine has cores.
+        # otherwise each process starts as many threads as the machine has cores
         torch.set_num_threads(max(1, torch.get_num_threads() // local_size))
-    with membership(place, device, dist_url):
+    with membership(process, device, dist_url):
         try:
             function(*args)
         except Exception:

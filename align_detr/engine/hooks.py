@@ -9,45 +9,55 @@ from align_detr.engine.ema import ModelEMA
 
 
 class UpdateEMA(HookBase):
-    """Fold the weights into their moving average after every step."""
+    """Update of the moving average of the weights after every step."""
 
     def __init__(self, *, ema: ModelEMA) -> None:
         self.ema = ema
 
     def after_step(self) -> None:
+        """Fold the weights into their average."""
         self.ema.update()
 
 
 class GroupLRScheduler(hooks.LRScheduler):
-    """detectron2's scheduler hook, which logs one rate as "lr"; this also logs every group's as "lr_<group name>".
+    """detectron2's scheduler hook, which logs one rate as "lr", and every group's rate as "lr_<group name>" as well.
 
-    The rates follow from the iteration alone, so there is no state to save: a resumed run computes them anew.
+    The rates follow from the iteration alone, so there is no state to save: a resumed run computes them again.
     """
 
     def after_step(self) -> None:
+        """Log the rates of this step, then set those of the next."""
         rates = {f"lr_{name}": lr for name, lr in group_rates(self._optimizer).items()}
         self.trainer.storage.put_scalars(smoothing_hint=False, **rates)
         super().after_step()
 
     def state_dict(self) -> dict[str, Any]:
+        """Return {}."""
         return {}
 
 
 class EvaluationHook(hooks.EvalHook):
-    """Evaluate every `period` iterations (0: never in between) and once after training has come to its end.
+    """Evaluation every `period` iterations (0: never in between) and once after training has succeeded.
 
-    detectron2 also evaluates after a failure in the last iteration, and only its newer versions can choose: this
-    evaluates after success only. `function` returns a nested dict of numbers, logged as "bbox/AP" and so on.
+    detectron2 also evaluates after a failure in the last iteration, and only its newer versions can choose.
+    `function` returns a nested dict of numbers, logged as "bbox/AP" and so on; `results` is the last one ({} before).
     Both arguments may be positional, as those of detectron2's EvalHook.
     """
 
     def __init__(self, period: int, function: Callable[[], Mapping[str, Any]]) -> None:
-        super().__init__(period, function)
+        self.results: Mapping[str, Any] = {}
+
+        def evaluate() -> Mapping[str, Any]:
+            self.results = function()
+            return self.results
+
+        super().__init__(period, evaluate)
 
     def after_train(self) -> None:
+        """Evaluate unless training has failed."""
         if self.trainer.iter >= self.trainer.max_iter:
             self._do_eval()
-        del self._func  # it holds the model and the configuration
+        del self._func  # it holds the model
 
 
 def group_rates(optimizer: Any) -> dict[str, float]:

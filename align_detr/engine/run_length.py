@@ -10,10 +10,18 @@ from align_detr.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class RunLength:
-    """How long a run is: images of the training set, images a batch over all processes, iterations."""
+class DataSize:
+    """Names of the data sets of a loader, and their images in all; [] and 0 if the config names none."""
 
+    names: list[str]
     images: int
+
+
+@dataclass(frozen=True)
+class RunLength:
+    """Length of a run: training data, images per batch over all processes, iterations."""
+
+    data: DataSize
     total_batch: int
     iterations_per_epoch: int
     max_iter: int
@@ -36,11 +44,19 @@ def dataset_names(loader: DictConfig) -> list[str]:
     return [node] if isinstance(node, str) else [str(name) for name in node]
 
 
-def check_batch(cfg: DictConfig, world_size: int) -> int:
-    """Return the images a batch over all processes; raises ConfigError unless all processes get the same number."""
-    total = cfg.dataloader.train.get("total_batch_size", None)
+def read_data(loader: DictConfig) -> DataSize:
+    """Read the data sets of a loader's config; raise DatasetError for data that cannot be used."""
+    names = dataset_names(loader)
+    return DataSize(names, count_images(names) if names else 0)
+
+
+def check_batch(loader: DictConfig, world_size: int) -> int:
+    """Return the images per batch over all processes; raise ConfigError unless all processes get the same number."""
+    total = loader.get("total_batch_size", None)
     if total is None:
-        raise ConfigError("The config has no dataloader.train.total_batch_size, the images a batch over all processes.")
+        raise ConfigError(
+            "dataloader.train.total_batch_size is missing: set it to the images per batch over all processes."
+        )
     if not isinstance(total, int) or total < 1:
         raise ConfigError(f"dataloader.train.total_batch_size={total} must be positive, and a whole number of images.")
     if total % world_size:
@@ -51,24 +67,24 @@ def check_batch(cfg: DictConfig, world_size: int) -> int:
     return int(total)
 
 
-def resolve_length(cfg: DictConfig, world_size: int) -> RunLength:
-    """Fill in max_iter, eval_period and checkpointer.period of `cfg.train` where they are None, and return the length.
+def resolve_length(options: DictConfig, loader: DictConfig, world_size: int) -> RunLength:
+    """Return the length of a run; fill in max_iter, eval_period and checkpointer.period of `options` if they are None.
 
-    An epoch has max(1, images // images a batch) iterations. Raises ConfigError if the epochs are not positive, or if
-    the training data's size is not known and max_iter is not given.
+    `options` and `loader` are the nodes `train` and `dataloader.train` of a config. An epoch has
+    max(1, images // images per batch) iterations. Raise ConfigError if the epochs are not positive, or if max_iter is
+    None and the size of the training data is not known; DatasetError for data that cannot be used.
     """
-    total_batch = check_batch(cfg, world_size)
-    names = dataset_names(cfg.dataloader.train)
-    images = count_images(names) if names else 0
-    if not names and cfg.train.max_iter is None:
+    total_batch = check_batch(loader, world_size)
+    if options.max_iter is None and options.epochs <= 0:
+        raise ConfigError(f"train.epochs={options.epochs} must be positive.")
+    if options.max_iter is None and not dataset_names(loader):
         raise ConfigError("dataloader.train names no data set to count epochs by: set dataset, or train.max_iter.")
-    per_epoch = max(1, images // total_batch)
-    if cfg.train.max_iter is None:
-        if cfg.train.epochs <= 0:
-            raise ConfigError(f"train.epochs={cfg.train.epochs} must be positive.")
-        cfg.train.max_iter = max(1, math.floor(cfg.train.epochs * per_epoch + 1e-6))
-    if cfg.train.eval_period is None:
-        cfg.train.eval_period = per_epoch
-    if cfg.train.checkpointer.period is None:
-        cfg.train.checkpointer.period = per_epoch
-    return RunLength(images, total_batch, per_epoch, int(cfg.train.max_iter))
+    data = read_data(loader)
+    per_epoch = max(1, data.images // total_batch)
+    if options.max_iter is None:
+        options.max_iter = max(1, math.floor(options.epochs * per_epoch + 1e-6))
+    if options.eval_period is None:
+        options.eval_period = per_epoch
+    if options.checkpointer.period is None:
+        options.checkpointer.period = per_epoch
+    return RunLength(data, total_batch, per_epoch, int(options.max_iter))

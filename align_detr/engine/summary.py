@@ -1,4 +1,4 @@
-"""What a run says of itself before it starts."""
+"""Log lines on a run before it starts."""
 
 import sys
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ import torch
 from detectron2.utils import comm
 from torch import nn
 
-from align_detr.engine.run_length import RunLength
+from align_detr.engine.run_length import DataSize, RunLength
 
 
 def describe_environment() -> str:
@@ -25,15 +25,13 @@ def describe_model(model: nn.Module) -> str:
     return f"Model: {type(model).__name__}, {total / 1e6:.3f} M parameters, {trainable / 1e6:.3f} M trainable"
 
 
-def describe_run(
-    *, length: RunLength, rates: Mapping[str, float], train_names: list[str], test_names: list[str], test_images: int
-) -> list[str]:
+def describe_run(*, length: RunLength, test_data: DataSize, rates: Mapping[str, float]) -> list[str]:
     """Return lines on data, batch, length and learning rates."""
     world_size = comm.get_world_size()
-    size = f"{length.images} images" if train_names else "size unknown"
-    lines = [f"Training data: {', '.join(train_names) or 'not named in the config'} ({size})"]
-    if test_names:
-        lines.append(f"Test data: {', '.join(test_names)} ({test_images} images)")
+    size = f"{length.data.images} images" if length.data.names else "size unknown"
+    lines = [f"Training data: {', '.join(length.data.names) or 'not named in the config'} ({size})"]
+    if test_data.names:
+        lines.append(f"Test data: {', '.join(test_data.names)} ({test_data.images} images)")
     lines += [
         f"Batch: {length.total_batch} images in all, {length.total_batch // world_size} on each process ({world_size})",
         f"Length: {length.epochs:g} epochs x {length.iterations_per_epoch} iterations = {length.max_iter} iterations",

@@ -12,16 +12,21 @@ from torch import nn
 from align_detr.errors import ConfigError
 
 
-def evaluate(cfg: DictConfig, model: nn.Module) -> Mapping[str, Any]:
-    """Run `model` in evaluation mode, in float32, over `dataloader.test` and return the evaluator's metrics.
-
-    Returns {task: {metric: value}}, e.g. {"bbox": {"AP": ...}}, on the main process and {} on others. All processes
-    must call it: they share the images. The model's training mode is restored. Raises ConfigError without an evaluator.
-    """
+def require_evaluation(loaders: DictConfig) -> None:
+    """Raise ConfigError unless `loaders`, the node `dataloader` of a config, has test data and an evaluator."""
     for name in ("test", "evaluator"):
-        if cfg.dataloader.get(name, None) is None:
-            raise ConfigError(f"The config has no dataloader.{name}, which evaluation needs.")
-    results = inference_on_dataset(model, instantiate(cfg.dataloader.test), instantiate(cfg.dataloader.evaluator))
+        if loaders.get(name, None) is None:
+            raise ConfigError(f"The config has no dataloader.{name}, which evaluation needs: add it.")
+
+
+def evaluate(loaders: DictConfig, model: nn.Module) -> Mapping[str, Any]:
+    """Run `model` in evaluation mode, in float32, over `loaders.test`; return the metrics of `loaders.evaluator`.
+
+    Return {task: {metric: value}}, e.g. {"bbox": {"AP": ...}}, on the main process and {} on others. All processes
+    must call it: they share the images. The model's training mode is restored. Raise ConfigError without an evaluator.
+    """
+    require_evaluation(loaders)
+    results = inference_on_dataset(model, instantiate(loaders.test), instantiate(loaders.evaluator))
     if comm.is_main_process():
         print_csv_format(results)
     return results

@@ -11,7 +11,7 @@ from torch.multiprocessing import ProcessRaisedException
 from torch.nn.parallel import DistributedDataParallel
 
 from align_detr.cli.train import _sentence_of_process
-from align_detr.engine.distributed import ProcessPlace, membership, spawn, torchrun_place
+from align_detr.engine.distributed import ProcessRank, membership, spawn, torchrun_rank
 from align_detr.errors import ConfigError
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -75,8 +75,8 @@ except SystemExit as error:
 WRAP = """
 import sys
 import torch
-from align_detr.engine.distributed import ProcessPlace, membership
-with membership(ProcessPlace(), "cpu", "file://" + sys.argv[1]):
+from align_detr.engine.distributed import ProcessRank, membership
+with membership(ProcessRank(), "cpu", "file://" + sys.argv[1]):
     torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(2, 2))
 """
 needs_proc = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are told by Linux's /proc")
@@ -138,8 +138,8 @@ def in_a_circle() -> None:
 
 def test_errors_that_cause_each_other(tmp_path):
     """And a group that was there before stays."""
-    with pytest.raises(ValueError, match="^a$"), membership(ProcessPlace(), "cpu", f"file://{tmp_path / 'store'}"):
-        with pytest.raises(ValueError, match="twice"), membership(ProcessPlace(), "cpu", f"file://{tmp_path / 'two'}"):
+    with pytest.raises(ValueError, match="^a$"), membership(ProcessRank(), "cpu", f"file://{tmp_path / 'store'}"):
+        with pytest.raises(ValueError, match="twice"), membership(ProcessRank(), "cpu", f"file://{tmp_path / 'two'}"):
             pass
         assert torch.distributed.is_initialized()
         in_a_circle()
@@ -147,10 +147,10 @@ def test_errors_that_cause_each_other(tmp_path):
 
 
 def test_torchrun_is_recognised_by_its_variables():
-    assert torchrun_place({}) is None
-    assert torchrun_place({"RANK": "0", "WORLD_SIZE": "2"}) is None
+    assert torchrun_rank({}) is None
+    assert torchrun_rank({"RANK": "0", "WORLD_SIZE": "2"}) is None
     given = {"RANK": "5", "LOCAL_RANK": "1", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4"}
-    assert torchrun_place(given) == ProcessPlace(rank=5, local_rank=1, world_size=8, local_size=4)
+    assert torchrun_rank(given) == ProcessRank(rank=5, local_rank=1, world_size=8, local_size=4)
 
 
 def test_sentence_of_a_process():

@@ -8,7 +8,7 @@ import torch
 from detectron2.config import LazyConfig
 
 from align_detr.cli.train import main
-from align_detr.engine.run_length import resolve_length
+from align_detr.engine.run_length import RunLength, resolve_length
 from align_detr.errors import ConfigError
 from align_detr.lazy_config import check_overrides, has_key, load_config
 
@@ -134,7 +134,13 @@ def test_bfloat16_run(tiny_run):
         (["dataloader.train.total_batch_size=0"], "total_batch_size=0 must be positive"),
         (["train.device=gpu"], "train.device=gpu is no device"),
         (["train.device=null"], "train.device=None is no device"),
-        # what is wrong with the data is said before weights are loaded, let alone downloaded
+        # before the model is built: a convolution of -5 channels is an error without a sentence
+        (["+model.channels=-5", "dataloader.train.dataset=tiny_trian"], "'tiny_trian' is not registered"),
+        (["+model.channels=-5", "dataloader.test.dataset=tiny_vla"], "'tiny_vla' is not registered"),
+        (["+model.channels=-5", "dataloader.evaluator=null"], "no dataloader.evaluator"),
+        (["--eval-only", "+model.channels=-5", "dataloader.test=null"], "no dataloader.test"),
+        (["+model.channels=-5", "train.amp.enabled=True", "train.amp.dtype=float8"], "float8 is unknown"),
+        # before weights are loaded, let alone downloaded
         (["train.init_checkpoint=absent.pth", "dataloader.train.dataset=tiny_trian"], "'tiny_trian' is not registered"),
         (["train.init_checkpoint=absent.pth", "dataloader.test.dataset=tiny_vla"], "'tiny_vla' is not registered"),
         (["train.init_checkpoint=absent.pth", "model.num_classes=3"], "The model has 3 classes"),
@@ -211,15 +217,19 @@ def test_overrides_are_checked_against_the_config(tiny_run):
         check_overrides(cfg, ["train.output_dir=a,b"])
 
 
+def length_of(cfg, world_size=1) -> RunLength:
+    return resolve_length(cfg.train, cfg.dataloader.train, world_size)
+
+
 def test_length_follows_from_epochs_images_and_batch(tiny_run):
     cfg = load_config(str(tiny_run.config), ["dataloader.train.total_batch_size=3", "train.epochs=10"])
-    length = resolve_length(cfg, 1)
-    assert (length.images, length.iterations_per_epoch, length.max_iter) == (8, 2, 20)
+    length = length_of(cfg)
+    assert (length.data.images, length.iterations_per_epoch, length.max_iter) == (8, 2, 20)
     cfg = load_config(str(tiny_run.config), ["dataloader.train.total_batch_size=16", "train.eval_period=0"])
-    length = resolve_length(cfg, 2)
+    length = length_of(cfg, world_size=2)
     assert (length.iterations_per_epoch, length.max_iter, cfg.train.eval_period) == (1, 3, 0)
     cfg = load_config(str(tiny_run.config), ["train.max_iter=7"])
-    assert resolve_length(cfg, 1).epochs == 3.5
+    assert length_of(cfg).epochs == 3.5
 
 
 def test_a_config_without_the_nodes_of_training(tmp_path):

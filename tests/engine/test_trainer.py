@@ -1,12 +1,14 @@
 """The training step: clipping, precision, divergence; and the averaged weights."""
 
+import itertools
+
 import pytest
 import torch
 from detectron2.utils.events import EventStorage
 from torch import nn
 
 from align_detr.engine.ema import ModelEMA
-from align_detr.engine.hooks import UpdateEMA
+from align_detr.engine.hooks import EvaluationHook, UpdateEMA
 from align_detr.engine.precision import Precision
 from align_detr.engine.trainer import Trainer, TrainingDiverged
 from align_detr.errors import ConfigError, EnvironmentProblem, NonFinitePrediction
@@ -159,6 +161,27 @@ def test_errors_leave_the_loop_and_success_is_told_by_the_iteration():
     with pytest.raises(StopIteration):
         trainer.train(0, 3)
     assert trainer.iter == 1  # the fifth batch of four
+
+
+def test_the_evaluation_hook_keeps_its_last_results():
+    """Of four iterations with period 2, the second is followed by an evaluation, and the last by another."""
+    trainer = make_trainer(BATCH)
+    rounds = itertools.count(1)
+    hook = EvaluationHook(2, lambda: {"bbox": {"AP": float(next(rounds))}})
+    assert hook.results == {}
+    trainer.register_hooks([hook])
+    trainer.train(0, 4)
+    assert hook.results == {"bbox": {"AP": 2.0}}
+    assert trainer.storage.history("bbox/AP").values() == [(1.0, 1), (2.0, 4)]
+
+
+def test_no_evaluation_follows_a_failure():
+    trainer = make_trainer(BATCH)
+    hook = EvaluationHook(0, lambda: {"bbox": {"AP": 1.0}})
+    trainer.register_hooks([hook])
+    with pytest.raises(StopIteration):
+        trainer.train(0, 5)  # the fifth batch of four
+    assert hook.results == {}
 
 
 def test_ema_follows_the_slow_formula_and_copies_buffers():

@@ -1,7 +1,7 @@
-"""What detectors have in common before and after their own path: pixels, annotations, results."""
+"""The base of the detectors, around the reading path of each: pixels, annotations, results."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from detectron2.modeling.postprocessing import detector_postprocess
@@ -14,10 +14,14 @@ from align_detr.structures import Targets
 
 
 class Detector(nn.Module):
-    """Base of the registered detectors, which have a `head` that knows the number of classes.
+    """Base of the registered detectors, whose `head` has the number of classes.
 
     `pixel_mean` and `pixel_std` are in the channel order and range of the images (RGB, 0 to 255).
     """
+
+    head: nn.Module
+    pixel_mean: Tensor
+    pixel_std: Tensor
 
     def __init__(self, *, pixel_mean: Sequence[float], pixel_std: Sequence[float]) -> None:
         super().__init__()
@@ -26,31 +30,33 @@ class Detector(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: Any) -> dict[str, Any]:
-        """The constructor's arguments from a yacs config with the two keys of `align_detr.config`."""
+        """Return the constructor's arguments from a yacs config with the two keys of `align_detr.config`."""
         return model_from_yacs(cfg, cls)
 
     @property
     def device(self) -> torch.device:
-        """Where the model is, and where images and targets are moved to."""
+        """Device of the model, to which images and targets are moved."""
         return self.pixel_mean.device
 
     @property
     def num_classes(self) -> int:
         """K, without "no object"."""
-        return self.head.num_classes
+        return cast(int, self.head.num_classes)  # to nn.Module every attribute is a tensor or a module
 
     def targets(self, batched_inputs: Sequence[Mapping[str, Any]]) -> Targets:
-        """The annotations of a batch, on the model's device; raises `DatasetError` with the image's file name."""
+        """Return the annotations of a batch, on the model's device; raise DatasetError with the image's file name."""
         return targets_of_batch(batched_inputs, num_classes=self.num_classes, device=self.device)
 
     def normalize(self, image: Tensor) -> Tensor:
-        """(3, h, w), 0 to 255 -> the same on the model's device, less the mean, divided by the standard deviation."""
+        """Move an image (3, h, w), 0 to 255, to the model's device; subtract the mean, divide by the deviation."""
         return (image.to(self.device, non_blocking=True).float() - self.pixel_mean) / self.pixel_std
 
     @staticmethod
-    def results(found: Sequence[Instances], batched_inputs: Sequence[Mapping[str, Any]]) -> list[dict[str, Instances]]:
-        """Detections in the images as they were given -> in images of the wanted `height` and `width`."""
+    def results(
+        detections: Sequence[Instances], batched_inputs: Sequence[Mapping[str, Any]]
+    ) -> list[dict[str, Instances]]:
+        """Scale detections from the size of each image as given to the `height` and `width` that its input asks for."""
         return [
             {"instances": detector_postprocess(r, x.get("height", r.image_size[0]), x.get("width", r.image_size[1]))}
-            for r, x in zip(found, batched_inputs, strict=True)
+            for r, x in zip(detections, batched_inputs, strict=True)
         ]

@@ -1,0 +1,51 @@
+"""Parts of a run that are built from their nodes of a config."""
+
+import logging
+from collections.abc import Iterable
+
+import torch
+from detectron2.config import instantiate
+from omegaconf import DictConfig
+from torch import nn
+
+from align_detr.checkpoint.checkpointer import Checkpointer
+from align_detr.data import check_num_classes
+from align_detr.engine.ema import ModelEMA
+from align_detr.engine.summary import describe_model
+
+logger = logging.getLogger(__name__)
+
+
+def build_model(node: DictConfig, device: str) -> nn.Module:
+    """Build the model on `device`."""
+    model = instantiate(node).to(device)
+    logger.info(describe_model(model))
+    return model
+
+
+def build_optimizer(node: DictConfig, model: nn.Module) -> torch.optim.Optimizer:
+    """Build the optimizer over `model`; leave the node without the model, so that the config can be saved."""
+    node.params.model = model
+    try:
+        return instantiate(node)
+    finally:
+        node.params.model = None
+
+
+def build_ema(node: DictConfig, model: nn.Module) -> ModelEMA | None:
+    """Build the moving average of the weights of `model`, or return None if it is not enabled."""
+    return ModelEMA(model=model, decay=node.decay) if node.enabled else None
+
+
+def build_checkpointer(output_dir: str, model: nn.Module, ema: ModelEMA | None) -> Checkpointer:
+    """Build the checkpointer of `model` and, if there are any, of its averaged weights."""
+    return Checkpointer(model, output_dir, **({} if ema is None else {"ema": ema}))
+
+
+def check_classes(model: nn.Module, names: Iterable[str]) -> None:
+    """Raise DatasetError unless each data set has as many classes as the model (one without `num_classes` passes)."""
+    num_classes = getattr(model, "num_classes", None)
+    if num_classes is None:
+        return
+    for name in names:
+        check_num_classes(num_classes, name)
