@@ -56,25 +56,25 @@ def test_arguments_of_the_readmes_commands(readme: str, command: str) -> None:
     assert cfg.model and cfg.dataloader.train.total_batch_size > 0
 
 
-def named_configs(text: str) -> set[str]:
-    """What has the form folder/file.py and is not a file of the repository's folders."""
-    found = re.findall(r"(?<![\w/.])(\w+/\w+\.py)\b", text)
-    return {name for name in found if not (PROJECT / name).is_file()}
+def named_configs(page: Path) -> set[str]:
+    """Return what has the form folder/file.py and is a file neither of the repository nor beside the page."""
+    found = re.findall(r"(?<![\w/.])(\w+/\w+\.py)\b", page.read_text())
+    return {name for name in found if not any((folder / name).is_file() for folder in (PROJECT, page.parent))}
 
 
 @pytest.mark.parametrize("readme", READMES)
 def test_configs_that_the_readmes_name(readme: str) -> None:
-    for name in named_configs(READMES[readme].read_text()):
+    for name in named_configs(READMES[readme]):
         load_config(name)
 
 
 def test_every_project_shows_its_configs_and_a_command() -> None:
-    assert len(named_configs(README)) >= 6 and "README.md" in dict(commands())
+    assert len(named_configs(READMES["README.md"])) >= 6 and "README.md" in dict(commands())
     for folder in (PROJECT / "projects").glob("*/configs"):
         readme = f"projects/{folder.parent.name}/README.md"
         assert readme in dict(commands())
         configs = {f"{folder.parent.name}/{path.name}" for path in folder.glob("*.py")}
-        assert configs <= named_configs(READMES[readme].read_text())
+        assert configs <= named_configs(READMES[readme])
 
 
 def test_python_of_the_readme() -> None:
