@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from detectron2.modeling import Backbone
+from torch import Tensor
 
 from align_detr.errors import DatasetError
 from align_detr.structures import Targets
@@ -14,7 +15,7 @@ from align_detr.structures import Targets
 Size = tuple[int, int]
 
 
-def features_of_padded_batch(backbone: nn.Module, images: Sequence[Tensor]) -> tuple[dict[str, Tensor], Size]:
+def features_of_padded_batch(backbone: Backbone, images: Sequence[Tensor]) -> tuple[dict[str, Tensor], Size]:
     """Pads (3, h, w) images with zeros to the largest and runs the backbone once: its maps, and the padded (height,
     width).
 
@@ -25,7 +26,7 @@ def features_of_padded_batch(backbone: nn.Module, images: Sequence[Tensor]) -> t
     return backbone(pad_and_stack(images, padded)), padded
 
 
-def features_of_each_size(backbone: nn.Module, images: Sequence[Tensor]) -> tuple[dict[str, Tensor], Size]:
+def features_of_each_size(backbone: Backbone, images: Sequence[Tensor]) -> tuple[dict[str, Tensor], Size]:
     """Runs the backbone once for every size among the (3, h, w) images and pads the maps: an image's features are the
     same in any batch.
 
@@ -38,8 +39,8 @@ def features_of_each_size(backbone: nn.Module, images: Sequence[Tensor]) -> tupl
     maps: dict[str, dict[int, Tensor]] = {}
     for indices in members.values():
         features, _ = features_of_padded_batch(backbone, [images[i] for i in indices])
-        for name, stacked in features.items():
-            maps.setdefault(name, {}).update(zip(indices, stacked, strict=True))
+        for name, of_size in features.items():
+            maps.setdefault(name, {}).update(zip(indices, of_size, strict=True))
     strides = {name: backbone.output_shape()[name].stride for name in maps}
     padded = _round_up(list(members), math.lcm(*strides.values(), backbone.size_divisibility or 1))
     stacked = {

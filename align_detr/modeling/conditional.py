@@ -106,7 +106,7 @@ class ConditionalDecoderLayer(DecoderLayer):
     encoder does; detrex's port forgot it in the decoder, and False gives its numbers for weights trained with it.
     """
 
-    attention_to_image = ConditionalCrossAttention
+    attention_to_image: type[ConditionalCrossAttention] = ConditionalCrossAttention
 
     def __init__(
         self,
@@ -121,9 +121,8 @@ class ConditionalDecoderLayer(DecoderLayer):
         super().__init__(
             embed_dim=embed_dim, num_heads=num_heads, ffn_dim=ffn_dim, dropout=dropout, activation=activation
         )
-        sizes = dict(embed_dim=embed_dim, num_heads=num_heads, dropout=dropout)
-        self.self_attn = ConditionalSelfAttention(**sizes)
-        self.cross_attn = self.attention_to_image(**sizes)
+        self.self_attn = ConditionalSelfAttention(embed_dim=embed_dim, num_heads=num_heads, dropout=dropout)
+        self.cross_attn = self.attention_to_image(embed_dim=embed_dim, num_heads=num_heads, dropout=dropout)
         self.mask_padding = mask_padding
 
     def _attend_each_other(self, x: Tensor, position: Tensor, blocked: Tensor | None) -> Tensor:

@@ -14,6 +14,8 @@ from align_detr.structures import Memory
 class EncoderLayer(nn.Module):
     """Self-attention and feed-forward block, each followed by its norm (DETR, supplement A.3)."""
 
+    self_attn: nn.Module  # a subclass may have another
+
     def __init__(
         self,
         *,

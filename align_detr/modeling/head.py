@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,21 @@ from align_detr.errors import ConfigError
 from align_detr.layers.boxes import inverse_sigmoid
 from align_detr.layers.mlp import MLP
 from align_detr.structures import Predictions
+
+
+class Head(Protocol):
+    """What a decoder asks of a head: the classes and boxes of its outputs."""
+
+    def __call__(self, hidden: Tensor, references: Sequence[Tensor] | None) -> Predictions:
+        """hidden (R, B, Q, C), references R of (B, Q, 2 or 4) or None -> a set of R rows."""
+
+
+@runtime_checkable
+class RefiningHead(Head, Protocol):
+    """What a decoder that refines asks of a head: also the box to which a layer moves its reference."""
+
+    def refine(self, x: Tensor, reference: Tensor, layer: int) -> Tensor:
+        """x (B, Q, C), reference (B, Q, 2 or 4) -> (B, Q, 4), with gradient."""
 
 
 class SoftmaxHead(nn.Module):
@@ -154,9 +169,10 @@ def prior_classifier(embed_dim: int, num_classes: int, prior: float) -> nn.Linea
 def box_correction(embed_dim: int, size_logit: float = 0.0) -> MLP:
     """A three-layer perceptron that starts by correcting nothing, but for `size_logit` in width and height."""
     mlp = MLP(embed_dim, embed_dim, 4, 3)
-    nn.init.zeros_(mlp.layers[-1].weight)
-    nn.init.zeros_(mlp.layers[-1].bias)
-    nn.init.constant_(mlp.layers[-1].bias[2:], size_logit)
+    last = cast(nn.Linear, mlp.layers[-1])  # PyTorch's types do not say what a ModuleList holds
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    nn.init.constant_(last.bias[2:], size_logit)
     return mlp
 
 
