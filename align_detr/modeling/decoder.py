@@ -58,8 +58,8 @@ class Decoder(nn.Module):
         predictions, start = {}, 0
         for part in queries:
             stop = start + part.content.shape[1]
-            own = None if references is None else [r[:, start:stop] for r in references]
-            predictions[part.name] = part.as_set(head(hidden[:, :, start:stop], own))
+            of_part = None if references is None else [r[:, start:stop] for r in references]
+            predictions[part.name] = part.as_set(head(hidden[:, :, start:stop], of_part))
             start = stop
         return predictions
 
@@ -74,7 +74,7 @@ class Decoder(nn.Module):
                 "both the same number"
             )
         x = torch.cat([part.content for part in queries], dim=1)
-        given = _concatenate([part.position for part in queries], "positions")
+        given_position = _concatenate([part.position for part in queries], "positions")
         reference = _concatenate([part.reference for part in queries], "references")
         refining = _require_refining(head, reference) if self.refine else None
         runs = separate_runs(queries)
@@ -83,7 +83,7 @@ class Decoder(nn.Module):
         starts = [] if reference is None else [reference] * len(self.layers)
         layer: QueryLayer
         for i, layer in enumerate(self.layers):
-            position, sine = self.query_position(x, given, reference, memory, i)
+            position, sine = self.query_position(x, given_position, reference, memory, i)
             place = QueryPlace(position=position, sine=sine, reference=reference, blocked=blocked, runs=runs)
             x = layer(x, place, memory)
             outputs.append(self.norm(x))
@@ -103,18 +103,18 @@ def blocked_pairs(queries: Sequence[QueryPart]) -> Tensor | None:
     if groups <= 1 and all(part.valid is None for part in queries):
         return None
     device = queries[0].content.device
-    groups_of, may_see_main, of_main, first = [], [], [], 0
+    groups_of, may_see_main, of_main, first_group = [], [], [], 0
     for part in queries:
         length = part.content.shape[1]
-        groups_of.append(first + torch.arange(length, device=device) // max(1, length // part.groups))
+        groups_of.append(first_group + torch.arange(length, device=device) // max(1, length // part.groups))
         may_see_main.append(torch.full((length,), part.sees_main, device=device))
         of_main.append(torch.full((length,), part.name == MAIN, device=device))
-        first += part.groups
+        first_group += part.groups
     group, sees_main, is_main = (torch.cat(x) for x in (groups_of, may_see_main, of_main))  # (Q,) each
     blocked = (group[:, None] != group) & ~(sees_main[:, None] & is_main)  # row: who looks; column: at whom
     if all(part.valid is None for part in queries):
         return blocked
-    valid = torch.cat([_validity(part) for part in queries], dim=1)
+    valid = torch.cat([_valid_of(part) for part in queries], dim=1)
     alone = torch.eye(len(group), dtype=torch.bool, device=device)  # padding looks at itself: attention needs some key
     return ((blocked | ~valid[:, None, :]) & ~alone)[:, None]
 
@@ -130,7 +130,7 @@ def separate_runs(queries: Sequence[QueryPart]) -> int:
     return sum(part.groups for part in parts)
 
 
-def _validity(part: QueryPart) -> Tensor:
+def _valid_of(part: QueryPart) -> Tensor:
     """(B, Q) bool."""
     if part.valid is not None:
         return part.valid

@@ -55,8 +55,8 @@ class DecoderLayer(nn.Module):
         return self._attend_each_other(x, position, place.blocked).unflatten(0, runs).flatten(1, 2)
 
     def _attend_each_other(self, x: Tensor, position: Tensor, blocked: Tensor | None) -> Tensor:
-        placed = x + position
-        return self.self_attn(placed, placed, x, blocked=blocked)
+        with_position = x + position
+        return self.self_attn(with_position, with_position, x, blocked=blocked)
 
     def _attend_image(self, x: Tensor, place: QueryPlace, memory: Memory) -> Tensor:
         return self.cross_attn(x + position_of(place), memory.placed, memory.tokens, padding=memory.padding)

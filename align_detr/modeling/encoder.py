@@ -38,8 +38,8 @@ class EncoderLayer(nn.Module):
         return self.ffn_norm(x + self.dropout(self.ffn(x)))
 
     def _attend(self, x: Tensor, memory: Memory) -> Tensor:
-        placed = x + memory.position
-        return self.self_attn(placed, placed, x, padding=memory.padding)
+        with_position = x + memory.position
+        return self.self_attn(with_position, with_position, x, padding=memory.padding)
 
 
 class PreNormEncoderLayer(EncoderLayer):

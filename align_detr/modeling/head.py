@@ -77,7 +77,7 @@ class SharedHead(nn.Module):
         """hidden (R, B, Q, C), references R of (B, Q, 2 or 4) -> logits (R, B, Q, K, or K + 1 where `softmax`), boxes
         (R, B, Q, 4). Raises `ConfigError` without references.
         """
-        references = _given(references, self)
+        references = _require_references(references, self)
         corrections = self.bbox_embed(hidden)
         boxes = [move_reference(c, r, self.eps) for c, r in zip(corrections, references, strict=True)]
         return Predictions(logits=self.class_embed(hidden).float(), boxes=torch.stack(boxes), softmax=self.softmax)
@@ -119,7 +119,7 @@ class LayerwiseHead(nn.Module):
         """hidden (R, B, Q, C), references R of (B, Q, 2 or 4) -> logits (R, B, Q, K, or K + 1 where `softmax`), boxes
         (R, B, Q, 4). Raises `ConfigError` without references.
         """
-        references = _given(references, self)
+        references = _require_references(references, self)
         logits = [classify(x) for classify, x in zip(self.class_embed, hidden, strict=True)]
         boxes = [self.refine(x, reference, i) for i, (x, reference) in enumerate(zip(hidden, references, strict=True))]
         return Predictions(logits=torch.stack(logits).float(), boxes=torch.stack(boxes), softmax=self.softmax)
@@ -144,7 +144,7 @@ class LayerwiseIoUHead(LayerwiseHead):
         return dataclasses.replace(super().forward(hidden, references), iou=torch.stack(iou).float())
 
 
-def _given(references: Sequence[Tensor] | None, head: nn.Module) -> Sequence[Tensor]:
+def _require_references(references: Sequence[Tensor] | None, head: nn.Module) -> Sequence[Tensor]:
     """The references; raises `ConfigError` where the queries bring none."""
     if references is None:
         raise ConfigError(

@@ -96,8 +96,8 @@ def test_groups_become_rows(decoder: Decoder) -> None:
     rows = decoder([grouped], memory, head)["main"]
     assert rows.logits.shape == (2 * 3, 2, 2, 4) and rows.groups == 3
     for group in range(3):
-        own = slice(2 * group, 2 * group + 2)
-        alone = QueryPart("main", grouped.content[:, own], grouped.position[:, own])
+        members = slice(2 * group, 2 * group + 2)
+        alone = QueryPart("main", grouped.content[:, members], grouped.position[:, members])
         alone = decoder([alone], memory, head)["main"]
         assert_close(rows.logits[group::3], alone.logits)
         assert_close(rows.boxes[group::3], alone.boxes)

@@ -27,7 +27,7 @@ class DeformableDETR(DETR):
             return super().forward(batched_inputs)
         detect: Callable[[list[Mapping[str, Any]]], Any] = super().forward  # a list, as this is no training
         return one_size_at_a_time(
-            [x["image"] for x in batched_inputs], lambda places: detect([batched_inputs[i] for i in places])
+            [x["image"] for x in batched_inputs], lambda indices: detect([batched_inputs[i] for i in indices])
         )
 
 
