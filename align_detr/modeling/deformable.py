@@ -100,10 +100,8 @@ def token_centres(memory: Memory) -> Tensor:
     for (rows, columns), extent in zip(memory.shapes, extents, strict=True):
         y, x = (torch.arange(n, device=device) + 0.5 for n in (rows, columns))
         y, x = y / extent[:, :1], x / extent[:, 1:]  # (B, rows), (B, columns)
-        grid = torch.stack(
-            [x[:, None, :].expand(-1, rows, -1), y[:, :, None].expand(-1, -1, columns)], dim=-1
-        )  # (B, rows, columns, 2)
-        centres.append(grid.flatten(1, 2))
+        x, y = x[:, None, :].expand(-1, rows, -1), y[:, :, None].expand(-1, -1, columns)  # (B, rows, columns)
+        centres.append(torch.stack([x, y], dim=-1).flatten(1, 2))  # (B, rows * columns, 2)
     return torch.cat(centres, dim=1)
 
 

@@ -77,7 +77,7 @@ class SharedHead(nn.Module):
         self.class_embed = linear_classifier(embed_dim, num_classes, prior, softmax)
         self.bbox_embed = box_correction(embed_dim, size_logit)
 
-    def forward(self, hidden: Tensor, references: Sequence[Tensor]) -> Predictions:
+    def forward(self, hidden: Tensor, references: Sequence[Tensor] | None) -> Predictions:
         """Predict logits (R, B, Q, K, or K + 1 with `softmax`) and boxes (R, B, Q, 4), normalised cxcywh, in float32,
         from hidden (R, B, Q, C) and references, R of (B, Q, 2 or 4). Raise ConfigError without references.
         """
@@ -123,7 +123,7 @@ class LayerwiseHead(nn.Module):
             box_correction(embed_dim, size_logit if i == 0 else 0.0) for i in range(num_layers)
         )
 
-    def forward(self, hidden: Tensor, references: Sequence[Tensor]) -> Predictions:
+    def forward(self, hidden: Tensor, references: Sequence[Tensor] | None) -> Predictions:
         """Predict logits (R, B, Q, K, or K + 1 with `softmax`) and boxes (R, B, Q, 4), normalised cxcywh, in float32,
         from hidden (R, B, Q, C) and references, R of (B, Q, 2 or 4). Raise ConfigError without references.
         """
@@ -148,7 +148,7 @@ class LayerwiseIoUHead(LayerwiseHead):
         super().__init__(num_layers=num_layers, embed_dim=embed_dim, **others)
         self.iou_embed = nn.ModuleList(nn.Linear(embed_dim, 1) for _ in range(num_layers))
 
-    def forward(self, hidden: Tensor, references: Sequence[Tensor]) -> Predictions:
+    def forward(self, hidden: Tensor, references: Sequence[Tensor] | None) -> Predictions:
         """Predict as `LayerwiseHead`, with `iou` logits (R, B, Q)."""
         iou = [embed(x).squeeze(-1) for embed, x in zip(self.iou_embed, hidden, strict=True)]
         return dataclasses.replace(super().forward(hidden, references), iou=torch.stack(iou).float())
