@@ -21,14 +21,14 @@ help:
 	@echo "make studies make the comparisons with several seeds (hours; finished runs are kept)"
 	@echo "make wheel   build this package's and detectron2's wheels into dist/"
 	@echo "make clean   remove $(VENV) and what was built"
-	@echo "PYTHON=...   the interpreter to start from: 3.10, 3.11 or 3.12 (now: $(PYTHON))"
+	@echo "PYTHON=...   the interpreter to start from: 3.10 to 3.14 (now: $(PYTHON))"
 
 setup: $(STAMP)
 
 $(STAMP): $(SETUP_INPUTS)
-	@command -v $(PYTHON) >/dev/null || $(call fail,python,there is no $(PYTHON): install Python 3.10 to 3.12 or name it with PYTHON=...)
-	@$(PYTHON) -c "import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))" || \
-		$(call fail,python,$(PYTHON) is `$(PYTHON) --version 2>&1` and 3.10 to 3.12 is needed: name another with PYTHON=...)
+	@command -v $(PYTHON) >/dev/null || $(call fail,python,there is no $(PYTHON): install Python 3.10 to 3.14 or name it with PYTHON=...)
+	@$(PYTHON) -c "import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 14))" || \
+		$(call fail,python,$(PYTHON) is `$(PYTHON) --version 2>&1` and 3.10 to 3.14 is needed: name another with PYTHON=...)
 	@$(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV) || \
 		$(call fail,virtual environment,$(PYTHON) could not create $(VENV): install its venv module (python3-venv on Debian and Ubuntu))
 	@echo "installing requirements.txt (about 6 GB; a minute on a fast network)"

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from align_detr import __version__
 from align_detr.cli import main as cli
 from align_detr.errors import EnvironmentProblem
 
 PROJECT = Path(__file__).resolve().parents[2]
-NEEDED = ("align_detr", "configs", "projects", "setup.py", "pyproject.toml", "MANIFEST.in", "LICENSE")
+NEEDED = ("align_detr", "configs", "projects", "setup.py", "pyproject.toml", "MANIFEST.in", "LICENSE", "README.md")
 TOY = {
     "align_detr/projects/table.py": 'PROJECTS = {"toy": "TOY"}\n',
     "projects/TOY/toy/__init__.py": "from align_detr.projects.toy.heads.fast import NAME\n",
@@ -81,7 +82,9 @@ def test_wheel_holds_every_module_and_config(checkout: Path, wheel: Path) -> Non
     archive = zipfile.ZipFile(wheel)
     assert {name for name in archive.namelist() if ".dist-info/" not in name} == expected
     (metadata,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
-    requirements = [line for line in archive.read(metadata).decode().splitlines() if line.startswith("Requires-Dist")]
+    lines = archive.read(metadata).decode().splitlines()
+    assert f"Version: {__version__}" in lines and "License-Expression: Apache-2.0" in lines
+    requirements = [line for line in lines if line.startswith("Requires-Dist")]
     assert requirements and not any("detectron2" in line for line in requirements)
     (commands,) = (name for name in archive.namelist() if name.endswith("entry_points.txt"))
     assert "align-detr = align_detr.cli.main:main" in archive.read(commands).decode()
