@@ -57,8 +57,9 @@ def _import_nodes(node: ast.AST, typing: bool = False) -> Iterator[tuple[ast.Imp
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.Import | ast.ImportFrom):
             yield child, typing
-        elif isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
-            yield from _import_nodes(child, True)
+        elif isinstance(child, ast.If) and ast.unparse(child.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+            yield from _import_nodes(ast.Module(child.body, []), True)
+            yield from _import_nodes(ast.Module(child.orelse, []), typing)
         else:
             yield from _import_nodes(child, typing)
 
@@ -194,11 +195,11 @@ def test_a_circle_is_found_however_it_is_written(tiny_package, text):
 
 
 def test_imports_for_type_checkers_make_no_circle(tiny_package):
-    imports = tiny_package(
-        a="import os\nfrom p.b import x", b="from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import p.a"
-    )
+    for_checkers = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import p.a"
+    imports = tiny_package(a="import os\nfrom p.b import x", b=for_checkers)
     assert [(x.importer, x.target, x.typing) for x in imports] == [("p.a", "p.b", False), ("p.b", "p.a", True)]
     assert circle(imports) == []
+    assert circle(tiny_package(b=f"{for_checkers}\nelse:\n    import p.a")) != []
 
 
 def test_a_circle_through_a_package_is_found(tiny_package, tmp_path):
