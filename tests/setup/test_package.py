@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -63,3 +64,11 @@ def test_every_command_ends_with_one_status_after_an_error_of_the_user(monkeypat
     with pytest.raises(SystemExit) as usage:
         cli.main(["train", "--config"])
     assert usage.value.code == EXIT_USER_ERROR
+
+
+def test_the_plain_script_of_set_up_ends_with_the_same_status(tmp_path):
+    script = Path(align_detr.__file__).parent / "cli" / "install_detectron2.py"
+    arguments = ["--archive", str(tmp_path / "absent.tar.gz"), "--wheel-dir", str(tmp_path)]
+    done = subprocess.run([sys.executable, str(script), *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == EXIT_USER_ERROR
+    assert done.stderr.startswith("install-detectron2: The archive ") and len(done.stderr.splitlines()) == 1
