@@ -128,7 +128,13 @@ def between_projects(x: Import) -> bool:
     return bool(own) and is_in(x.target, *PROJECT_PACKAGES) and not is_in(x.target, *own)
 
 
-RULES = [from_layers_upwards, from_structures_upwards, from_modeling_upwards, from_library_to_project]
+RULES = [
+    from_layers_upwards,
+    from_structures_upwards,
+    from_modeling_upwards,
+    from_library_to_project,
+    between_projects,
+]
 
 
 @pytest.fixture(scope="module")
@@ -156,10 +162,6 @@ def test_no_module_imports_itself_by_way_of_others(imports):
 @pytest.mark.parametrize("broken", RULES)
 def test_nothing_imports_what_lies_above_it(imports, broken):
     assert [str(x) for x in imports if broken(x)] == []
-
-
-def test_no_project_imports_another(imports):
-    assert [str(x) for x in imports if between_projects(x)] == []
 
 
 @pytest.fixture
