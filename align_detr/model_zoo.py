@@ -88,6 +88,7 @@ def get(name: str, *, checkpoint: str | Path = "", device: str | None = None) ->
 
 def _load_weights(model: "nn.Module", checkpoint: Path, name: str) -> None:
     """Load the file `checkpoint` into `model`; raise ConfigError unless it fits exactly."""
+    # imported here and in `_tensors`, as they need torch
     from align_detr.checkpoint.conversion import convert
     from align_detr.checkpoint.restricted import read_checkpoint
 

@@ -1,4 +1,4 @@
-"""The import graph of the library and its projects: no circle, and nothing knows what lies above it."""
+"""The import graph of the library and its projects: no circle, and no import of what lies above."""
 
 import ast
 from collections.abc import Iterator
@@ -124,8 +124,8 @@ def from_library_to_project(x: Import) -> bool:
 
 
 def between_projects(x: Import) -> bool:
-    own = [package for package in PROJECT_PACKAGES if is_in(x.importer, package)]
-    return bool(own) and is_in(x.target, *PROJECT_PACKAGES) and not is_in(x.target, *own)
+    home = [package for package in PROJECT_PACKAGES if is_in(x.importer, package)]
+    return bool(home) and is_in(x.target, *PROJECT_PACKAGES) and not is_in(x.target, *home)
 
 
 RULES = [
@@ -139,7 +139,7 @@ RULES = [
 
 @pytest.fixture(scope="module")
 def imports() -> list[Import]:
-    """The imports of this checkout; projects under the names that they have in a wheel."""
+    """Imports of this checkout, with the projects under the names that they have in a wheel."""
     modules = modules_of(ROOT / "align_detr", "align_detr")
     for name, folder in PROJECTS.items():
         modules |= modules_of(ROOT / "projects" / folder / name, f"align_detr.projects.{name}")
@@ -160,7 +160,7 @@ def test_no_module_imports_itself_by_way_of_others(imports):
 
 
 @pytest.mark.parametrize("broken", RULES)
-def test_nothing_imports_what_lies_above_it(imports, broken):
+def test_no_import_leads_upwards(imports, broken):
     assert [str(x) for x in imports if broken(x)] == []
 
 
@@ -205,7 +205,7 @@ def test_imports_for_type_checkers_make_no_circle(tiny_package):
 
 
 def test_a_circle_through_a_package_is_found(tiny_package, tmp_path):
-    """`a` imports `sub.x`, which runs `sub/__init__.py`, which imports `a`; inside of `sub` that is none."""
+    """`a` imports `sub.x` and so runs `sub/__init__.py`: a circle if that imports `a`, none if it imports `sub.x`."""
     tiny_package(a="from p.sub.x import name", sub__x="from p.sub.y import name", sub__y="")
     (tmp_path / "sub" / "__init__.py").write_text("from p.sub.x import name")
     assert circle(imports_of(modules_of(tmp_path, "p"))) == []

@@ -42,7 +42,7 @@ def test_the_public_names_are_there():
 
 
 def test_names_and_help_need_no_torch():
-    """As set-up uses the package, before anything is installed."""
+    """Set-up uses the package before anything is installed."""
     done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"{align_detr.__version__} {len(align_detr.model_zoo.names())}\n")
@@ -50,7 +50,7 @@ def test_names_and_help_need_no_torch():
 
 
 def test_every_command_ends_with_one_status_after_an_error_of_the_user(monkeypatch, capsys):
-    """Wrong usage, a wrong value, and what is missing on the machine, by either way of starting a command."""
+    """Wrong usage, a wrong value and a fault of the machine give one status, however a command is started."""
 
     def fails(argv):
         raise EnvironmentProblem("There is no network: connect it.")
