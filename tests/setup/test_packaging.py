@@ -152,5 +152,5 @@ def test_command_line_suggests_and_prints_one_sentence(
         raise EnvironmentProblem(f"no network for {argv}")
 
     monkeypatch.setattr("align_detr.cli.install_detectron2.main", fails)
-    assert cli.main(["install-detectron2", "--now"]) == 1
+    assert cli.main(["install-detectron2", "--now"]) == 2
     assert capsys.readouterr().err == "align-detr install-detectron2: no network for ['--now']\n"
