@@ -79,7 +79,7 @@ def convert_detrex_deformable(state: Mapping[str, Tensor], *, num_classes: int |
 
     Raise ConfigError for any other key.
     """
-    return convert_detrex(state, [], num_classes, "detrex deformable detector's")
+    return convert_detrex(state, [], num_classes, "a detrex deformable detector")
 
 
 def convert_official_deformable(state: Mapping[str, Tensor], *, num_classes: int | None) -> dict[str, Tensor]:
@@ -95,7 +95,7 @@ def convert_detrex(
 ) -> dict[str, Tensor]:
     """Rename the entries of a detrex detector by `rules`, then by those of the deformable detectors.
 
-    `source` is the checkpoint's name in an error.
+    `source` is the model's name in an error.
     """
     first_extra = _count(state, r"neck\.convs\.(\d+)\..+")
     extra = [

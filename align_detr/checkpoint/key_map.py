@@ -15,7 +15,7 @@ Rules = Sequence[tuple[str, str]]
 def rename(state: Mapping[str, Tensor], rules: Rules, source: str) -> dict[str, Tensor]:
     """Return the entries of `state` under their new names.
 
-    Raise ConfigError for a key that no rule matches, so that nothing is dropped by accident.
+    Raise ConfigError, with the model's name `source`, for a key that no rule matches: nothing is dropped by accident.
     """
     compiled = [(re.compile(pattern), new) for pattern, new in rules]
     renamed = {}
@@ -27,9 +27,7 @@ def rename(state: Mapping[str, Tensor], rules: Rules, source: str) -> dict[str, 
                     renamed[match.expand(new)] = value
                 break
         else:
-            raise ConfigError(
-                f"The key '{key}' is not one of a {source} checkpoint: correct train.init_checkpoint or the config."
-            )
+            raise ConfigError(f"The key '{key}' is not one of {source}'s: correct train.init_checkpoint or the config.")
     return renamed
 
 

@@ -62,7 +62,7 @@ def test_an_official_file_loads(tmp_path: Path) -> None:
 
 def test_a_key_that_is_not_detrs_is_named() -> None:
     state = {**official_names(tiny_detr()), "mask_head.lay1.weight": torch.zeros(1)}
-    with pytest.raises(ConfigError, match="'mask_head.lay1.weight' is not one of a DETR checkpoint"):
+    with pytest.raises(ConfigError, match="'mask_head.lay1.weight' is not one of DETR's"):
         convert_official_detr(state, num_classes=3)
 
 
