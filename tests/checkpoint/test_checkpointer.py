@@ -19,7 +19,7 @@ from align_detr.errors import ConfigError, EnvironmentProblem
 
 
 class RunsCode:
-    """What a malicious file does: unpickling calls a function of the sender's choice."""
+    """A malicious object: unpickling it calls a function of the sender's choice."""
 
     def __init__(self, target: Path) -> None:
         self.target = target
@@ -137,7 +137,7 @@ def test_failing_download_is_one_sentence(monkeypatch):
         checkpointer.load("https://example.org/x.pkl")
 
 
-def test_values_that_are_no_weights_are_told(tmp_path):
+def test_values_that_are_no_weights_are_named(tmp_path):
     torch.save({"model": {"weight": "text"}}, tmp_path / "text.pth")
     with pytest.raises(ConfigError, match="text.pth is not a dictionary of weights.*weight"):
         Checkpointer(nn.Linear(3, 2)).load(str(tmp_path / "text.pth"))
@@ -174,7 +174,7 @@ def test_no_path_loads_nothing():
 
 
 def test_a_backbones_weights_find_it_under_a_pyramid(tmp_path):
-    """`backbone.X` of a file is `backbone.bottom_up.X` of a model with a pyramid, whose own keys stay."""
+    """`backbone.X` of a file is `backbone.bottom_up.X` of a model with a pyramid, whose other keys stay."""
     model = nn.Module()
     model.backbone = nn.ModuleDict({"bottom_up": nn.Linear(3, 2), "fpn": nn.Linear(1, 1)})
     file = {"backbone.weight": torch.ones(2, 3), "backbone.bias": torch.ones(2), "backbone.fpn.bias": torch.ones(1)}
