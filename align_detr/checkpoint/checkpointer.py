@@ -72,17 +72,16 @@ class Checkpointer(DetectionCheckpointer):
     def _load_file(self, filename: str) -> dict[str, Any]:
         """Return {"model": state dict, ...}, with "matching_heuristics" if names are to be matched by similarity."""
         loaded = read_checkpoint(filename)
-        if not isinstance(loaded, dict):
-            raise ConfigError(
-                f"{filename} holds a {type(loaded).__name__}, not a dictionary of weights: save a model's state_dict()."
-            )
+        _check_names(loaded, filename)
         if filename.lower().endswith(".pkl") and not ("model" in loaded and "__author__" in loaded):
             # Caffe2 and Detectron: bare blobs, in a further dictionary for detection models
             blobs = loaded.get("blobs", loaded)
+            _check_names(blobs, filename)
             weights = {key: value for key, value in blobs.items() if not key.endswith("_momentum")}
             return {"model": weights, "__author__": "Caffe2", "matching_heuristics": True}
         if not isinstance(loaded.get("model"), dict):
             loaded = {"model": loaded}
+        _check_names(loaded["model"], filename)
         try:
             self._convert_ndarray_to_tensor(loaded["model"])
         except (ValueError, TypeError) as error:
@@ -116,6 +115,19 @@ class Checkpointer(DetectionCheckpointer):
                 f"{_examples(list(model_keys))}): correct train.init_checkpoint or the config."
             )
         return incompatible
+
+
+def _check_names(loaded: Any, filename: str) -> None:
+    """Raise ConfigError unless `loaded` is a dictionary whose keys are names."""
+    if not isinstance(loaded, dict):
+        raise ConfigError(
+            f"{filename} holds a {type(loaded).__name__}, not a dictionary of weights: save a model's state_dict()."
+        )
+    for key in loaded:
+        if not isinstance(key, str):
+            raise ConfigError(
+                f"{filename} has the key {key!r}, which is not a parameter's name: save a model's state_dict()."
+            )
 
 
 def _into_pyramid(state_dict: Mapping[str, Any], model_keys: Collection[str]) -> dict[str, Any]:

@@ -137,6 +137,24 @@ def test_failing_download_is_one_sentence(monkeypatch):
         checkpointer.load("https://example.org/x.pkl")
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("list.pth", [torch.zeros(2)], r"holds a list, not a dictionary of weights: save a model's"),
+        ("numbers.pth", {0: torch.zeros(2)}, "has the key 0, which is not a parameter's name"),
+        ("model.pth", {"model": {1: torch.zeros(2)}}, "has the key 1, which is not a parameter's name"),
+        ("blobs.pkl", {"blobs": [np.zeros(2)]}, "holds a list, not a dictionary of weights"),
+    ],
+)
+def test_content_that_is_no_state_dict_is_named(tmp_path, name, content, expected):
+    if name.endswith(".pkl"):
+        (tmp_path / name).write_bytes(pickle.dumps(content))
+    else:
+        torch.save(content, tmp_path / name)
+    with pytest.raises(ConfigError, match=f"{name} {expected}"):
+        Checkpointer(nn.Linear(3, 2)).load(str(tmp_path / name))
+
+
 def test_values_that_are_no_weights_are_named(tmp_path):
     torch.save({"model": {"weight": "text"}}, tmp_path / "text.pth")
     with pytest.raises(ConfigError, match="text.pth is not a dictionary of weights.*weight"):
