@@ -1,4 +1,4 @@
-"""The blood-cell splits without images that another split shows, on a hand-made data set."""
+"""Blood-cell splits without images that overlap another split's, on a hand-made data set."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from align_detr.errors import DatasetError
 
 
 def write(folder: Path) -> None:
-    """Four images of `val`: a has a partner in `train`, b one in `val` itself, c a pair of other splits."""
+    """Write four images of `val`: a has a partner in `train`, b one in `val` itself, c a pair of other splits."""
     names = ["a.jpg", "b.jpg", "c.jpg", "d.jpg"]
     images = [{"id": i, "file_name": name, "width": 8, "height": 8} for i, name in enumerate(names)]
     boxes = [

@@ -19,7 +19,7 @@ from align_detr.errors import ConfigError, EnvironmentProblem
 
 
 class RunsCode:
-    """An object of a malicious file: unpickling calls a function of the sender's choice."""
+    """A malicious object: unpickling it calls a function of the sender's choice."""
 
     def __init__(self, target: Path) -> None:
         self.target = target
@@ -137,6 +137,24 @@ def test_failing_download_is_one_sentence(monkeypatch):
         checkpointer.load("https://example.org/x.pkl")
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("list.pth", [torch.zeros(2)], r"holds a list, not a dictionary of weights: save a model's"),
+        ("numbers.pth", {0: torch.zeros(2)}, "has the key 0, which is not a parameter's name"),
+        ("model.pth", {"model": {1: torch.zeros(2)}}, "has the key 1, which is not a parameter's name"),
+        ("blobs.pkl", {"blobs": [np.zeros(2)]}, "holds a list, not a dictionary of weights"),
+    ],
+)
+def test_content_that_is_no_state_dict_is_named(tmp_path, name, content, expected):
+    if name.endswith(".pkl"):
+        (tmp_path / name).write_bytes(pickle.dumps(content))
+    else:
+        torch.save(content, tmp_path / name)
+    with pytest.raises(ConfigError, match=f"{name} {expected}"):
+        Checkpointer(nn.Linear(3, 2)).load(str(tmp_path / name))
+
+
 def test_values_that_are_no_weights_are_named(tmp_path):
     torch.save({"model": {"weight": "text"}}, tmp_path / "text.pth")
     with pytest.raises(ConfigError, match="text.pth is not a dictionary of weights.*weight"):
@@ -174,7 +192,7 @@ def test_no_path_loads_nothing():
 
 
 def test_a_backbones_weights_find_it_under_a_pyramid(tmp_path):
-    """`backbone.X` of a file is `backbone.bottom_up.X` of a model with a pyramid; keys of the pyramid stay."""
+    """`backbone.X` of a file is `backbone.bottom_up.X` of a model with a pyramid, whose other keys stay."""
     model = nn.Module()
     model.backbone = nn.ModuleDict({"bottom_up": nn.Linear(3, 2), "fpn": nn.Linear(1, 1)})
     file = {"backbone.weight": torch.ones(2, 3), "backbone.bias": torch.ones(2), "backbone.fpn.bias": torch.ones(1)}
