@@ -11,5 +11,6 @@ def initialize_matrices(module: nn.Module) -> None:
         if parameter.dim() > 1:
             nn.init.xavier_uniform_(parameter)
     for part in module.modules():
-        if hasattr(part, "reset_parameters") and not type(part).__module__.startswith("torch."):
-            part.reset_parameters()
+        reset = getattr(part, "reset_parameters", None)
+        if callable(reset) and not type(part).__module__.startswith("torch."):
+            reset()

@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from detectron2.modeling import Backbone
+from torch import Tensor
 
 from align_detr.errors import DatasetError
 from align_detr.structures import Targets
@@ -14,7 +15,7 @@ from align_detr.structures import Targets
 Size = tuple[int, int]
 
 
-def features_of_padded_batch(backbone: nn.Module, images: Sequence[Tensor]) -> tuple[dict[str, Tensor], Size]:
+def features_of_padded_batch(backbone: Backbone, images: Sequence[Tensor]) -> tuple[dict[str, Tensor], Size]:
     """Pads (3, h, w) images with zeros to the largest and runs the backbone once: its maps, and the padded (height,
     width).
 
@@ -25,23 +26,23 @@ def features_of_padded_batch(backbone: nn.Module, images: Sequence[Tensor]) -> t
     return backbone(pad_and_stack(images, padded)), padded
 
 
-def features_of_each_size(backbone: nn.Module, images: Sequence[Tensor]) -> tuple[dict[str, Tensor], Size]:
+def features_of_each_size(backbone: Backbone, images: Sequence[Tensor]) -> tuple[dict[str, Tensor], Size]:
     """Runs the backbone once for every size among the (3, h, w) images and pads the maps: an image's features are the
     same in any batch.
 
     The recipe of evaluation. Returns maps and padded (height, width) such that `neck.valid_size` finds each image's own
     part of every map.
     """
-    members = places_by_size(images)
-    if len(members) == 1:
+    by_size = indices_by_size(images)
+    if len(by_size) == 1:
         return features_of_padded_batch(backbone, images)
     maps: dict[str, dict[int, Tensor]] = {}
-    for indices in members.values():
+    for indices in by_size.values():
         features, _ = features_of_padded_batch(backbone, [images[i] for i in indices])
-        for name, stacked in features.items():
-            maps.setdefault(name, {}).update(zip(indices, stacked, strict=True))
+        for name, of_size in features.items():
+            maps.setdefault(name, {}).update(zip(indices, of_size, strict=True))
     strides = {name: backbone.output_shape()[name].stride for name in maps}
-    padded = _round_up(list(members), math.lcm(*strides.values(), backbone.size_divisibility or 1))
+    padded = _round_up(list(by_size), math.lcm(*strides.values(), backbone.size_divisibility or 1))
     stacked = {
         name: pad_and_stack(
             [of_image[i] for i in range(len(images))], (padded[0] // strides[name], padded[1] // strides[name])
@@ -52,24 +53,25 @@ def features_of_each_size(backbone: nn.Module, images: Sequence[Tensor]) -> tupl
 
 
 def one_size_at_a_time(images: Sequence[Tensor], detect: Callable[[list[int]], Sequence[Any]]) -> list[Any]:
-    """`detect(places)` gives the results of the images at these places of the batch, all of one size: returns those of
-    all (3, h, w) images in their order.
+    """Detect objects in images of one size at a time and return the results of all (3, h, w) images in their order.
+
+    `detect(indices)` returns the results of the images at these indices of the batch, all of one size.
 
     For detectors that a batch's padding would otherwise reach by more ways than the backbone: norms over whole maps,
     convolutions after it, proposals. Published results are those of single images.
     """
     results: dict[int, Any] = {}
-    for places in places_by_size(images).values():
-        results.update(zip(places, detect(places), strict=True))
+    for indices in indices_by_size(images).values():
+        results.update(zip(indices, detect(indices), strict=True))
     return [results[i] for i in range(len(images))]
 
 
-def places_by_size(images: Sequence[Tensor]) -> dict[Size, list[int]]:
+def indices_by_size(images: Sequence[Tensor]) -> dict[Size, list[int]]:
     """Where in the batch the (3, h, w) images of each (height, width) are."""
-    members: dict[Size, list[int]] = {}
+    by_size: dict[Size, list[int]] = {}
     for i, x in enumerate(images):
-        members.setdefault((x.shape[-2], x.shape[-1]), []).append(i)
-    return members
+        by_size.setdefault((x.shape[-2], x.shape[-1]), []).append(i)
+    return by_size
 
 
 def targets_of_batch(

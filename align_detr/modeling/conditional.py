@@ -74,13 +74,15 @@ class ConditionalCrossAttention(SplitProjectionAttention):
         ignore.
         """
         key_position = self.key_position(memory.position)
-        query, key = self._contents(x, place, memory, key_position)
+        query, key = self._project_contents(x, place, memory, key_position)
         query = torch.cat([self._split(query), self._split(self.query_sine(place.sine))], dim=-1)
         key = torch.cat([self._split(key), self._split(key_position)], dim=-1)
         blocked = None if padding is None else padding[:, None, None, :]
         return self._attend(query, key, self._split(self.value(memory.tokens)), blocked)
 
-    def _contents(self, x: Tensor, place: QueryPlace, memory: Memory, key_position: Tensor) -> tuple[Tensor, Tensor]:
+    def _project_contents(
+        self, x: Tensor, place: QueryPlace, memory: Memory, key_position: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """The contents of queries (B, Q, C) and keys (B, S, C), projected."""
         return self.query_content(x), self.key_content(memory.tokens)
 
@@ -94,8 +96,10 @@ class FirstConditionalCrossAttention(ConditionalCrossAttention):
         super().__init__(embed_dim=embed_dim, num_heads=num_heads, dropout=dropout)
         self.query_position = nn.Linear(embed_dim, embed_dim)
 
-    def _contents(self, x: Tensor, place: QueryPlace, memory: Memory, key_position: Tensor) -> tuple[Tensor, Tensor]:
-        query, key = super()._contents(x, place, memory, key_position)
+    def _project_contents(
+        self, x: Tensor, place: QueryPlace, memory: Memory, key_position: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        query, key = super()._project_contents(x, place, memory, key_position)
         return query + self.query_position(place.position), key + key_position
 
 
@@ -106,7 +110,7 @@ class ConditionalDecoderLayer(DecoderLayer):
     encoder does; detrex's port forgot it in the decoder, and False gives its numbers for weights trained with it.
     """
 
-    attention_to_image = ConditionalCrossAttention
+    attention_to_image: type[ConditionalCrossAttention] = ConditionalCrossAttention
 
     def __init__(
         self,
@@ -121,9 +125,8 @@ class ConditionalDecoderLayer(DecoderLayer):
         super().__init__(
             embed_dim=embed_dim, num_heads=num_heads, ffn_dim=ffn_dim, dropout=dropout, activation=activation
         )
-        sizes = dict(embed_dim=embed_dim, num_heads=num_heads, dropout=dropout)
-        self.self_attn = ConditionalSelfAttention(**sizes)
-        self.cross_attn = self.attention_to_image(**sizes)
+        self.self_attn = ConditionalSelfAttention(embed_dim=embed_dim, num_heads=num_heads, dropout=dropout)
+        self.cross_attn = self.attention_to_image(embed_dim=embed_dim, num_heads=num_heads, dropout=dropout)
         self.mask_padding = mask_padding
 
     def _attend_each_other(self, x: Tensor, position: Tensor, blocked: Tensor | None) -> Tensor:

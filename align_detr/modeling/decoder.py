@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from align_detr.checks import check_count
 from align_detr.errors import ConfigError
 from align_detr.layers.initialization import initialize_matrices
-from align_detr.modeling.head import LayerwiseHead
-from align_detr.modeling.query_position import GivenPosition
+from align_detr.modeling.decoder_layers import QueryLayer
+from align_detr.modeling.head import Head, LayerwiseHead, RefiningHead
+from align_detr.modeling.query_position import GivenPosition, QueryPosition
 from align_detr.structures import MAIN, Memory, Predictions, QueryPart, QueryPlace
 
 
@@ -25,6 +26,8 @@ class Decoder(nn.Module):
     `look_forward_twice` a layer's boxes start from the previous layer's reference with its gradient, so that a layer's
     box loss also trains the layer before it (DINO, Zhang et al. 2022, section 3.5).
     """
+
+    query_position: QueryPosition
 
     def __init__(
         self,
@@ -47,7 +50,7 @@ class Decoder(nn.Module):
         self.look_forward_twice = look_forward_twice
         initialize_matrices(self)
 
-    def forward(self, queries: Sequence[QueryPart], memory: Memory, head: nn.Module) -> dict[str, Predictions]:
+    def forward(self, queries: Sequence[QueryPart], memory: Memory, head: Head) -> dict[str, Predictions]:
         """The parts of the queries, decoded together -> a prediction set for each, under the part's name, one row a
         layer and query group.
         """
@@ -55,14 +58,12 @@ class Decoder(nn.Module):
         predictions, start = {}, 0
         for part in queries:
             stop = start + part.content.shape[1]
-            own = None if references is None else [r[:, start:stop] for r in references]
-            predictions[part.name] = part.as_set(head(hidden[:, :, start:stop], own))
+            of_part = None if references is None else [r[:, start:stop] for r in references]
+            predictions[part.name] = part.as_set(head(hidden[:, :, start:stop], of_part))
             start = stop
         return predictions
 
-    def decode(
-        self, queries: Sequence[QueryPart], memory: Memory, head: nn.Module
-    ) -> tuple[Tensor, list[Tensor] | None]:
+    def decode(self, queries: Sequence[QueryPart], memory: Memory, head: Head) -> tuple[Tensor, list[Tensor] | None]:
         """The normed output of every layer for the queries of all parts, (R, B, Q, C), and the references that its
         boxes start from, R of (B, Q, 2 or 4), or None. Raises `ConfigError` where there is nothing to refine, or the
         head is for another number of layers.
@@ -73,25 +74,24 @@ class Decoder(nn.Module):
                 "both the same number"
             )
         x = torch.cat([part.content for part in queries], dim=1)
-        given = _joined([part.position for part in queries])
-        reference = _joined([part.reference for part in queries])
-        if self.refine and (reference is None or not hasattr(head, "refine")):
-            missing = "model.queries brings none" if reference is None else f"a {type(head).__name__} cannot do that"
-            raise ConfigError(f"model.decoder.refine moves references, but {missing}: set it to False, or change that")
+        given_position = _concatenate([part.position for part in queries], "positions")
+        reference = _concatenate([part.reference for part in queries], "references")
+        refining = _require_refining(head, reference) if self.refine else None
         runs = separate_runs(queries)
         blocked = None if runs > 1 else blocked_pairs(queries)
-        outputs, references, start = [], [], reference
+        outputs: list[Tensor] = []
+        starts = [] if reference is None else [reference] * len(self.layers)
+        layer: QueryLayer
         for i, layer in enumerate(self.layers):
-            position, sine = self.query_position(x, given, reference, memory, i)
+            position, sine = self.query_position(x, given_position, reference, memory, i)
             place = QueryPlace(position=position, sine=sine, reference=reference, blocked=blocked, runs=runs)
             x = layer(x, place, memory)
             outputs.append(self.norm(x))
-            references.append(start)
-            if self.refine and i + 1 < len(self.layers):
-                start = head.refine(x, reference, i)
-                reference = start.detach()
-                start = start if self.look_forward_twice else reference
-        return torch.stack(outputs), None if reference is None else references
+            if refining is not None and reference is not None and i + 1 < len(self.layers):
+                moved = refining.refine(x, reference, i)
+                reference = moved.detach()
+                starts[i + 1] = moved if self.look_forward_twice else reference
+        return torch.stack(outputs), starts or None
 
 
 def blocked_pairs(queries: Sequence[QueryPart]) -> Tensor | None:
@@ -103,19 +103,19 @@ def blocked_pairs(queries: Sequence[QueryPart]) -> Tensor | None:
     if groups <= 1 and all(part.valid is None for part in queries):
         return None
     device = queries[0].content.device
-    ids, sees_main, is_main, first = [], [], [], 0
+    groups_of, may_see_main, of_main, first_group = [], [], [], 0
     for part in queries:
         length = part.content.shape[1]
-        ids.append(first + torch.arange(length, device=device) // max(1, length // part.groups))
-        sees_main.append(torch.full((length,), part.sees_main, device=device))
-        is_main.append(torch.full((length,), part.name == MAIN, device=device))
-        first += part.groups
-    ids, sees_main, is_main = (torch.cat(x) for x in (ids, sees_main, is_main))
-    blocked = (ids[:, None] != ids) & ~(sees_main[:, None] & is_main)
+        groups_of.append(first_group + torch.arange(length, device=device) // max(1, length // part.groups))
+        may_see_main.append(torch.full((length,), part.sees_main, device=device))
+        of_main.append(torch.full((length,), part.name == MAIN, device=device))
+        first_group += part.groups
+    group, sees_main, is_main = (torch.cat(x) for x in (groups_of, may_see_main, of_main))  # (Q,) each
+    blocked = (group[:, None] != group) & ~(sees_main[:, None] & is_main)  # row: who looks; column: at whom
     if all(part.valid is None for part in queries):
         return blocked
-    valid = torch.cat([_validity(part) for part in queries], dim=1)
-    alone = torch.eye(len(ids), dtype=torch.bool, device=device)  # padding looks at itself: attention needs some key
+    valid = torch.cat([_valid_of(part) for part in queries], dim=1)
+    alone = torch.eye(len(group), dtype=torch.bool, device=device)  # padding looks at itself: attention needs some key
     return ((blocked | ~valid[:, None, :]) & ~alone)[:, None]
 
 
@@ -130,13 +130,34 @@ def separate_runs(queries: Sequence[QueryPart]) -> int:
     return sum(part.groups for part in parts)
 
 
-def _validity(part: QueryPart) -> Tensor:
+def _valid_of(part: QueryPart) -> Tensor:
     """(B, Q) bool."""
     if part.valid is not None:
         return part.valid
     return torch.ones(part.content.shape[:2], dtype=torch.bool, device=part.content.device)
 
 
-def _joined(values: Sequence[Tensor | None]) -> Tensor | None:
-    """The values of all parts after one another; a decoder's parts have them all or none."""
-    return None if values[0] is None else torch.cat(list(values), dim=1)
+def _concatenate(values: Sequence[Tensor | None], what: str) -> Tensor | None:
+    """Join the values of all parts, (B, Q, ...) each, along Q; raise ConfigError if only some parts have one."""
+    present = [value for value in values if value is not None]
+    if present and len(present) < len(values):
+        raise ConfigError(
+            f"Some parts of model.queries provide {what} and others do not: use sources that agree, since the decoder "
+            "reads all parts together."
+        )
+    return torch.cat(present, dim=1) if present else None
+
+
+def _require_refining(head: Head, reference: Tensor | None) -> RefiningHead:
+    """Return the head as one that moves references. Raise ConfigError if there are none, or if it does not."""
+    if reference is None:
+        raise ConfigError(
+            "model.decoder.refine is True, but model.queries provides no references: set refine to False, or use a "
+            "source of queries with references."
+        )
+    if not isinstance(head, RefiningHead):
+        raise ConfigError(
+            f"model.decoder.refine is True, but {type(head).__name__} has no method `refine`: set refine to False, or "
+            "use SharedHead or LayerwiseHead."
+        )
+    return head

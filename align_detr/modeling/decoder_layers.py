@@ -1,5 +1,7 @@
 """The layers of DETR's decoder. A layer takes contents, places and the image's tokens, and returns new contents."""
 
+from typing import Protocol
+
 from torch import Tensor, nn
 
 from align_detr.errors import ConfigError
@@ -7,10 +9,20 @@ from align_detr.layers.attention import FeedForward, MultiHeadAttention
 from align_detr.structures import Memory, QueryPlace
 
 
+class QueryLayer(Protocol):
+    """What a decoder asks of its layers."""
+
+    def __call__(self, x: Tensor, place: QueryPlace, memory: Memory) -> Tensor:
+        """x (B, Q, C) -> (B, Q, C)."""
+
+
 class DecoderLayer(nn.Module):
     """Self-attention, cross-attention to the image and feed-forward block, each followed by its norm (DETR, supplement
     A.3).
     """
+
+    self_attn: nn.Module  # a subclass may have others
+    cross_attn: nn.Module
 
     def __init__(
         self,
@@ -32,11 +44,6 @@ class DecoderLayer(nn.Module):
 
     def forward(self, x: Tensor, place: QueryPlace, memory: Memory) -> Tensor:
         """x (B, Q, C) -> (B, Q, C). Raises `ConfigError` where the queries have no positions."""
-        if place.position is None:
-            raise ConfigError(
-                "model.decoder.query_position is null, which leaves queries the positions they bring, but those of "
-                "model.queries bring none: give it a part that makes them of references, as ReferencePosition in DINO"
-            )
         x = self.self_attn_norm(x + self.dropout(self._attend_queries(x, place)))
         x = self.cross_attn_norm(x + self.dropout(self._attend_image(x, place, memory)))
         return self.ffn_norm(x + self.dropout(self.ffn(x)))
@@ -44,15 +51,15 @@ class DecoderLayer(nn.Module):
     def _attend_queries(self, x: Tensor, place: QueryPlace) -> Tensor:
         """Self-attention of each run of queries: runs join the batch, which is less work than a mask over all pairs."""
         runs = (len(x), place.runs)
-        x, position = (value.unflatten(1, (place.runs, -1)).flatten(0, 1) for value in (x, place.position))
+        x, position = (value.unflatten(1, (place.runs, -1)).flatten(0, 1) for value in (x, position_of(place)))
         return self._attend_each_other(x, position, place.blocked).unflatten(0, runs).flatten(1, 2)
 
     def _attend_each_other(self, x: Tensor, position: Tensor, blocked: Tensor | None) -> Tensor:
-        placed = x + position
-        return self.self_attn(placed, placed, x, blocked=blocked)
+        with_position = x + position
+        return self.self_attn(with_position, with_position, x, blocked=blocked)
 
     def _attend_image(self, x: Tensor, place: QueryPlace, memory: Memory) -> Tensor:
-        return self.cross_attn(x + place.position, memory.placed, memory.tokens, padding=memory.padding)
+        return self.cross_attn(x + position_of(place), memory.placed, memory.tokens, padding=memory.padding)
 
 
 class PreNormDecoderLayer(DecoderLayer):
@@ -63,3 +70,13 @@ class PreNormDecoderLayer(DecoderLayer):
         x = x + self.dropout(self._attend_queries(self.self_attn_norm(x), place))
         x = x + self.dropout(self._attend_image(self.cross_attn_norm(x), place, memory))
         return x + self.dropout(self.ffn(self.ffn_norm(x)))
+
+
+def position_of(place: QueryPlace) -> Tensor:
+    """The positions of the queries, (B, Q, C). Raises `ConfigError` where they have none."""
+    if place.position is None:
+        raise ConfigError(
+            "model.decoder.query_position is null, which leaves queries the positions they bring, but those of "
+            "model.queries bring none: give it a part that makes them of references, as ReferencePosition in DINO"
+        )
+    return place.position

@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor, nn
 
+from align_detr.errors import ConfigError
 from align_detr.layers.deformable_attention import MultiScaleDeformableAttention
-from align_detr.modeling.decoder_layers import DecoderLayer
+from align_detr.modeling.decoder_layers import DecoderLayer, position_of
 from align_detr.modeling.encoder import Encoder, EncoderLayer
 from align_detr.structures import Memory, QueryPlace
 
@@ -32,10 +33,11 @@ class DeformableEncoderLayer(EncoderLayer):
             embed_dim=embed_dim, num_heads=num_heads, num_levels=num_levels, num_points=num_points
         )
 
-    def forward(self, x: Tensor, memory: Memory, reference: Tensor) -> Tensor:
-        """x (B, S, C), positions and padding from `memory`, reference (B, S, L, 2): each token's place in each level ->
-        (B, S, C).
+    def forward(self, x: Tensor, memory: Memory, reference: Tensor | None = None) -> Tensor:
+        """x (B, S, C), positions and padding from `memory` -> (B, S, C). `reference` is `token_references(memory)`,
+        which `DeformableEncoder` computes once for all layers.
         """
+        reference = token_references(memory) if reference is None else reference
         attended = self.self_attn(x + memory.position, reference, x, memory.shapes, memory.padding)
         x = self.self_attn_norm(x + self.dropout(attended))
         return self.ffn_norm(x + self.dropout(self.ffn(x)))
@@ -46,7 +48,7 @@ class DeformableEncoder(Encoder):
 
     def forward(self, memory: Memory) -> Memory:
         """The memory with its tokens (B, S, C) encoded."""
-        reference = in_each_level(token_centres(memory), memory)
+        reference = token_references(memory)
         x = memory.tokens
         for layer in self.layers:
             x = layer(x, memory, reference)
@@ -77,8 +79,13 @@ class DeformableDecoderLayer(DecoderLayer):
         )
 
     def _attend_image(self, x: Tensor, place: QueryPlace, memory: Memory) -> Tensor:
+        if place.reference is None:
+            raise ConfigError(
+                f"model.decoder.layer is a {type(self).__name__}, which looks around references, but model.queries "
+                "provides none: use a source of queries with references, or DecoderLayer."
+            )
         reference = in_each_level(place.reference, memory)
-        return self.cross_attn(x + place.position, reference, memory.tokens, memory.shapes, memory.padding)
+        return self.cross_attn(x + position_of(place), reference, memory.tokens, memory.shapes, memory.padding)
 
 
 def token_centres(memory: Memory) -> Tensor:
@@ -95,6 +102,11 @@ def token_centres(memory: Memory) -> Tensor:
         grid = torch.stack([x[:, None, :].expand(-1, rows, -1), y[:, :, None].expand(-1, -1, columns)], dim=-1)
         centres.append(grid.flatten(1, 2))
     return torch.cat(centres, dim=1)
+
+
+def token_references(memory: Memory) -> Tensor:
+    """Return the centre of every token as a place in each level's padded map, (B, S, L, 2) float32."""
+    return in_each_level(token_centres(memory), memory)
 
 
 def in_each_level(reference: Tensor, memory: Memory) -> Tensor:

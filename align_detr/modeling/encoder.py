@@ -14,6 +14,8 @@ from align_detr.structures import Memory
 class EncoderLayer(nn.Module):
     """Self-attention and feed-forward block, each followed by its norm (DETR, supplement A.3)."""
 
+    self_attn: nn.Module  # a subclass may have another
+
     def __init__(
         self,
         *,
@@ -36,8 +38,8 @@ class EncoderLayer(nn.Module):
         return self.ffn_norm(x + self.dropout(self.ffn(x)))
 
     def _attend(self, x: Tensor, memory: Memory) -> Tensor:
-        placed = x + memory.position
-        return self.self_attn(placed, placed, x, padding=memory.padding)
+        with_position = x + memory.position
+        return self.self_attn(with_position, with_position, x, padding=memory.padding)
 
 
 class PreNormEncoderLayer(EncoderLayer):

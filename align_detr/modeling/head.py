@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,21 @@ from align_detr.errors import ConfigError
 from align_detr.layers.boxes import inverse_sigmoid
 from align_detr.layers.mlp import MLP
 from align_detr.structures import Predictions
+
+
+class Head(Protocol):
+    """What a decoder asks of a head: the classes and boxes of its outputs."""
+
+    def __call__(self, hidden: Tensor, references: Sequence[Tensor] | None) -> Predictions:
+        """hidden (R, B, Q, C), references R of (B, Q, 2 or 4) or None -> a set of R rows."""
+
+
+@runtime_checkable
+class RefiningHead(Head, Protocol):
+    """What a decoder that refines asks of a head: also the box to which a layer moves its reference."""
+
+    def refine(self, x: Tensor, reference: Tensor, layer: int) -> Tensor:
+        """x (B, Q, C), reference (B, Q, 2 or 4) -> (B, Q, 4), with gradient."""
 
 
 class SoftmaxHead(nn.Module):
@@ -62,7 +77,7 @@ class SharedHead(nn.Module):
         """hidden (R, B, Q, C), references R of (B, Q, 2 or 4) -> logits (R, B, Q, K, or K + 1 where `softmax`), boxes
         (R, B, Q, 4). Raises `ConfigError` without references.
         """
-        references = _given(references, self)
+        references = _require_references(references, self)
         corrections = self.bbox_embed(hidden)
         boxes = [move_reference(c, r, self.eps) for c, r in zip(corrections, references, strict=True)]
         return Predictions(logits=self.class_embed(hidden).float(), boxes=torch.stack(boxes), softmax=self.softmax)
@@ -104,7 +119,7 @@ class LayerwiseHead(nn.Module):
         """hidden (R, B, Q, C), references R of (B, Q, 2 or 4) -> logits (R, B, Q, K, or K + 1 where `softmax`), boxes
         (R, B, Q, 4). Raises `ConfigError` without references.
         """
-        references = _given(references, self)
+        references = _require_references(references, self)
         logits = [classify(x) for classify, x in zip(self.class_embed, hidden, strict=True)]
         boxes = [self.refine(x, reference, i) for i, (x, reference) in enumerate(zip(hidden, references, strict=True))]
         return Predictions(logits=torch.stack(logits).float(), boxes=torch.stack(boxes), softmax=self.softmax)
@@ -129,7 +144,7 @@ class LayerwiseIoUHead(LayerwiseHead):
         return dataclasses.replace(super().forward(hidden, references), iou=torch.stack(iou).float())
 
 
-def _given(references: Sequence[Tensor] | None, head: nn.Module) -> Sequence[Tensor]:
+def _require_references(references: Sequence[Tensor] | None, head: nn.Module) -> Sequence[Tensor]:
     """The references; raises `ConfigError` where the queries bring none."""
     if references is None:
         raise ConfigError(
@@ -154,9 +169,10 @@ def prior_classifier(embed_dim: int, num_classes: int, prior: float) -> nn.Linea
 def box_correction(embed_dim: int, size_logit: float = 0.0) -> MLP:
     """A three-layer perceptron that starts by correcting nothing, but for `size_logit` in width and height."""
     mlp = MLP(embed_dim, embed_dim, 4, 3)
-    nn.init.zeros_(mlp.layers[-1].weight)
-    nn.init.zeros_(mlp.layers[-1].bias)
-    nn.init.constant_(mlp.layers[-1].bias[2:], size_logit)
+    last = cast(nn.Linear, mlp.layers[-1])  # PyTorch's types do not say what a ModuleList holds
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    nn.init.constant_(last.bias[2:], size_logit)
     return mlp
 
 

@@ -23,7 +23,8 @@ def valid_size(image: tuple[int, int], padded: tuple[int, int], shape: tuple[int
     Row i looks at image row floor(i * padded_height / rows), so the count is the ceiling of rows * height /
     padded_height, at least 1.
     """
-    return tuple(max(1, -(-n * cells // total)) for n, total, cells in zip(image, padded, shape, strict=True))
+    rows, columns = (max(1, -(-n * cells // total)) for n, total, cells in zip(image, padded, shape, strict=True))
+    return rows, columns
 
 
 class SingleScaleNeck(nn.Module):
@@ -142,5 +143,6 @@ def _as_tokens(x: Tensor) -> Tensor:
 
 def _projection(conv: nn.Conv2d, num_groups: int) -> nn.Sequential:
     nn.init.xavier_uniform_(conv.weight)
-    nn.init.zeros_(conv.bias)
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
     return nn.Sequential(OrderedDict(conv=conv, norm=nn.GroupNorm(num_groups, conv.out_channels)))

@@ -29,7 +29,7 @@ class SoftmaxPostprocess(nn.Module):
         results = _instances(predictions.boxes[-1].float(), scores, classes, image_sizes)
         if predictions.valid is None:
             return results
-        return [found[own] for found, own in zip(results, predictions.valid, strict=True)]
+        return [detections[valid] for detections, valid in zip(results, predictions.valid, strict=True)]
 
 
 class TopKPostprocess(nn.Module):
@@ -54,7 +54,7 @@ class TopKPostprocess(nn.Module):
         query = torch.div(index, num_classes, rounding_mode="floor")
         boxes = predictions.boxes[-1].float().gather(1, query[..., None].expand(-1, -1, 4))
         results = _instances(boxes, scores, index % num_classes, image_sizes)
-        return results if predictions.valid is None else [found[found.scores >= 0] for found in results]
+        return results if predictions.valid is None else [x[x.scores >= 0] for x in results]
 
 
 def _probabilities(predictions: Predictions) -> Tensor:

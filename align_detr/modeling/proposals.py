@@ -42,7 +42,7 @@ class TwoStageProposals(nn.Module):
         super().__init__()
         self.num_queries = check_count(num_queries, "model.proposals.num_queries")
         self.softmax = softmax
-        self.anchor_sides = None if anchor_sides is None else _checked_sides(anchor_sides)
+        self.anchor_sides = None if anchor_sides is None else _check_sides(anchor_sides)
         self.projection = nn.Linear(embed_dim, embed_dim)
         self.norm = nn.LayerNorm(embed_dim)
         initialize_matrices(self.projection)
@@ -73,7 +73,7 @@ class TwoStageProposals(nn.Module):
         """What rises with the probability of each class: logits (B, S, K, or K + 1 where `softmax`) -> (B, S, K)."""
         return logits.float().log_softmax(-1)[..., :-1] if self.softmax else logits
 
-    def best(self, scores: Tensor, allowed: Tensor, memory: Memory) -> tuple[Tensor, Tensor | None]:
+    def select_best(self, scores: Tensor, allowed: Tensor, memory: Memory) -> tuple[Tensor, Tensor | None]:
         """The tokens with the highest `scores` (B, S) among the `allowed`, best first: (B, Q); and which of them are no
         padding, (B, Q), or None where all are: known on the host, without waiting for the device.
         """
@@ -100,10 +100,10 @@ class ObjectProposals(TwoStageProposals):
         anchors, allowed = self.anchors(memory)
         tokens = self.encode(memory.tokens, allowed)
         logits, boxes = self.class_embed(tokens).float(), self.boxes(tokens, anchors)
-        index, valid = self.best(self.class_scores(logits)[..., 0], allowed, memory)
+        index, valid = self.select_best(self.class_scores(logits)[..., 0], allowed, memory)
         return Proposals(
-            content=pick(tokens, index).detach(),
-            reference=pick(boxes, index).detach(),
+            content=gather_tokens(tokens, index).detach(),
+            reference=gather_tokens(boxes, index).detach(),
             predictions=Predictions(
                 logits=logits[None],
                 boxes=boxes[None],
@@ -132,9 +132,9 @@ class ClassProposals(TwoStageProposals):
         # Only what is picked is trained, so it is encoded again and this graph is dropped at once. (Under `no_grad`
         # autocast of older PyTorch would keep copies of the weights that pass no gradient.)
         scores = self.class_scores(self.class_embed(self.encode(memory.tokens.detach(), allowed)))
-        index, valid = self.best(scores.amax(-1), allowed, memory)
-        tokens = self.encode(pick(memory.tokens, index), allowed.gather(1, index))
-        boxes = self.boxes(tokens, pick(anchors, index))
+        index, valid = self.select_best(scores.amax(-1), allowed, memory)
+        tokens = self.encode(gather_tokens(memory.tokens, index), allowed.gather(1, index))
+        boxes = self.boxes(tokens, gather_tokens(anchors, index))
         logits = self.class_embed(tokens).float()
         return Proposals(
             content=tokens.detach(),
@@ -152,7 +152,7 @@ def token_anchors(memory: Memory, sides: Sequence[float] | None = None) -> tuple
     0.99).
     """
     centres = token_centres(memory)
-    sides = _sides(memory, sides)
+    sides = _sides_of_levels(memory, sides)
     size = torch.cat([centres.new_full((h * w,), side) for side, (h, w) in zip(sides, memory.shapes, strict=True)])
     anchors = torch.cat([centres, size[:, None].expand(len(centres), -1, 2)], dim=-1)
     # padding's centres lie beyond 1
@@ -162,14 +162,14 @@ def token_anchors(memory: Memory, sides: Sequence[float] | None = None) -> tuple
 def count_allowed(memory: Memory, sides: Sequence[float] | None = None) -> list[int]:
     """How many tokens of each image `token_anchors` lets propose, from the valid sizes alone."""
     counts = [0] * len(memory.valid_sizes[0])
-    for side, sizes in zip(_sides(memory, sides), memory.valid_sizes, strict=True):
+    for side, sizes in zip(_sides_of_levels(memory, sides), memory.valid_sizes, strict=True):
         for image, (height, width) in enumerate(sizes):
             if SMALLEST < side < LARGEST:
                 counts[image] += _count_inside(height) * _count_inside(width)
     return counts
 
 
-def _checked_sides(sides: Sequence[float]) -> list[float]:
+def _check_sides(sides: Sequence[float]) -> list[float]:
     sides = sides if isinstance(sides, Sequence) else [sides]
     for side in sides:
         if not is_number(side) or not SMALLEST < side < LARGEST:
@@ -180,7 +180,7 @@ def _checked_sides(sides: Sequence[float]) -> list[float]:
     return [float(side) for side in sides]
 
 
-def _sides(memory: Memory, sides: Sequence[float] | None) -> Sequence[float]:
+def _sides_of_levels(memory: Memory, sides: Sequence[float] | None) -> Sequence[float]:
     if sides is not None and len(sides) != len(memory.shapes):
         raise ConfigError(
             f"model.proposals.anchor_sides has {len(sides)} numbers, but the neck makes {len(memory.shapes)} levels: "
@@ -195,6 +195,6 @@ def _count_inside(length: int) -> int:
     return max(0, length - 2 * outside)
 
 
-def pick(values: Tensor, index: Tensor) -> Tensor:
+def gather_tokens(values: Tensor, index: Tensor) -> Tensor:
     """values (B, S, n) of the tokens index (B, Q): (B, Q, n)."""
     return values.gather(1, index[..., None].expand(-1, -1, values.shape[-1]))

@@ -2,6 +2,8 @@
 (B, Q, C) or None, and the encoded reference (B, Q, C) or None that conditional cross-attention needs.
 """
 
+from typing import Protocol
+
 import torch
 from torch import Tensor, nn
 
@@ -10,6 +12,17 @@ from align_detr.layers.positional import encode_coordinates
 from align_detr.structures import Memory
 
 MIN_SIDE = 1e-4  # of an anchor, where something is divided by it: an eighth of a pixel of a large image
+
+
+class QueryPosition(Protocol):
+    """What a decoder asks of its `query_position` before each layer."""
+
+    def __call__(
+        self, x: Tensor, position: Tensor | None, reference: Tensor | None, memory: Memory, layer: int
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Contents x (B, Q, C), the positions (B, Q, C) and references (B, Q, 2 or 4) of the queries -> the position
+        and the encoded reference for layer number `layer`, (B, Q, C) or None each.
+        """
 
 
 class GivenPosition(nn.Module):

@@ -42,9 +42,11 @@ def test_cross_attention_head_by_head() -> None:
         place = attention.query_sine(sine[image]), attention.key_position(memory.position[image, :length])
         value = attention.value(memory.tokens[image, :length])
         for head in range(HEADS):
-            own = slice(head * width, (head + 1) * width)
-            logits = content[0][:, own] @ content[1][:, own].T + place[0][:, own] @ place[1][:, own].T
-            expected[image, :, own] = (logits / math.sqrt(2 * width)).softmax(-1) @ value[:, own]
+            channels = slice(head * width, (head + 1) * width)
+            logits = (
+                content[0][:, channels] @ content[1][:, channels].T + place[0][:, channels] @ place[1][:, channels].T
+            )
+            expected[image, :, channels] = (logits / math.sqrt(2 * width)).softmax(-1) @ value[:, channels]
     assert_close(out, attention.out_proj(expected), atol=1e-5, rtol=1e-5)
 
 
@@ -59,8 +61,10 @@ def test_self_attention_head_by_head() -> None:
         query = attention.query_content(a) + attention.query_position(p)
         key = attention.key_content(a) + attention.key_position(p)
         for head in range(HEADS):
-            own = slice(head * width, (head + 1) * width)
-            expected[run, own] = by_hand(query[:, own], key[:, own], attention.value(a)[:, own], width)
+            channels = slice(head * width, (head + 1) * width)
+            expected[run, channels] = by_hand(
+                query[:, channels], key[:, channels], attention.value(a)[:, channels], width
+            )
     assert_close(out[0], attention.out_proj(expected), atol=1e-5, rtol=1e-5)
 
 

@@ -1,6 +1,6 @@
 """Deformable-DETR and what is built on it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from detectron2.modeling import META_ARCH_REGISTRY
@@ -25,9 +25,9 @@ class DeformableDETR(DETR):
         """
         if self.training:
             return super().forward(batched_inputs)
-        detect = super().forward
+        detect: Callable[[list[Mapping[str, Any]]], Any] = super().forward  # a list, as this is no training
         return one_size_at_a_time(
-            [x["image"] for x in batched_inputs], lambda places: detect([batched_inputs[i] for i in places])
+            [x["image"] for x in batched_inputs], lambda indices: detect([batched_inputs[i] for i in indices])
         )
 
 

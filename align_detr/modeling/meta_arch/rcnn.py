@@ -59,8 +59,8 @@ class RCNN(GeneralizedRCNN):
         """
         infer = super().inference
 
-        def detect(places: list[int]) -> Sequence[Any]:
-            known = None if detected_instances is None else [detected_instances[i] for i in places]
-            return infer([batched_inputs[i] for i in places], known, do_postprocess)
+        def detect(indices: list[int]) -> Sequence[Any]:
+            known = None if detected_instances is None else [detected_instances[i] for i in indices]
+            return infer([batched_inputs[i] for i in indices], known, do_postprocess)
 
         return one_size_at_a_time([x["image"] for x in batched_inputs], detect)

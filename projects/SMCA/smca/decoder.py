@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from align_detr.layers.initialization import initialize_matrices
 from align_detr.layers.mlp import MLP
 from align_detr.modeling.decoder import Decoder
+from align_detr.modeling.head import Head
 from align_detr.structures import Memory, QueryPart
 
 
@@ -22,9 +23,7 @@ class ModulatedDecoder(Decoder):
         self.centre = MLP(embed_dim, embed_dim, 2, 3)
         initialize_matrices(self.centre)
 
-    def decode(
-        self, queries: Sequence[QueryPart], memory: Memory, head: nn.Module
-    ) -> tuple[Tensor, list[Tensor] | None]:
+    def decode(self, queries: Sequence[QueryPart], memory: Memory, head: Head) -> tuple[Tensor, list[Tensor] | None]:
         """As `Decoder.decode`, with the centre of each query, (B, Q, 2) float32, for its reference."""
         return super().decode([self._with_centre(part) for part in queries], memory, head)
 
