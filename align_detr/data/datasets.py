@@ -79,7 +79,7 @@ def check_dataset(name: str, records: Sequence[dict[str, Any]]) -> None:
 def check_num_classes(model_num_classes: int, dataset_name: str) -> None:
     """Raise DatasetError unless the model has as many classes as the data set, which is loaded if it never was."""
     if MetadataCatalog.get(dataset_name).get("thing_classes") is None:
-        load_dataset(dataset_name)  # which tells detectron2 the classes
+        load_dataset(dataset_name)  # with which detectron2 learns the classes
     classes = MetadataCatalog.get(dataset_name).get("thing_classes")
     if classes is not None and model_num_classes != len(classes):
         raise DatasetError(
@@ -149,7 +149,7 @@ def _read(name: str) -> list[dict[str, Any]]:
         near = difflib.get_close_matches(name, registered, n=3, cutoff=0.5)
         names = f"use {' or '.join(near)}" if near else f"use one of {', '.join(sorted(registered))}"
         raise DatasetError(
-            f"The data set '{name}' is not registered: {names}, or register your own with "
+            f"The data set '{name}' is not registered: {names}, or register it with "
             "detectron2.data.datasets.register_coco_instances."
         )
     try:
