@@ -59,7 +59,7 @@ def test_gradients(fixture: Fixture) -> None:
 
 
 def criterion(fixture: Fixture) -> SetCriterion:
-    """DAB-DETR's criterion, or Align-DAB-DETR's where the fixture counts copies."""
+    """Build DAB-DETR's criterion, or Align-DAB-DETR's if the fixture counts copies."""
     config, weights = fixture.meta["config"], fixture.meta["weight_dict"]
     copies = config.get("match_number")
     class_loss, weighting = SigmoidFocalLoss(weight=weights["loss_class"]), None

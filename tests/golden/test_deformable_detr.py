@@ -20,7 +20,7 @@ DINO_WITHOUT_DENOISING = [
 
 
 def build(fixture: Fixture, kind: str) -> Parts:
-    """The parts of the sizes that the fixture states, with its weights."""
+    """Build the parts in the fixture's sizes and load its weights."""
     config = fixture.meta["config"]
     one_to_one = config.get("num_queries_one2one", 0)
     model = build_parts(
@@ -46,14 +46,14 @@ def build(fixture: Fixture, kind: str) -> Parts:
 
 
 def converted(fixture: Fixture) -> dict[str, Tensor]:
-    """The weights under this library's names."""
+    """Return the weights under this library's names."""
     if "label_enc.weight" in fixture.weights:
         return convert_detrex(fixture.weights, DINO_WITHOUT_DENOISING, None, "DINO")
     return convert(fixture.weights, num_classes=None)
 
 
 def encode(model: Parts, fixture: Fixture, features: dict[str, Tensor] | None = None) -> Memory:
-    """The encoded tokens, after the neck's masks are checked."""
+    """Return the encoded tokens; check the neck's masks."""
     given = fixture.input
     sizes = [tuple(size) for size in given["image_sizes_hw"].tolist()]
     if features is None:
@@ -81,7 +81,7 @@ def check_forward(fixture: Fixture, kind: str) -> None:
 
 
 def check_states(model: Parts, memory: Memory, fixture: Fixture) -> None:
-    """Hidden states, and the references that each layer's boxes start from."""
+    """Check hidden states and the references from which each layer's boxes start."""
     proposals = None if model.proposals is None else model.proposals(memory)
     hidden, references = model.decoder.decode(model.queries(memory, proposals), memory, model.head)
     assert_close(hidden, fixture.output["inter_states"], atol=3e-4, rtol=0)
@@ -164,18 +164,18 @@ def test_gradients(fixture: Fixture) -> None:
 
 
 def check_parameter_norms(model: Parts, fixture: Fixture) -> None:
-    """Each shared tensor is recorded under its first name, that in the decoder."""
+    """Check the norm of each parameter's gradient; a shared tensor is recorded under its first name, in the decoder."""
     names = [name for name in fixture.meta["param_norm_names"] if name != "label_enc.weight"]
     numbers = {name: torch.full_like(fixture.weights[name], i) for i, name in enumerate(names)}
     heads = ("class_embed.", "bbox_embed.")
     for name in list(numbers):
-        own = name.removeprefix("transformer.decoder.")
-        if own.startswith(heads):
-            numbers[own] = numbers[name]
-    place = convert_detrex(numbers, DINO_WITHOUT_DENOISING, None, "DINO")
+        short = name.removeprefix("transformer.decoder.")
+        if short.startswith(heads):
+            numbers[short] = numbers[name]
+    named = convert_detrex(numbers, DINO_WITHOUT_DENOISING, None, "DINO")
     recorded = dict(zip(fixture.meta["param_norm_names"], fixture.grad["param_norms"], strict=True))
     ours = dict(model.named_parameters())
-    assert set(place) == set(ours) and len(ours) == len(names), "every parameter has a recorded norm"
-    norms = torch.stack([ours[key].grad.norm() for key in place])
-    expected = torch.stack([recorded[names[int(value.flatten()[0])]] for value in place.values()])
+    assert set(named) == set(ours) and len(ours) == len(names), "every parameter has a recorded norm"
+    norms = torch.stack([ours[key].grad.norm() for key in named])
+    expected = torch.stack([recorded[names[int(value.flatten()[0])]] for value in named.values()])
     assert_close(norms, expected, atol=1e-3 * expected.max().item(), rtol=1e-3)

@@ -16,7 +16,7 @@ from support.golden import Fixture, fixtures
 
 
 def build(fixture: Fixture) -> nn.ModuleDict:
-    """The parts of a DETR beyond its backbone, of the sizes that the fixture states, with its weights."""
+    """Build the parts of a DETR beyond its backbone, in the fixture's sizes, with its weights."""
     config = fixture.meta["config"]
     dim, pre_norm = config["embed_dim"], config["normalize_before"]
     sizes = dict(embed_dim=dim, num_heads=config["num_heads"], ffn_dim=config["feedforward_dim"], dropout=0.0)

@@ -53,7 +53,7 @@ def test_recognised_by_its_keys(fixture: Fixture) -> None:
 
 @fixtures("dn_detr_train")
 def test_training_step(fixture: Fixture) -> None:
-    """Predictions of both sets, every loss with its weight, the total, and the gradients of the total."""
+    """Predictions of both sets, weighted losses, their total and its gradients equal the recorded ones."""
     recorded, config = load(GOLDEN / fixture.meta["weights_from"]), fixture.meta["config"]
     network = build(
         recorded,

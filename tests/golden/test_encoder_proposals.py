@@ -1,4 +1,4 @@
-"""What the encoder and the proposals of deformable detectors are made of, against the reference numbers."""
+"""The parts of the encoder and the proposals of deformable detectors against the reference numbers."""
 
 import torch
 from torch import Tensor
@@ -61,7 +61,7 @@ def test_encoded_proposals(fixture: Fixture) -> None:
 
 
 def reordered(position: Tensor, name: str) -> Tensor:
-    """The coordinates of x, y, w, h that a recorded encoding has, in its order."""
+    """Return those of x, y, w, h that a recorded encoding has, in its order."""
     order = [0, 1, 2, 3] if "noexchange" in name else [1, 0, 2, 3]
     return position[..., order[:2] if "2d" in name else order]
 

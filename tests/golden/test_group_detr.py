@@ -20,7 +20,7 @@ def build(fixture: Fixture, mask_padding: bool) -> Network:
 
 
 def train(fixture: Fixture, mask_padding: bool) -> Predictions:
-    """The predictions that training says; the targets play no other part."""
+    """Return the predictions of training, which ignore the targets."""
     targets = pad_targets(torch.zeros(0, dtype=torch.int64), torch.zeros(0, 4), [0] * len(fixture.input["feat_res5"]))
     return build(fixture, mask_padding)(fixture, targets=targets)["main"]
 
@@ -35,7 +35,7 @@ def test_evaluation(fixture: Fixture, mask_padding: bool, prefix: str) -> None:
 
 @fixtures("group_detr")
 def test_training(fixture: Fixture) -> None:
-    """Row layer x groups + group is that group's run of queries in the recorded layer."""
+    """Row layer x groups + group holds that group's run of queries in the recorded layer."""
     preds, groups = train(fixture, mask_padding=False), fixture.meta["config"]["group_nums"]
     assert preds.groups == groups
     for field, tolerance in (("logits", 3e-4), ("boxes", 3e-5)):
