@@ -37,7 +37,7 @@ def datasets_read_once() -> Iterator[None]:
 
 
 def as_names(names: str | Iterable[str]) -> list[str]:
-    """Return a list of data set names from one name or several (a LazyConfig gives a ListConfig); never an empty one."""
+    """Return a list of data set names from one name or several (a LazyConfig gives a ListConfig)."""
     listed = [names] if isinstance(names, str) else [str(name) for name in names]
     if not listed:
         raise DatasetError("The config names no data set: set dataloader.train.dataset and dataloader.test.dataset.")
