@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from types import ModuleType
 
 import pytest
+
 from support.paths import PROJECT
 
 CONFIG = "quickstart/digits_detr.py"
