@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-class MultiHeadAttention(nn.Module):
-    """Scaled dot-product attention with `num_heads` heads (Vaswani et al. 2017, section 3.2.2).
+class ProjectedAttention(nn.Module):
+    """Base of the attentions with `num_heads` heads whose logits are products of projected queries and keys.
 
     The three input projections are one parameter, in the order query, key, value, as in `torch.nn.MultiheadAttention`,
     so that official DETR weights load without splitting and Xavier's bound is the published one. Raise ValueError if
@@ -27,6 +27,22 @@ class MultiHeadAttention(nn.Module):
         nn.init.xavier_uniform_(self.in_proj_weight)
         nn.init.zeros_(self.out_proj.bias)
 
+    def _project(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Project query (B, Q, C), key and value (B, S, C), and split each into heads: (B, H, Q or S, D)."""
+        c = value.shape[-1]
+        weight, bias = self.in_proj_weight, self.in_proj_bias
+        if query is key:  # self-attention: one matrix product for both
+            q, k = F.linear(query, weight[: 2 * c], bias[: 2 * c]).chunk(2, dim=-1)
+        else:
+            q, k = F.linear(query, weight[:c], bias[:c]), F.linear(key, weight[c : 2 * c], bias[c : 2 * c])
+        v = F.linear(value, weight[2 * c :], bias[2 * c :])
+        q, k, v = (x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for x in (q, k, v))
+        return q, k, v
+
+
+class MultiHeadAttention(ProjectedAttention):
+    """Scaled dot-product attention with `num_heads` heads (Vaswani et al. 2017, section 3.2.2)."""
+
     def forward(
         self, query: Tensor, key: Tensor, value: Tensor, *, padding: Tensor | None = None, blocked: Tensor | None = None
     ) -> Tensor:
@@ -44,18 +60,6 @@ class MultiHeadAttention(nn.Module):
         dropout = self.dropout if self.training else 0.0
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=attend, dropout_p=dropout)  # (B, H, Q, D)
         return self.out_proj(out.transpose(1, 2).flatten(2))
-
-    def _project(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Project query (B, Q, C), key and value (B, S, C), and split each into heads: (B, H, Q or S, D)."""
-        c = value.shape[-1]
-        weight, bias = self.in_proj_weight, self.in_proj_bias
-        if query is key:  # self-attention: one matrix product for both
-            q, k = F.linear(query, weight[: 2 * c], bias[: 2 * c]).chunk(2, dim=-1)
-        else:
-            q, k = F.linear(query, weight[:c], bias[:c]), F.linear(key, weight[c : 2 * c], bias[c : 2 * c])
-        v = F.linear(value, weight[2 * c :], bias[2 * c :])
-        q, k, v = (x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for x in (q, k, v))
-        return q, k, v
 
 
 class FeedForward(nn.Module):
