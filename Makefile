@@ -10,25 +10,26 @@ SETUP_INPUTS := Makefile requirements.txt setup.py pyproject.toml align_detr/pro
 # $(call fail,step,remedy): one sentence that names the step and the remedy
 fail = { echo "make: set-up failed at \"$(1)\": $(2)" >&2; exit 1; }
 
-.PHONY: help setup demo test lint bench studies wheel clean
+.PHONY: help setup demo test lint coverage bench studies wheel clean
 
 help:
-	@echo "make setup   create $(VENV) with the pinned requirements, detectron2 and this package (later calls: seconds)"
-	@echo "make demo    train and evaluate a small detector on the CPU, draw what it finds"
-	@echo "make test    run the tests"
-	@echo "make lint    run ruff"
-	@echo "make bench   run the benchmarks"
-	@echo "make studies make the comparisons with several seeds (hours; finished runs are kept)"
-	@echo "make wheel   build this package's and detectron2's wheels into dist/"
-	@echo "make clean   remove $(VENV) and what was built"
-	@echo "PYTHON=...   the interpreter to start from: 3.10, 3.11 or 3.12 (now: $(PYTHON))"
+	@echo "make setup    create $(VENV) with the pinned requirements, detectron2 and this package (later calls: seconds)"
+	@echo "make demo     train and evaluate a small detector on the CPU, draw what it finds"
+	@echo "make test     run the tests"
+	@echo "make lint     check lint, format, types and spelling"
+	@echo "make coverage run the tests and show the lines that they miss, file by file"
+	@echo "make bench    run the benchmarks"
+	@echo "make studies  make the comparisons with several seeds (hours; finished runs are kept)"
+	@echo "make wheel    build this package's and detectron2's wheels into dist/"
+	@echo "make clean    remove $(VENV) and what was built"
+	@echo "PYTHON=...    the interpreter to start from: 3.10 to 3.14 (now: $(PYTHON))"
 
 setup: $(STAMP)
 
 $(STAMP): $(SETUP_INPUTS)
-	@command -v $(PYTHON) >/dev/null || $(call fail,python,there is no $(PYTHON): install Python 3.10 to 3.12 or name it with PYTHON=...)
-	@$(PYTHON) -c "import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))" || \
-		$(call fail,python,$(PYTHON) is `$(PYTHON) --version 2>&1` and 3.10 to 3.12 is needed: name another with PYTHON=...)
+	@command -v $(PYTHON) >/dev/null || $(call fail,python,there is no $(PYTHON): install Python 3.10 to 3.14 or name it with PYTHON=...)
+	@$(PYTHON) -c "import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 14))" || \
+		$(call fail,python,$(PYTHON) is `$(PYTHON) --version 2>&1` and 3.10 to 3.14 is needed: name another with PYTHON=...)
 	@$(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV) || \
 		$(call fail,virtual environment,$(PYTHON) could not create $(VENV): install its venv module (python3-venv on Debian and Ubuntu))
 	@echo "installing requirements.txt (about 6 GB; a minute on a fast network)"
@@ -51,6 +52,11 @@ test: setup
 
 lint: setup
 	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m codespell_lib
+
+coverage: setup
+	@$(PY) -m pytest -q --cov --cov-report=term:skip-covered tests
 
 bench: setup
 	@$(PY) benchmarks/flops.py
@@ -73,4 +79,4 @@ wheel: setup
 	@ls dist
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis .coverage

@@ -1,5 +1,7 @@
 """Errors that a user can act on: one sentence with the file, key, image or annotation at fault, and the remedy."""
 
+EXIT_USER_ERROR = 2  # status of a command that ends with such a sentence or is used wrongly; Python's 1 is for our bugs
+
 
 class AlignDetrError(Exception):
     """Base of the errors that the command line prints as one sentence, without a traceback."""

@@ -22,40 +22,40 @@ REQUIRED = ("model", "optimizer", "lr_multiplier", "train", "dataloader")
 def load_config(config_file: str, overrides: Sequence[str] = ()) -> DictConfig:
     """Load a config by path or model-zoo name and apply `key=value` overrides.
 
-    Raises ConfigError for an unknown name, a file that cannot be run (with its line), one that lacks a node of a
+    Raise ConfigError for an unknown name, a file that cannot be run (with its line), one that lacks a node of a
     training config, an override that cannot be read, and a key that the config does not have (`+key=value` adds one).
     """
     path = config_file if os.path.isfile(config_file) else str(model_zoo.config_path(config_file))
     cfg = _load_file(path)
     missing = [name for name in REQUIRED if name not in cfg]
     if missing:
-        raise ConfigError(f"{path} is no training config: it does not define {', '.join(missing)}.")
+        raise ConfigError(f"{path} does not define {', '.join(missing)}, which a training config needs: add them.")
     check_overrides(cfg, overrides)
     return LazyConfig.apply_overrides(cfg, list(overrides))
 
 
 def _load_file(path: str) -> DictConfig:
-    """Load a config file; whatever it raises becomes a ConfigError with the file, the line and the error."""
+    """Load a config file; turn every error into a ConfigError with the file, the line and its text."""
     try:
         return LazyConfig.load(path)
     except AlignDetrError:
         raise
-    except Exception as error:  # a config file is code, and fails as code does
-        where, cause = _place_of(error, path)
+    except Exception as error:  # a config file is code and can raise anything
+        where, cause = _origin_of(error, path)
         text = " ".join(str(cause.msg if isinstance(cause, SyntaxError) else cause).split())
         raise ConfigError(
             f"The config file {path} cannot be loaded ({where}: {type(cause).__name__}: {text}): correct the file."
         ) from error
 
 
-def _place_of(error: Exception, path: str) -> tuple[str, Exception]:
-    """Return "FILE, line N" of a config file's error, and the error itself, out of detectron2's if that wraps it."""
+def _origin_of(error: Exception, path: str) -> tuple[str, Exception]:
+    """Return "FILE, line N" of a config file's error, and the error itself, unwrapped from detectron2's if need be."""
     if isinstance(error, SyntaxError):
         wrapped = re.fullmatch(r"Config file (.+) has syntax error!", str(error.msg))
         if wrapped and isinstance(error.__cause__, SyntaxError):
             return f"{wrapped.group(1)}, line {error.__cause__.lineno}", error.__cause__
         return f"{error.filename or path}, line {error.lineno}", error
-    # the innermost line of a file, which is the config's own or one of a file it imports; not those of functions
+    # the innermost line at the top level of a file: of the config or of a file that it imports, not of a function
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.name == "<module>"]
     files = [frame for frame in frames if os.path.isfile(frame.filename)]
     return (f"{files[-1].filename}, line {files[-1].lineno}" if files else path), error
@@ -88,10 +88,10 @@ def check_overrides(cfg: DictConfig, overrides: Iterable[str]) -> None:
 
 
 def has_key(cfg: Any, key: str) -> bool:
-    """Return whether the dotted `key` leads to a node of `cfg` (a None counts); list entries go by number."""
+    """Return whether the dotted `key` leads to a node of `cfg` (a None counts); list entries go by index."""
     node = cfg
     for part in key.split("."):
-        if isinstance(node, DictConfig) and part in node.keys():
+        if isinstance(node, DictConfig) and part in node.keys():  # noqa: SIM118  (`in node` is False for a missing value)
             node = node[part]
         elif isinstance(node, ListConfig) and part.isdigit() and int(part) < len(node):
             node = node[int(part)]
@@ -101,6 +101,7 @@ def has_key(cfg: Any, key: str) -> bool:
 
 
 def _suggestion(cfg: DictConfig, key: str) -> str:
+    """Return "; did you mean ...?" with the key nearest to `key`, or "" if there is none."""
     known = list(_keys(OmegaConf.to_container(cfg, resolve=False), ""))
     same_end = [other for other in known if other.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]]
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.75) or difflib.get_close_matches(
@@ -110,6 +111,7 @@ def _suggestion(cfg: DictConfig, key: str) -> str:
 
 
 def _keys(node: Any, prefix: str) -> Iterable[str]:
+    """Yield the dotted keys of all nodes below `node`, list entries by index."""
     items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
     for name, value in items:
         if name != "_target_":

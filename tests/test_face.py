@@ -18,6 +18,7 @@ from align_detr import model_zoo
 from support.paths import PROJECT
 
 FACES = [
+    "align_detr",
     "align_detr.layers",
     "align_detr.modeling",
     "align_detr.modeling.losses",

@@ -18,13 +18,12 @@ _PIXEL_STATISTICS = {"pixel_mean", "pixel_std"}
 
 
 class Checkpointer(DetectionCheckpointer):
-    """detectron2's checkpointer that runs no code from files and refuses a file of which nothing fits the model.
+    """detectron2's checkpointer, which runs no code from files and refuses a file of which nothing fits the model.
 
-    Reads `.pth`, `.pt` (tensors and plain values), `.npz` and `.pkl` (numpy arrays; detectron2's and Caffe2's model-zoo
-    files, matched by name as detectron2 does). Missing, unexpected and differently shaped keys are logged. A file that
-    is missing, unreadable or matches no key raises ConfigError; one that cannot be downloaded EnvironmentProblem.
-    `missing_parameters` names the model's parameters that the file loaded last did not have, or
-    had in another shape; `wrong_shapes` gives the latter's shapes, {name: (the file's, the model's)}.
+    It reads `.pth` and `.pt` (tensors and plain values), `.npz` and `.pkl` (numpy arrays; detectron2's and Caffe2's
+    model-zoo files, matched by name as detectron2 does), and logs missing, unexpected and differently shaped keys.
+    After loading, `missing_parameters` names the model's parameters that the file lacks or has in another shape;
+    `wrong_shapes` gives the shapes of the latter, {name: (the file's, the model's)}.
     """
 
     missing_parameters: tuple[str, ...] | list[str] = ()
@@ -33,7 +32,8 @@ class Checkpointer(DetectionCheckpointer):
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
         """Load weights and `checkpointables` (None: all); return what else the file holds.
 
-        An empty path loads nothing. Where several processes run, all call this, and all must see the file.
+        An empty path loads nothing. Every process of a run must call this, and must see the file. Raise ConfigError for
+        a file that is missing, unreadable or fits no key, and EnvironmentProblem for one that cannot be downloaded.
         """
         path = os.fspath(path)
         if "://" in path:
@@ -43,12 +43,12 @@ class Checkpointer(DetectionCheckpointer):
             if missing:
                 where = f" for process {missing[0]}" if comm.get_world_size() > 1 else ""
                 raise ConfigError(f"The checkpoint {path} does not exist{where}: {self._remedy(path)}.")
-        # newer detectron2 leaves this set after a failed load, and then refuses the next
+        # newer detectron2 leaves this set after a failed load, and then refuses the next one
         self._parsed_url_during_load = None
         return super().load(path, checkpointables=checkpointables)
 
     def _remedy(self, path: str) -> str:
-        """Return what mends a missing checkpoint, by where its path came from."""
+        """Return the remedy for a missing checkpoint, by the origin of its path."""
         if path == self.last_checkpoint():
             return f"put it back, or remove the file last_checkpoint of {self.save_dir}"
         if Path(path).resolve().is_relative_to(data_folder()):
@@ -56,7 +56,7 @@ class Checkpointer(DetectionCheckpointer):
         return "correct train.init_checkpoint"
 
     def _download(self, url: str) -> str:
-        """Return the local copy of a URL; raises EnvironmentProblem if it cannot be had."""
+        """Return the local copy of a URL; raise EnvironmentProblem if it cannot be downloaded."""
         try:
             return self.path_manager.get_local_path(url)
         except OSError as error:
@@ -70,21 +70,24 @@ class Checkpointer(DetectionCheckpointer):
         return self.get_checkpoint_file() if self.save_dir and self.has_checkpoint() else ""
 
     def _load_file(self, filename: str) -> dict[str, Any]:
-        """Return {"model": state dict, ...}, with "matching_heuristics" where names are to be matched by similarity."""
+        """Return {"model": state dict, ...}, with "matching_heuristics" if names are to be matched by similarity."""
         loaded = read_checkpoint(filename)
-        if not isinstance(loaded, dict):
-            raise ConfigError(f"{filename} holds a {type(loaded).__name__}, not a dictionary of weights.")
+        _check_names(loaded, filename)
         if filename.lower().endswith(".pkl") and not ("model" in loaded and "__author__" in loaded):
             # Caffe2 and Detectron: bare blobs, in a further dictionary for detection models
             blobs = loaded.get("blobs", loaded)
+            _check_names(blobs, filename)
             weights = {key: value for key, value in blobs.items() if not key.endswith("_momentum")}
             return {"model": weights, "__author__": "Caffe2", "matching_heuristics": True}
         if not isinstance(loaded.get("model"), dict):
             loaded = {"model": loaded}
+        _check_names(loaded["model"], filename)
         try:
             self._convert_ndarray_to_tensor(loaded["model"])
         except (ValueError, TypeError) as error:
-            raise ConfigError(f"{filename} is not a dictionary of weights: {error}") from error
+            raise ConfigError(
+                f"{filename} is not a dictionary of weights ({error}): save a model's state_dict()."
+            ) from error
         loaded["model"] = self._convert(loaded["model"])
         return loaded
 
@@ -94,31 +97,44 @@ class Checkpointer(DetectionCheckpointer):
         return _into_pyramid(converted, self.model.state_dict().keys())
 
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
-        """Load the weights; raises ConfigError if not one of the file's keys, with its shape, is the model's."""
-        given = list(checkpoint["model"])
+        """Load the weights; raise ConfigError if no key of the file is the model's, in the same shape."""
+        keys = list(checkpoint["model"])
         incompatible = super()._load_model(checkpoint)
         self.wrong_shapes = {name: (tuple(theirs), tuple(ours)) for name, theirs, ours in incompatible.incorrect_shapes}
         not_loaded = set(incompatible.missing_keys) | self.wrong_shapes.keys()
-        wanted = self.model.state_dict().keys()
-        loaded = wanted - not_loaded
-        # a shared parameter has been loaded if any of its names has
-        found = {id(p) for name, p in self.model.named_parameters(remove_duplicate=False) if name in loaded}
-        self.missing_parameters = [name for name, p in self.model.named_parameters() if id(p) not in found]
-        # Counted from the file's side: frozen batch norms fill in statistics they miss, which is no fit.
-        fits = len(given) - len(incompatible.unexpected_keys) - len(incompatible.incorrect_shapes)
-        if wanted and fits - len(_PIXEL_STATISTICS & wanted & set(given)) <= 0:
+        model_keys = self.model.state_dict().keys()
+        loaded = model_keys - not_loaded
+        # a shared parameter is loaded if any of its names is
+        loaded_ids = {id(p) for name, p in self.model.named_parameters(remove_duplicate=False) if name in loaded}
+        self.missing_parameters = [name for name, p in self.model.named_parameters() if id(p) not in loaded_ids]
+        # counted in the file's keys: frozen batch norms fill in missing statistics, which does not count as a fit
+        fits = len(keys) - len(incompatible.unexpected_keys) - len(incompatible.incorrect_shapes)
+        if model_keys and fits - len(_PIXEL_STATISTICS & model_keys & set(keys)) <= 0:
             raise ConfigError(
-                f"Nothing of the checkpoint fits the model: it has keys such as {_examples(given)}, "
-                f"the model such as {_examples(list(wanted))}; check train.init_checkpoint and the config."
+                f"Nothing of the checkpoint fits the model (it has keys such as {_examples(keys)}, the model such as "
+                f"{_examples(list(model_keys))}): correct train.init_checkpoint or the config."
             )
         return incompatible
 
 
-def _into_pyramid(state_dict: Mapping[str, Any], wanted: Collection[str]) -> dict[str, Any]:
-    """The entries of a backbone under the names they have where a feature pyramid is built on it."""
+def _check_names(loaded: Any, filename: str) -> None:
+    """Raise ConfigError unless `loaded` is a dictionary whose keys are names."""
+    if not isinstance(loaded, dict):
+        raise ConfigError(
+            f"{filename} holds a {type(loaded).__name__}, not a dictionary of weights: save a model's state_dict()."
+        )
+    for key in loaded:
+        if not isinstance(key, str):
+            raise ConfigError(
+                f"{filename} has the key {key!r}, which is not a parameter's name: save a model's state_dict()."
+            )
+
+
+def _into_pyramid(state_dict: Mapping[str, Any], model_keys: Collection[str]) -> dict[str, Any]:
+    """Rename the entries of a backbone to those of the same backbone in a feature pyramid, if the model has one."""
     moved = {key: key.replace("backbone.", "backbone.bottom_up.", 1) for key in state_dict}
     return {
-        moved[key] if key not in wanted and key.startswith("backbone.") and moved[key] in wanted else key: value
+        moved[key] if key.startswith("backbone.") and key not in model_keys and moved[key] in model_keys else key: value
         for key, value in state_dict.items()
     }
 

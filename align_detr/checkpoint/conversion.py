@@ -1,6 +1,4 @@
-"""Which published weights a state dict holds, and their names here. One row a release; each release has a module of its
-own.
-"""
+"""Recognition and conversion of published weights: one row per release, whose rules are in a module of the package."""
 
 from collections.abc import Callable, Mapping
 
@@ -33,31 +31,34 @@ State = Mapping[str, Tensor]
 
 
 def is_torchvision_resnet(state: State) -> bool:
-    """Whether the keys are those of torchvision's ResNet."""
+    """Return whether the keys are those of torchvision's ResNet."""
     return "layer1.0.conv1.weight" in state and "bn1.running_mean" in state
 
 
 def is_torchvision_mobilenet_v2(state: State) -> bool:
-    """Whether the keys are those of torchvision's MobileNetV2, with or without its classifier."""
+    """Return whether the keys are those of torchvision's MobileNetV2, with or without its classifier."""
     return "features.0.0.weight" in state and "features.17.conv.0.0.weight" in state
 
 
 def convert(state: State, *, num_classes: int | None) -> State:
-    """The weights under this library's names where a published release is recognised by its keys, else unchanged.
+    """Return the weights under this library's names if their keys are a published release's, else unchanged.
 
-    `num_classes` picks the classifier's rows (see `align_detr.checkpoint.detr`); None keeps them all.
+    `num_classes` selects the classifier's rows (see `align_detr.checkpoint.detr`); None keeps all.
     """
-    for is_release, converted in _RELEASES:
+    for is_release, convert_release in _RELEASES:
         if is_release(state):
-            return converted(state, num_classes)
+            return convert_release(state, num_classes)
     return state
 
 
-def register_release(is_release: Callable[[State], bool], converted: Callable[[State, int | None], State]) -> None:
-    """Adds a release, such as a project's, which is asked before those that are known already: some published models
-    hold all of DETR's keys and a few of their own. `converted` gets the state and `num_classes`.
+def register_release(
+    is_release: Callable[[State], bool], convert_release: Callable[[State, int | None], State]
+) -> None:
+    """Add a release, such as a project's; `convert_release` gets the state dict and `num_classes`.
+
+    It comes before the registered ones: some published models have all of DETR's keys and a few more.
     """
-    _RELEASES.insert(0, (is_release, converted))
+    _RELEASES.insert(0, (is_release, convert_release))
 
 
 _RELEASES: list[tuple[Callable[[State], bool], Callable[[State, int | None], State]]] = [

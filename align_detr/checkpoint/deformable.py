@@ -1,5 +1,4 @@
-"""Weights of the deformable detectors under this library's names: detrex's, and those of Deformable-DETR's own
-repository.
+"""Names of the deformable detectors' weights: in detrex, in Deformable-DETR's repository, and here.
 
 | detrex                                | Deformable-DETR          | here                                          |
 |---------------------------------------|--------------------------|-----------------------------------------------|
@@ -19,10 +18,10 @@ repository.
 | `transformer.decoder.ref_point_head`  | -                        | `decoder.query_position.position`             |
 | `transformer.decoder.query_scale`     | -                        | `decoder.query_position.query_scale`          |
 | `class_embed.N`, `bbox_embed.N`       | the same                 | `head.class_embed.N`, `head.bbox_embed.N`     |
-| the same of the one after the last    | the same                 | `proposals.class_embed`, `proposals.bbox_embed` |
+| the same, with N after the last layer | the same                 | `proposals.class_embed`, `proposals.bbox_embed` |
 
-Heads are stored twice where the decoder refines boxes (`transformer.decoder.bbox_embed`), and once a layer where they
-are one and the same: the copies are dropped.
+Heads are stored twice if the decoder refines boxes (`transformer.decoder.bbox_embed`), and a shared head once per
+layer: the copies are dropped.
 """
 
 import re
@@ -66,26 +65,27 @@ _OFFICIAL: Rules = [
 
 
 def is_detrex_deformable(state: Mapping[str, Tensor]) -> bool:
-    """Whether the keys are those of one of detrex's deformable detectors."""
+    """Return whether the keys are those of one of detrex's deformable detectors."""
     return "transformer.level_embeds" in state
 
 
 def is_official_deformable(state: Mapping[str, Tensor]) -> bool:
-    """Whether the keys are those of Deformable-DETR's own code."""
+    """Return whether the keys are those of Deformable-DETR's repository."""
     return "transformer.level_embed" in state
 
 
 def convert_detrex_deformable(state: Mapping[str, Tensor], *, num_classes: int | None) -> dict[str, Tensor]:
-    """The entries of detrex's Deformable-DETR, DAB-Deformable-DETR or H-Deformable-DETR under this library's names.
+    """Rename the entries of detrex's Deformable-DETR, DAB-Deformable-DETR or H-Deformable-DETR to this library's names.
 
-    Raises `ConfigError` for a key that is none of theirs.
+    Raise ConfigError for any other key.
     """
-    return convert_detrex(state, [], num_classes, "detrex deformable detector's")
+    return convert_detrex(state, [], num_classes, "a detrex deformable detector")
 
 
 def convert_official_deformable(state: Mapping[str, Tensor], *, num_classes: int | None) -> dict[str, Tensor]:
-    """The entries of the original Deformable-DETR under this library's names; a model of 80 classes gets COCO's 80 rows
-    out of the official 91. Raises `ConfigError` for a key that is not Deformable-DETR's.
+    """Rename the entries of the original Deformable-DETR to this library's names.
+
+    A model of 80 classes gets COCO's 80 rows out of the official 91. Raise ConfigError for any other key.
     """
     return convert_official(state, [], num_classes, "Deformable-DETR")
 
@@ -93,8 +93,9 @@ def convert_official_deformable(state: Mapping[str, Tensor], *, num_classes: int
 def convert_detrex(
     state: Mapping[str, Tensor], rules: Rules, num_classes: int | None, source: str
 ) -> dict[str, Tensor]:
-    """The entries of a detector of detrex, with `rules` of its own before those of the deformable ones; `source` is
-    what an error calls it.
+    """Rename the entries of a detrex detector by `rules`, then by those of the deformable detectors.
+
+    `source` is the model's name in an error.
     """
     first_extra = _count(state, r"neck\.convs\.(\d+)\..+")
     extra = [
@@ -107,7 +108,7 @@ def convert_detrex(
 def convert_official(
     state: Mapping[str, Tensor], rules: Rules, num_classes: int | None, source: str
 ) -> dict[str, Tensor]:
-    """The same of a detector whose names follow the original Deformable-DETR."""
+    """Rename the entries of a detector that follows the original Deformable-DETR, as `convert_detrex` does."""
     return _convert(state, [*rules, *_OFFICIAL], num_classes, source)
 
 
@@ -119,19 +120,19 @@ def _convert(state: Mapping[str, Tensor], rules: Rules, num_classes: int | None,
 
 
 def _with_query_tables(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The learned queries, one table of positions and contents, as two tables under their new names."""
+    """Split the table of learned queries into positions and contents, under their new names."""
     result = {}
     for key, value in state.items():
         if key not in ("query_embedding.weight", "query_embed.weight"):
             result[key] = value
-        elif value.shape[1] == _width(state):  # with mixed selection there are contents only, of both branches
+        elif value.shape[1] == _embed_dim(state):  # mixed selection has contents only, of both branches
             result["queries.source.content.weight"] = value
         else:
             result["queries.position.weight"], result["queries.content.weight"] = value.chunk(2, dim=1)
     return result
 
 
-def _width(state: Mapping[str, Tensor]) -> int:
+def _embed_dim(state: Mapping[str, Tensor]) -> int:
     return next(value for key, value in state.items() if key.startswith("transformer.level_embed")).shape[1]
 
 
@@ -148,7 +149,7 @@ def _proposal_rules(state: Mapping[str, Tensor]) -> Rules:
 
 
 def _head_rules(state: Mapping[str, Tensor]) -> Rules:
-    """One head for all layers, or one for each and maybe one for the proposals."""
+    """Return the rules of one head for all layers, or of one per layer and perhaps one for the proposals."""
     copies = [(r"transformer\.decoder\.(?:class|bbox)_embed\..+", "")]
     if not any(key.startswith("transformer.decoder.bbox_embed.") for key in state):
         shared = [(r"(class|bbox)_embed\.0\.(.+)", r"head.\1_embed.\2"), (r"(?:class|bbox)_embed\.\d+\..+", "")]
@@ -162,14 +163,14 @@ def _head_rules(state: Mapping[str, Tensor]) -> Rules:
 
 
 def _count(state: Mapping[str, Tensor], pattern: str) -> int:
-    """How many different numbers the keys have in the group of `pattern`."""
+    """Return how many different numbers the keys have in the group of `pattern`."""
     return len({match[1] for match in (re.fullmatch(pattern, key) for key in state) if match})
 
 
 def _class_rows(key: str, value: Tensor, num_classes: int | None, agnostic: bool) -> Tensor:
-    """COCO's 80 rows out of the official 91, where `value` has a row a class and the model has 80 classes.
+    """Return COCO's 80 rows out of the official 91 if `value` has one row per class and the model has 80 classes.
 
-    The first row of `agnostic` proposals is "object", not the id 0, which COCO does not use: it stays the first.
+    The first row of `agnostic` proposals means "object", not the id 0, which COCO does not use: it stays first.
     """
     if not re.search(r"(class|label)_embed", key) or (value.shape[0], num_classes) != (91, 80):
         return value

@@ -1,4 +1,4 @@
-"""Official DETR weights under this library's names.
+"""Names of the official DETR weights, there and here.
 
 | official (facebookresearch/detr)                     | here                                         |
 |------------------------------------------------------|----------------------------------------------|
@@ -13,8 +13,8 @@
 | `transformer.{encoder,decoder}.norm`                 | `encoder.norm`, `decoder.norm`               |
 | `class_embed`, `bbox_embed`                          | `head.class_embed`, `head.bbox_embed`        |
 
-Classes: the official models have one row for each COCO id 0 to 90 and one for "no object"; for a model of 80 classes
-the rows of the 80 ids in use are picked in ascending order, which is detectron2's order of contiguous ids.
+Classes: the official models have one row per COCO id 0 to 90 and one for "no object". A model of 80 classes gets the
+rows of the 80 ids in use, in ascending order, which is detectron2's order of contiguous ids.
 """
 
 from collections.abc import Mapping
@@ -42,16 +42,15 @@ _RULES = [
 
 
 def is_official_detr(state: Mapping[str, Tensor]) -> bool:
-    """Whether the keys are those of the official DETR code."""
+    """Return whether the keys are those of the official DETR code."""
     return "transformer.decoder.layers.0.multihead_attn.in_proj_weight" in state
 
 
 def convert_official_detr(state: Mapping[str, Tensor], *, num_classes: int | None) -> dict[str, Tensor]:
-    """The official entries under this library's names, with the classifier's rows for `num_classes`.
+    """Rename the official entries to this library's names, and select the classifier's rows for `num_classes`.
 
-    A model of 80 classes gets COCO's 80 rows out of the official 92. Rows that do not fit a model of another number of
-    classes stay as they are: the checkpointer reports and leaves them out, as wanted for fine-tuning. Raises
-    `ConfigError` for a key that is not DETR's.
+    A model of 80 classes gets COCO's 80 rows out of the official 92. For any other number all rows are kept, which the
+    checkpointer reports and leaves out, as fine-tuning needs. Raise ConfigError for a key that is not DETR's.
     """
     converted = rename(state, _RULES, "DETR")
     for key in ("head.class_embed.weight", "head.class_embed.bias"):
@@ -61,16 +60,14 @@ def convert_official_detr(state: Mapping[str, Tensor], *, num_classes: int | Non
 
 
 def select_class_rows(rows: Tensor, num_classes: int | None) -> Tensor:
-    """COCO's 80 rows and "no object" out of the official 92, where the model has 80 classes: (92, ...) -> (81, ...);
-    other classifiers unchanged.
-    """
+    """Return COCO's 80 rows and "no object" out of the official 92 for 80 classes, else all: (92, ...) -> (81, ...)."""
     if (rows.shape[0], num_classes) != (92, 80):
         return rows
     return rows[torch.tensor([*coco_category_ids(), 91])]
 
 
 def coco_category_ids() -> list[int]:
-    """The 80 ids that COCO uses of 1 to 90, ascending."""
+    """Return the 80 ids of 1 to 90 that COCO uses, ascending."""
     from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
 
     return sorted(c["id"] for c in COCO_CATEGORIES if c["isthing"])

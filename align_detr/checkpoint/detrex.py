@@ -1,4 +1,4 @@
-"""detrex's single-scale detectors (Conditional-, DAB-, Align-DAB-, DN- and Group-DETR) under this library's names.
+"""Names of the weights of detrex's single-scale detectors (Conditional-, DAB-, Align-DAB-, DN-, Group-DETR) and here.
 
 | detrex                                               | here                                                |
 |------------------------------------------------------|-----------------------------------------------------|
@@ -30,17 +30,17 @@ from torch import Tensor
 
 from align_detr.checkpoint.key_map import Rules, rename
 
-# detectron2's own ResNet, which has the same names here.
+# detectron2's ResNet, which has the same names here
 DETECTRON2_RESNET_RULES: Rules = [(r"(backbone\.(?:stem|res[2-5])\..+)", r"\1")]
 
 _ENCODER = r"transformer\.encoder\.layers\.(\d+)\."
 _DECODER = r"transformer\.decoder\.layers\.(\d+)\."
 _EITHER = r"transformer\.(encoder|decoder)\.layers\.(\d+)\."
 
-# The feed-forward blocks of detrex's transformer layers and the norms of its encoder layers, whatever the attentions.
+# feed-forward blocks and norms of detrex's transformer layers, whatever the attentions
 LAYER_RULES: Rules = [
     (_EITHER + r"ffns\.0\.layers\.0\.0\.(weight|bias)", r"\1.layers.\2.ffn.linear1.\3"),
-    (_EITHER + r"ffns\.0\.layers\.0\.1\.weight", ""),  # the activation, again
+    (_EITHER + r"ffns\.0\.layers\.0\.1\.weight", ""),  # a copy of the activation's
     (_EITHER + r"ffns\.0\.activation\.weight", r"\1.layers.\2.ffn.activation.weight"),
     (_EITHER + r"ffns\.0\.layers\.1\.(weight|bias)", r"\1.layers.\2.ffn.linear2.\3"),
     (_EITHER + r"norms\.0\.(weight|bias)", r"\1.layers.\2.self_attn_norm.\3"),
@@ -87,7 +87,7 @@ _DAB_RULES: Rules = [
     (r"transformer\.encoder\.query_scale\.(.+)", r"encoder.position_scale.\1"),
     (r"transformer\.decoder\.ref_point_head\.(.+)", r"decoder.query_position.position.\1"),
     (r"transformer\.decoder\.ref_anchor_head\.(.+)", r"decoder.query_position.size.\1"),
-    (r"transformer\.decoder\.bbox_embed\..+", ""),  # the head's, again
+    (r"transformer\.decoder\.bbox_embed\..+", ""),  # a copy of the head's
     (r"transformer\.patterns\.weight", "queries.pattern.weight"),
     (r"anchor_box_embed\.weight", "queries.anchor.weight"),
 ]
@@ -98,34 +98,34 @@ _DN_RULES: Rules = [
     *_DAB_RULES,
 ]
 
-_MARK = "transformer.decoder.layers.0.attentions.1.query_pos_sine_proj.weight"
+_CONDITIONAL_KEY = "transformer.decoder.layers.0.attentions.1.query_pos_sine_proj.weight"
 
 
 def is_detrex_conditional_detr(state: Mapping[str, Tensor]) -> bool:
-    """Whether the keys are those of detrex's Conditional-DETR or Group-DETR."""
-    return _MARK in state and "query_embed.weight" in state
+    """Return whether the keys are those of detrex's Conditional-DETR or Group-DETR."""
+    return _CONDITIONAL_KEY in state and "query_embed.weight" in state
 
 
 def is_detrex_dab_detr(state: Mapping[str, Tensor]) -> bool:
-    """Whether the keys are those of detrex's DAB-DETR, or of Align-DAB-DETR, which is built on it."""
-    return _MARK in state and "anchor_box_embed.weight" in state and not is_detrex_dn_detr(state)
+    """Return whether the keys are those of detrex's DAB-DETR, or of Align-DAB-DETR, which is built on it."""
+    return _CONDITIONAL_KEY in state and "anchor_box_embed.weight" in state and not is_detrex_dn_detr(state)
 
 
 def is_detrex_dn_detr(state: Mapping[str, Tensor]) -> bool:
-    """Whether the keys are those of detrex's DN-DETR."""
-    return _MARK in state and "denoising_generator.label_encoder.weight" in state
+    """Return whether the keys are those of detrex's DN-DETR."""
+    return _CONDITIONAL_KEY in state and "denoising_generator.label_encoder.weight" in state
 
 
 def convert_detrex_conditional_detr(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The entries under this library's names. Raises `ConfigError` for a key that is not theirs."""
+    """Rename the entries to this library's names; raise ConfigError for any other key."""
     return rename(state, _CONDITIONAL_RULES, "detrex Conditional-DETR")
 
 
 def convert_detrex_dab_detr(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The entries under this library's names. Raises `ConfigError` for a key that is not theirs."""
+    """Rename the entries to this library's names; raise ConfigError for any other key."""
     return rename(state, _DAB_RULES, "detrex DAB-DETR")
 
 
 def convert_detrex_dn_detr(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The entries under this library's names. Raises `ConfigError` for a key that is not theirs."""
+    """Rename the entries to this library's names; raise ConfigError for any other key."""
     return rename(state, _DN_RULES, "detrex DN-DETR")

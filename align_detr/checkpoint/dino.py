@@ -1,4 +1,4 @@
-"""DINO's weights under this library's names: detrex's, which Align-DETR's releases share, and those of DINO's own code.
+"""Names of DINO's weights: in detrex, as in Align-DETR's releases, in DINO's repository, and here.
 
 What DINO has beyond the deformable detectors of `checkpoint/deformable.py`:
 
@@ -10,7 +10,7 @@ What DINO has beyond the deformable detectors of `checkpoint/deformable.py`:
 | `class_embed.N`, `bbox_embed.N` | the same, one for all layers    | `head.class_embed`, `.bbox_embed`   |
 | the same, one after the last    | `transformer.enc_out_*_embed`   | `proposals.class_embed`, `.bbox_embed` |
 
-DINO's own model is `configs/dino/dino_r50_4scale_official.py`.
+The model of DINO's repository is `configs/dino/dino_r50_4scale_official.py`.
 """
 
 from collections.abc import Mapping
@@ -30,32 +30,33 @@ _OFFICIAL: Rules = [
     (r"queries\.label_embed\.weight", "queries.label_embed.weight"),
     (r"transformer\.decoder\.ref_point_head\.(.+)", r"decoder.query_position.position.\1"),
     (r"transformer\.enc_out_(class|bbox)_embed\.(.+)", r"proposals.\1_embed.\2"),
-    # one head, stored under the name of every layer, and once more for all of them in the decoder
+    # one head, stored once per layer, and all of that again in the decoder
     (r"(class|bbox)_embed\.0\.(.+)", r"head.\1_embed.\2"),
     (r"(?:class|bbox)_embed\.\d+\..+", ""),
 ]
 
 
 def is_detrex_dino(state: Mapping[str, Tensor]) -> bool:
-    """Whether the keys are those of detrex's DINO, or of Align-DETR, which is built on it."""
+    """Return whether the keys are those of detrex's DINO, or of Align-DETR, which is built on it."""
     return "transformer.level_embeds" in state and "label_enc.weight" in state
 
 
 def is_official_dino(state: Mapping[str, Tensor]) -> bool:
-    """Whether the keys are those of DINO's own code."""
+    """Return whether the keys are those of DINO's repository."""
     return "transformer.enc_out_class_embed.weight" in state and "label_enc.weight" in state
 
 
 def convert_detrex_dino(state: Mapping[str, Tensor], *, num_classes: int | None) -> dict[str, Tensor]:
-    """The entries under this library's names. Raises `ConfigError` for a key that is not DINO's."""
+    """Rename the entries to this library's names; raise ConfigError for any other key."""
     return convert_detrex(state, _DETREX, num_classes, "detrex DINO")
 
 
 def convert_official_dino(state: Mapping[str, Tensor], *, num_classes: int | None) -> dict[str, Tensor]:
-    """The entries under this library's names; a model of 80 classes gets COCO's 80 rows out of the official 91, among
-    the denoising labels too. Raises `ConfigError` for a key that is not DINO's.
+    """Rename the entries to this library's names; raise ConfigError for any other key.
+
+    A model of 80 classes gets COCO's 80 rows out of the official 91, of the denoising labels, too.
     """
-    # the last row stands for no class and is never drawn
+    # the last row stands for no class and is never used
     labels = {"queries.label_embed.weight": state["label_enc.weight"][:-1]}
     rest = {key: value for key, value in state.items() if key != "label_enc.weight"}
     return convert_official({**rest, **labels}, _OFFICIAL, num_classes, "DINO")

@@ -7,14 +7,15 @@ from torch import Tensor
 
 from align_detr.errors import ConfigError
 
-# A rule is a regular expression for a whole key and the new key; an empty new key drops the entry on purpose. The first
-# rule that fits applies.
+# A rule is a regular expression for a whole key, and the new key; an empty new key drops the entry on purpose. The
+# first rule that matches applies.
 Rules = Sequence[tuple[str, str]]
 
 
 def rename(state: Mapping[str, Tensor], rules: Rules, source: str) -> dict[str, Tensor]:
-    """The entries of `state` under their new names. Raises `ConfigError` for a key that no rule knows: nothing is
-    dropped by accident.
+    """Return the entries of `state` under their new names.
+
+    Raise ConfigError, with the model's name `source`, for a key that no rule matches: nothing is dropped by accident.
     """
     compiled = [(re.compile(pattern), new) for pattern, new in rules]
     renamed = {}
@@ -26,16 +27,12 @@ def rename(state: Mapping[str, Tensor], rules: Rules, source: str) -> dict[str, 
                     renamed[match.expand(new)] = value
                 break
         else:
-            raise ConfigError(
-                f"the key '{key}' is not one of a {source} checkpoint: check that the file belongs to this model"
-            )
+            raise ConfigError(f"The key '{key}' is not one of {source}'s: correct train.init_checkpoint or the config.")
     return renamed
 
 
 def torchvision_resnet_rules(prefix: str) -> Rules:
-    """torchvision's ResNet, whose keys begin with the regular expression `prefix`, as detectron2's ResNet under
-    `backbone.`.
-    """
+    """Return the rules from torchvision's ResNet under `prefix`, a regular expression, to detectron2's `backbone.`."""
     stages = [
         (rf"{prefix}layer{stage - 1}\.(\d+)\.{old}", rf"backbone.res{stage}.\1.{new}")
         for stage in (2, 3, 4, 5)

@@ -1,4 +1,4 @@
-"""`align-detr demo`: trains a small detector on the built-in digits, evaluates it and draws what it found."""
+"""`align-detr demo`: train a small detector on the built-in digits, evaluate it and draw its detections."""
 
 import argparse
 import json
@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the demo; its last line reads `demo: AP=... AP50=... minutes=... figures=...`."""
+    """Run the demo; its last line reads `demo: AP=... AP50=... minutes=... figures=...`."""
     parser = argparse.ArgumentParser(prog="align-detr demo", description=__doc__)
     parser.add_argument("--config-file", default="quickstart/digits.py", help="path or model-zoo name")
     parser.add_argument(
@@ -23,6 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     args = parser.parse_args(argv)
 
+    # imported here, as all that needs torch: `--help` works without it
     from align_detr.data import count_images
     from align_detr.engine.run import train
     from align_detr.engine.start import set_up
@@ -30,10 +31,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     cfg = load_config(args.config_file, args.overrides)
     folder = Path(cfg.train.output_dir)
-    (folder / "metrics.json").unlink(missing_ok=True)  # the curves are of this run
+    (folder / "metrics.json").unlink(missing_ok=True)  # the curves show this run only
     set_up(cfg.train)
     for split in ("train", "test"):
-        count_images(cfg.dataloader[split].dataset)  # made at first use, before the clock starts
+        count_images(cfg.dataloader[split].dataset)  # images are made at first use: before the clock starts
     start = time.perf_counter()
     results = train(cfg)["bbox"]
     minutes = (time.perf_counter() - start) / 60
@@ -45,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def draw(cfg: "DictConfig", folder: Path) -> Path:
-    """Writes predictions.png and curves.png into `folder`/figures, and returns that folder."""
+    """Write predictions.png and curves.png into `folder`/figures; return that folder."""
     from detectron2.data import MetadataCatalog
 
     from align_detr.engine.trained import load_trained
@@ -61,8 +62,8 @@ def draw(cfg: "DictConfig", folder: Path) -> Path:
 
 
 def held_out(cfg: "DictConfig", count: int) -> list[dict[str, Any]]:
-    """The first `count` test images as the model takes them, with `truth`: (absolute xyxy box, class) pairs in the
-    image's pixels.
+    """Return the first `count` test images as inputs of the model, with `truth`: (absolute xyxy box, class) pairs in
+    pixels of the image.
     """
     import numpy as np
     from detectron2.config import instantiate
@@ -83,7 +84,7 @@ def held_out(cfg: "DictConfig", count: int) -> list[dict[str, Any]]:
 
 
 def loss_range(metrics_file: Path) -> tuple[float, float]:
-    """The first and the last total loss that a run logged."""
+    """Return the first and the last total loss that a run logged."""
     losses = [
         row["total_loss"] for row in map(json.loads, metrics_file.read_text().splitlines()) if "total_loss" in row
     ]

@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 if not __package__:  # run by path: this file's folder leads sys.path, where the package's root belongs
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-from align_detr.errors import AlignDetrError, EnvironmentProblem
+from align_detr.errors import EXIT_USER_ERROR, AlignDetrError, EnvironmentProblem
 from align_detr.repack.installation import install, needs_install
 from align_detr.repack.package_index import fetch_source_archive
 from align_detr.repack.wheel import ARCHIVE_REQUIREMENT, WHEEL_NAME, write_wheel
@@ -54,4 +54,5 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except AlignDetrError as problem:
-        sys.exit(f"install-detectron2: {problem}")
+        print(f"install-detectron2: {problem}", file=sys.stderr)
+        sys.exit(EXIT_USER_ERROR)

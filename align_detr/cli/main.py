@@ -1,4 +1,4 @@
-"""`align-detr <subcommand>`: hands over to the subcommand's own file, which is imported only then."""
+"""`align-detr <subcommand>`: each subcommand has a file, which is imported only if it is called."""
 
 import sys
 from collections.abc import Sequence
@@ -6,9 +6,9 @@ from difflib import get_close_matches
 from importlib import import_module
 
 from align_detr import __version__
-from align_detr.errors import AlignDetrError
+from align_detr.errors import EXIT_USER_ERROR, AlignDetrError
 
-# subcommand -> (module with `main(argv)`, what the help says)
+# subcommand -> (module with `main(argv)`, line of the help)
 COMMANDS = {
     "train": ("align_detr.cli.train", "train, resume or evaluate a detector from a config"),
     "demo": ("align_detr.cli.demo", "train and evaluate a small detector on the built-in data, on the CPU"),
@@ -17,7 +17,7 @@ COMMANDS = {
 
 
 def usage() -> str:
-    """The help text: one line for each subcommand."""
+    """Return the help text: one line per subcommand."""
     width = max(map(len, COMMANDS))
     lines = [f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items()]
     return "usage: align-detr <subcommand> ...   (align-detr <subcommand> --help says more)\n\n" + "\n".join(lines)
@@ -26,12 +26,13 @@ def usage() -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand with the rest of `argv` (default: the process's) and return the exit status.
 
-    A problem that the user can act on is printed as one sentence, without a traceback: status 1. Wrong usage: status 2.
+    EXIT_USER_ERROR stands for wrong usage and for a problem that the user can act on, printed as one sentence without
+    a traceback.
     """
     arguments = sys.argv[1:] if argv is None else [*argv]
     if not arguments or arguments[0] in {"-h", "--help"}:
         print(usage())
-        return 0 if arguments else 2
+        return 0 if arguments else EXIT_USER_ERROR
     if arguments[0] == "--version":
         print(f"align-detr {__version__}")
         return 0
@@ -39,13 +40,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name not in COMMANDS:
         nearest = get_close_matches(name, COMMANDS, n=1, cutoff=0.5)
         hint = f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(COMMANDS)}."
-        print(f"align-detr: no subcommand {name}: {hint}", file=sys.stderr)
-        return 2
+        print(f"align-detr: there is no subcommand {name}: {hint}", file=sys.stderr)
+        return EXIT_USER_ERROR
     try:
         return import_module(COMMANDS[name][0]).main(rest) or 0
     except AlignDetrError as problem:
         print(f"align-detr {name}: {problem}", file=sys.stderr)
-        return 1
+        return EXIT_USER_ERROR
 
 
 if __name__ == "__main__":

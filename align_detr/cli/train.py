@@ -6,12 +6,10 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from align_detr.errors import AlignDetrError, ConfigError, EnvironmentProblem
+from align_detr.errors import EXIT_USER_ERROR, AlignDetrError, ConfigError, EnvironmentProblem
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
-
-EXIT_USER_ERROR = 2
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -30,7 +28,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="evaluate the train.init_checkpoint given here, else the last checkpoint of train.output_dir",
     )
     parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint of train.output_dir")
-    parser.add_argument("--num-gpus", type=int, default=1, help="processes on this machine, one a GPU (or on the CPU)")
+    parser.add_argument(
+        "--num-gpus", type=int, default=1, help="processes on this machine, one per GPU (or on the CPU)"
+    )
     parser.add_argument("--num-machines", type=int, default=1)
     parser.add_argument("--machine-rank", type=int, default=0, help="number of this machine, from 0")
     parser.add_argument("--dist-url", default="auto", help="tcp://HOST:PORT of machine 0; needed for several machines")
@@ -39,7 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; return 0, or 2 after printing one sentence for an error that the user can mend."""
+    """Run the command; return 0, or EXIT_USER_ERROR after one printed sentence on an error the user can correct."""
     args = build_parser().parse_intermixed_args(argv)
     try:
         _require_detectron2()
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except AlignDetrError as error:
         return _report(str(error))
     except Exception as error:
-        # The processes we start hand their error over as text; torch says so by two classes, whose import needs torch.
+        # started processes hand their error over as text, in a class of torch, which is not imported for this alone
         if type(error).__name__ != "ProcessRaisedException":
             raise
         sentence = _sentence_of_process(str(error))
@@ -60,9 +60,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(args: argparse.Namespace, cfg: "DictConfig | None" = None) -> None:
     """Train or evaluate in this process, which is alone or has joined the others.
 
-    `cfg` is the loaded config (None: load it). A process loads a config file once only: the file may register data
+    `cfg` is the loaded config (None: load it). A process loads a config file only once: the file may register data
     sets, and detectron2 refuses a second registration.
     """
+    # imported here, as all that needs torch: `--help` works without it
     from align_detr.engine.run import evaluate_only, train
     from align_detr.engine.start import set_up
     from align_detr.lazy_config import load_config
@@ -78,13 +79,13 @@ def run(args: argparse.Namespace, cfg: "DictConfig | None" = None) -> None:
 
 
 def _start(args: argparse.Namespace) -> None:
-    """Run in as many processes as asked for, or as torchrun has started."""
+    """Run in the processes that the arguments ask for, or in those that torchrun has started."""
     from align_detr.engine import distributed
     from align_detr.engine.run_length import check_batch
     from align_detr.lazy_config import load_config
 
     if args.num_gpus < 1 or args.num_machines < 1:
-        raise ConfigError("--num-gpus and --num-machines must be at least 1 (on the CPU, too: it counts processes).")
+        raise ConfigError("--num-gpus and --num-machines count processes, on the CPU as well: set them to at least 1.")
     if args.eval_only and args.resume:
         raise ConfigError("--eval-only and --resume exclude each other: leave one of them out.")
     process = distributed.torchrun_rank()
@@ -113,6 +114,7 @@ def _start(args: argparse.Namespace) -> None:
 
 
 def _require_detectron2() -> None:
+    """Raise EnvironmentProblem unless torch and detectron2 are installed."""
     missing = [name for name in ("torch", "detectron2") if importlib.util.find_spec(name) is None]
     if missing:
         raise EnvironmentProblem(f"{' and '.join(missing)} cannot be imported by {sys.executable}: run `make setup`.")
@@ -126,6 +128,7 @@ def _sentence_of_process(text: str) -> str | None:
 
 
 def _is_user_error(qualified_name: str) -> bool:
+    """Return whether a class's dotted name is that of an AlignDetrError."""
     module, _, name = qualified_name.rpartition(".")
     if not module.startswith("align_detr."):
         return False

@@ -21,6 +21,7 @@ import torch.distributed.nn.functional  # noqa: F401
 import torch.multiprocessing as mp
 from detectron2.utils import comm
 from torch import nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import fp16_compress_hook
 from torch.nn.parallel import DistributedDataParallel
 
 from align_detr.errors import ConfigError, EnvironmentProblem
@@ -236,7 +237,5 @@ def wrap_ddp(
         find_unused_parameters=find_unused_parameters,
     )
     if fp16_compression:
-        from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import fp16_compress_hook
-
         wrapped.register_comm_hook(state=None, hook=fp16_compress_hook)
     return wrapped

@@ -1,6 +1,6 @@
-"""Exponential moving average of the weights."""
+"""The exponential moving average of the weights."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from typing import Any
 
@@ -14,17 +14,17 @@ class ModelEMA:
     """A copy of a model whose parameters follow the original's as an exponential moving average.
 
     After update n (n = 1, 2, ...): average <- average + (1 - d) (parameter - average) with
-    d = min(decay, (1 + n) / (10 + n)), so that early updates do not hold on to the initial weights. Buffers are copied.
+    d = min(decay, (1 + n) / (10 + n)), so that the initial weights fade early. Buffers are copied.
     `module` is the averaged model, in evaluation mode and without gradients; it is what gets evaluated.
     """
 
     def __init__(self, *, model: nn.Module, decay: float = 0.9998) -> None:
         if not 0.0 <= decay < 1.0:
-            raise ConfigError(f"train.ema.decay={decay} must be at least 0 and less than 1.")
+            raise ConfigError(f"train.ema.decay is {decay!r}: set it to at least 0 and less than 1.")
         self.decay = float(decay)
         self.num_updates = 0
         self.module = deepcopy(model).eval().requires_grad_(False)
-        # Parameters and registered buffers stay the same objects for a model's life: the lists are made once.
+        # parameters and registered buffers stay the same objects for a model's life: the lists are made once
         self._pairs = _pair(self.module.named_parameters(), model.named_parameters())
         self._buffers = _pair(self.module.named_buffers(), model.named_buffers())
 
@@ -50,17 +50,20 @@ class ModelEMA:
         return {"num_updates": self.num_updates, "model": dict(self.module.state_dict())}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` returned; raises ConfigError if the weights belong to another model."""
+        """Restore what `state_dict` returned; raise ConfigError if the weights belong to another model."""
         try:
             self.module.load_state_dict(state["model"])
         except RuntimeError as error:
+            text = " ".join(str(error).split())
             raise ConfigError(
-                f"The averaged weights of the checkpoint do not fit this model: {' '.join(str(error).split())}"
+                f"The averaged weights of the checkpoint do not fit this model ({text}): use the config it had."
             ) from error
         self.num_updates = int(state["num_updates"])
 
 
-def _pair(averages: Any, sources: Any) -> tuple[list[Tensor], list[Tensor]]:
+def _pair(
+    averages: Iterable[tuple[str, Tensor]], sources: Iterable[tuple[str, Tensor]]
+) -> tuple[list[Tensor], list[Tensor]]:
     """Return two lists of tensors in the same order, matched by name."""
     by_name = dict(sources)
     named = list(averages)

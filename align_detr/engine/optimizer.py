@@ -1,4 +1,4 @@
-"""Optimizer groups and AdamW.
+"""Parameter groups of the optimizer, and AdamW.
 
 Groups are merged, one per distinct (learning rate, weight decay): fused and foreach optimizers lose their speed with
 one group per parameter, and each group has a name under which its learning rate is logged.
@@ -37,14 +37,14 @@ def get_param_groups(
 
     `lr_factors` maps a name to a factor on `base_lr`. A name fits a parameter if its dotted parts occur in a row in the
     parameter's name ("backbone" fits "backbone.stem.conv1.weight", "sampling_offsets" fits
-    "transformer.encoder.layers.0.self_attn.sampling_offsets.bias", and "bone" fits neither). Where several fit, the one
+    "transformer.encoder.layers.0.self_attn.sampling_offsets.bias", and "bone" fits neither). If several fit, the one
     with the most characters counts. None stands for {"backbone": 0.1}; {} for one rate everywhere.
 
     `weight_decay_norm` and `weight_decay_bias` replace `weight_decay` for the parameters of normalisation layers and
     for biases; None leaves them as all others, which is the recipe of DETR (everything decays with 1e-4).
 
-    Groups are named after their factors ("base", "backbone", and "a+b" where two names give equal rates), with "_norm"
-    or "_bias" appended where that alone separates them. Raises ConfigError without a model or without parameters.
+    Groups are named after their factors ("base", "backbone", and "a+b" if two names give equal rates), with "_norm"
+    or "_bias" appended if that alone separates them. Raise ConfigError without a model or without parameters.
     """
     if model is None:
         raise ConfigError("get_param_groups needs the model: set cfg.optimizer.params.model before instantiating it.")
@@ -64,10 +64,12 @@ def get_param_groups(
         if label not in group["names"]:
             group["names"].append(label)
     if not groups:
-        raise ConfigError(f"{type(model).__name__} has no trainable parameter: nothing to optimise.")
+        raise ConfigError(f"{type(model).__name__} has no trainable parameter: set requires_grad of some.")
     for key in factors.keys() - used:
         logger.warning(
-            "lr_factors: no parameter of %s is named '%s'; its factor has no effect.", type(model).__name__, key
+            "lr_factors names '%s', but no parameter of %s has such a name: remove or correct it.",
+            key,
+            type(model).__name__,
         )
     return [_named_group(group) for group in groups.values()]
 
@@ -81,9 +83,9 @@ def adamw(
     eps: float = 1e-8,
     fused: bool | None = None,
 ) -> torch.optim.AdamW:
-    """Build AdamW over merged groups; fused where all parameters allow it (`fused=None`).
+    """Build AdamW over merged groups, by default fused if all parameters allow it.
 
-    Measured on one CPU core with 43 M parameters in 450 tensors: 23 ms a step fused, 91 ms foreach, 96 ms one by one.
+    Measured on one CPU core with 43 M parameters in 450 tensors: 23 ms per step fused, 91 ms foreach, 96 ms one by one.
     `betas` becomes a plain tuple: a config's ListConfig would end up in checkpoints, which then could not be read.
     """
     groups = [dict(group) for group in params]
@@ -113,7 +115,7 @@ def _named_parameters(model: nn.Module) -> Iterable[tuple[str, nn.Parameter, nn.
 
 
 def _longest_match(name: str, factors: Mapping[str, float]) -> str:
-    """Return the longest key whose dotted parts occur in a row in `name`, or "" if none does."""
+    """Return the longest key whose dotted parts occur in a row in `name`, or "" if there is none."""
     dotted = f".{name}."
     return max((key for key in factors if f".{key}." in dotted), key=len, default="")
 
@@ -130,5 +132,6 @@ def _decay(
 
 
 def _named_group(group: dict[str, Any]) -> dict[str, Any]:
+    """Return `group` with one name made of its list of names."""
     names = group.pop("names")
     return {**group, "name": "base" if "base" in names else "+".join(names)}

@@ -1,4 +1,4 @@
-"""Mixed precision: which autocast and which loss scaling a device and a type need."""
+"""Mixed precision: the autocast and the loss scaling that a device and a type need."""
 
 import logging
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ class Precision:
     """Autocast of the forward pass and scaling of the loss; both do nothing when disabled (float32).
 
     bfloat16 works on the CPU and on CUDA and needs no loss scaling; float16 works on CUDA only, with a GradScaler.
-    Raises ConfigError for another type and EnvironmentProblem where the device cannot compute in it: mixed precision is
+    Raise ConfigError for another type and EnvironmentProblem if the device cannot compute in it: mixed precision is
     never switched off silently.
     """
 
@@ -32,9 +32,10 @@ class Precision:
         self.scaler = torch.amp.GradScaler("cuda", enabled=enabled and self.dtype is torch.float16)
 
     def _check_device(self, dtype: str) -> None:
+        """Raise EnvironmentProblem if the device cannot compute in `dtype`."""
         if self.device_type == "cpu" and self.dtype is torch.float16:
             raise EnvironmentProblem(
-                "train.amp.dtype=float16 needs CUDA and train.device is cpu: "
+                "train.amp.dtype=float16 needs CUDA, but train.device is cpu: "
                 "set train.amp.dtype=bfloat16, or train.amp.enabled=False."
             )
         if self.device_type == "cuda" and self.dtype is torch.bfloat16 and not torch.cuda.is_bf16_supported():
@@ -52,7 +53,7 @@ class Precision:
         return self.scaler.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore the loss scale; a state from a run without a scaler leaves the initial scale, and says so."""
+        """Restore the loss scale; warn about a state of a run without a scaler, which leaves the initial scale."""
         if state:
             self.scaler.load_state_dict(dict(state))
         elif self.scaler.is_enabled():

@@ -16,15 +16,15 @@ from align_detr.errors import AlignDetrError, ConfigError, NonFinitePrediction
 
 
 class TrainingDiverged(AlignDetrError, FloatingPointError):
-    """A loss or the gradient is not a finite number any more."""
+    """A loss or gradient that is no longer finite."""
 
 
 class Trainer(SimpleTrainer):
-    """detectron2's loop with a step of our own: precision, clipping of the whole gradient, one copy of all metrics.
+    """detectron2's loop with another step: precision, clipping of the whole gradient, one copy of all metrics.
 
     The gradient is clipped after unscaling, by one norm over all optimised parameters. All losses and the gradient norm
-    come to the host in one copy a step. `clip_max_norm=0` leaves the gradient as it is; its norm is checked and logged
-    all the same.
+    are copied to the host once per step. `clip_max_norm=0` leaves the gradient as it is, but its norm is still checked
+    and logged.
     """
 
     def __init__(
@@ -45,8 +45,8 @@ class Trainer(SimpleTrainer):
     def train(self, start_iter: int, max_iter: int) -> None:
         """Run iterations [start_iter, max_iter) with all hooks.
 
-        As detectron2's loop, without its logged traceback: errors leave through the caller, who prints a sentence for
-        those that a user can act on. After success, and only then, `iter >= max_iter` holds in `after_train`.
+        This is detectron2's loop without its logged traceback: errors reach the caller, who prints a sentence for those
+        that a user can act on. `iter >= max_iter` holds in `after_train` after success, and only then.
         """
         self.iter = self.start_iter = start_iter
         self.max_iter = max_iter
@@ -62,9 +62,9 @@ class Trainer(SimpleTrainer):
                 self.after_train()
 
     def run_step(self) -> None:
-        """One forward, backward and optimizer step; raises TrainingDiverged before a step that is not finite.
+        """Run one forward, backward and optimizer step; raise TrainingDiverged before a step that is not finite.
 
-        A NonFinitePrediction of the model leaves with the iteration in its sentence.
+        A NonFinitePrediction of the model is raised again with the iteration in its sentence.
         """
         start = time.perf_counter()
         batch = next(self._data_loader_iter)
@@ -93,15 +93,15 @@ class Trainer(SimpleTrainer):
             kind = self.clip_norm_type
             norms = [torch.linalg.vector_norm(p.grad.float(), kind) for p in parameters if p.grad is not None]
             return torch.linalg.vector_norm(torch.stack(norms), kind) if norms else torch.zeros(())
-        # foreach=None is foreach on CUDA; on the CPU it would be slower (16 against 11 ms for 43 M parameters).
+        # foreach=None means foreach on CUDA only: on the CPU it is slower (16 against 11 ms for 43 M parameters)
         return nn.utils.clip_grad_norm_(parameters, self.clip_max_norm, self.clip_norm_type, foreach=None)
 
     def _log_step(self, names: list[str], values: Tensor, grad_norm: Tensor, data_time: float) -> None:
-        """Copy losses and gradient norm to the host at once, check that they are finite, hand them to the storage."""
+        """Copy losses and gradient norm to the host at once, check that they are finite and store them."""
         host = torch.cat([values, grad_norm.detach().float().reshape(1)]).cpu()
         self._check_finite(names, host[:-1].tolist())
         norm = float(host[-1])
-        # With loss scaling an infinite gradient is ordinary: that step is skipped and the scale halved.
+        # with loss scaling an infinite gradient is ordinary: the scaler skips that step and halves the scale
         if not math.isfinite(norm) and not self.precision.scaler.is_enabled():
             raise TrainingDiverged(
                 f"The gradient norm is {norm} at iteration {self.iter} although all losses are finite: "
@@ -112,16 +112,17 @@ class Trainer(SimpleTrainer):
             self._write_metrics(dict(zip(names, host[:-1].unbind(), strict=True)), data_time)
         except KeyError as error:
             raise RuntimeError(
-                f"Process 0 has the loss {error} and another process has not: loss names must not depend on the data."
+                f"Process 0 has the loss {error}, but another process has not: loss names must not depend on the data."
             ) from error
 
     def _check_finite(self, names: list[str], values: list[float]) -> None:
+        """Raise TrainingDiverged with the losses that are not finite, if there are any."""
         bad = [f"{name}={value}" for name, value in zip(names, values, strict=True) if not math.isfinite(value)]
         if bad:
             process = f" on process {comm.get_rank()}" if comm.get_world_size() > 1 else ""
             raise TrainingDiverged(
                 f"Training diverged at iteration {self.iter}{process}: {', '.join(bad)} "
-                f"({len(names) - len(bad)} other losses are finite); lower optimizer.lr or check the annotations."
+                f"({len(names) - len(bad)} other losses are finite): lower optimizer.lr, or check the annotations."
             )
 
     def state_dict(self) -> dict[str, Any]:
@@ -129,7 +130,7 @@ class Trainer(SimpleTrainer):
         return {**super().state_dict(), "grad_scaler": self.precision.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` returned; raises ConfigError if the optimizer's groups have changed since."""
+        """Restore what `state_dict` returned; raise ConfigError if the optimizer's groups have changed since."""
         try:
             super().load_state_dict(state)
         except ValueError as error:

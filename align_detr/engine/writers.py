@@ -1,4 +1,4 @@
-"""Where the numbers of a training run go: the terminal, metrics.json and tensorboard."""
+"""Outputs of the numbers of a run: the terminal, metrics.json and tensorboard."""
 
 import datetime
 import json
@@ -17,7 +17,7 @@ METRICS_FILE = "metrics.json"
 
 
 class ProgressPrinter(EventWriter):
-    """One line: iteration, epoch, loss and its main terms, all rates, seconds of data and step, time left, memory.
+    """Progress lines: iteration, epoch, loss and its main terms, rates, seconds of data and step, time left, memory.
 
     Only the losses of the last decoder layer are printed ("loss_class", "loss_bbox", "loss_giou"); all go to
     metrics.json. Losses are medians over `window` iterations, times their averages.
@@ -32,13 +32,13 @@ class ProgressPrinter(EventWriter):
         self.window = window
 
     def write(self) -> None:
-        """Print the line of the present iteration; nothing once training is over."""
+        """Print the line of the present iteration, or nothing after the last."""
         storage = get_event_storage()
         if storage.iter < self.max_iter:
             logger.info(self.line(storage))
 
     def line(self, storage: EventStorage) -> str:
-        """Return the progress line for what `storage` holds."""
+        """Return the progress line for the numbers in `storage`."""
         done = storage.iter + 1
         parts = [
             f"iter {done}/{self.max_iter}",
@@ -80,7 +80,7 @@ class ProgressPrinter(EventWriter):
 
 
 def build_writers(*, output_dir: str, max_iter: int, iterations_per_epoch: int, device: str) -> list[EventWriter]:
-    """Return the terminal, JSON and tensorboard writers of a run; without tensorboard installed it says so once."""
+    """Return the terminal, JSON and tensorboard writers of a run; warn if tensorboard is not installed."""
     writers: list[EventWriter] = [
         ProgressPrinter(max_iter=max_iter, iterations_per_epoch=iterations_per_epoch, device=device),
         JSONWriter(str(Path(output_dir) / METRICS_FILE)),
@@ -89,13 +89,13 @@ def build_writers(*, output_dir: str, max_iter: int, iterations_per_epoch: int, 
         writers.append(_tensorboard(output_dir))
     except ImportError as error:
         logger.warning(
-            "No tensorboard log: %s. `pip install tensorboard` adds it; metrics.json has all numbers.", error
+            "There is no tensorboard log (%s); metrics.json has all numbers: `pip install tensorboard` adds it.", error
         )
     return writers
 
 
 def append_results(output_dir: str, iteration: int, results: Mapping[str, Any]) -> Path:
-    """Append evaluation results as one line of metrics.json, in the form of the training's lines; return the file."""
+    """Append evaluation results to metrics.json as one line, in the form of those of training; return the file."""
     path = Path(output_dir) / METRICS_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     row = {key: float(value) for key, value in flatten_results_dict(results).items()}
@@ -105,8 +105,9 @@ def append_results(output_dir: str, iteration: int, results: Mapping[str, Any]) 
 
 
 def _tensorboard(output_dir: str) -> EventWriter:
+    """Return the tensorboard writer; raise ImportError if tensorboard is not installed."""
     writer = TensorboardXWriter(output_dir)
-    # Newer detectron2 opens the event file at the first write only: fail here, once, and not in the first iteration.
+    # newer detectron2 opens the event file only at the first write: fail here, not in the first iteration
     import torch.utils.tensorboard  # noqa: F401
 
     return writer

@@ -1,1 +1,1 @@
-"""Evaluation of detectors."""
+"""Evaluation of detectors, and pictures of runs."""

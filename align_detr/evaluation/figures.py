@@ -1,4 +1,4 @@
-"""Pictures of a run: detections beside the ground truth, and the course of loss and AP."""
+"""Pictures of a run: detections beside the ground truth; loss and AP over the iterations."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -7,6 +7,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
 from torch import nn
 
 _TRUTH, _FOUND = "#2ca02c", "#d62728"
@@ -21,23 +24,23 @@ def draw_detections(
     threshold: float = 0.3,
     columns: int = 6,
 ) -> None:
-    """Writes a PNG grid: each image with its objects in green and the detections that score at least `threshold` in
+    """Write a PNG grid: each image with its objects in green and the detections that score at least `threshold` in
     red.
 
-    records: mapped inputs with `image` (3, h, w) uint8 RGB, and `truth`: a list of (absolute xyxy box, class index) in
-    the image's pixels.
+    Each record is a mapped input with `image` (3, h, w) uint8 RGB and `truth`, a list of (absolute xyxy box in pixels,
+    class index).
     """
     figure, axes = _grid(len(records), columns)
     model.eval()
     with torch.no_grad():
         outputs = [model([record])[0]["instances"].to("cpu") for record in records]
-    for axis, record, found in zip(axes, records, outputs, strict=False):
+    for axis, record, detections in zip(axes, records, outputs, strict=False):
         axis.imshow(np.ascontiguousarray(record["image"].permute(1, 2, 0).numpy()))
         for box, label in record["truth"]:
             _draw_box(axis, box, names[label], _TRUTH, below=True)
-        found = found[found.scores >= threshold]
+        shown = detections[detections.scores >= threshold]
         for box, label, score in zip(
-            found.pred_boxes.tensor.tolist(), found.pred_classes.tolist(), found.scores.tolist(), strict=True
+            shown.pred_boxes.tensor.tolist(), shown.pred_classes.tolist(), shown.scores.tolist(), strict=True
         ):
             _draw_box(axis, box, f"{names[label]} {score:.2f}", _FOUND, below=False)
     figure.suptitle(f"green: ground truth, red: detections with a score of at least {threshold}", fontsize=11)
@@ -45,9 +48,7 @@ def draw_detections(
 
 
 def draw_curves(metrics_file: Path, path: Path) -> None:
-    """Writes a PNG of the total training loss, and of AP and AP50, against iterations, from a run's metrics.json."""
-    from matplotlib.figure import Figure
-
+    """Write a PNG of the total training loss, AP and AP50 against iterations, from the metrics.json of a run."""
     rows = [json.loads(line) for line in metrics_file.read_text().splitlines()]
     figure = Figure(figsize=(10, 4))
     loss_axis, ap_axis = figure.subplots(1, 2)
@@ -67,9 +68,7 @@ def _plot(axis: Any, rows: Sequence[Mapping[str, float]], key: str, label: str, 
         axis.plot(*zip(*points, strict=True), label=label, **style)
 
 
-def _grid(count: int, columns: int) -> tuple[Any, Sequence[Any]]:
-    from matplotlib.figure import Figure
-
+def _grid(count: int, columns: int) -> tuple[Figure, NDArray[np.object_]]:
     rows = -(-count // columns)
     figure = Figure(figsize=(2.4 * columns, 2.4 * rows + 0.4), layout="constrained")
     axes = np.atleast_1d(figure.subplots(rows, columns)).ravel()
@@ -79,8 +78,6 @@ def _grid(count: int, columns: int) -> tuple[Any, Sequence[Any]]:
 
 
 def _draw_box(axis: Any, box: Sequence[float], text: str, color: str, *, below: bool) -> None:
-    from matplotlib.patches import Rectangle
-
     x0, y0, x1, y1 = box
     axis.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=color, linewidth=1.2))
     axis.text(

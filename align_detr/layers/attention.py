@@ -7,17 +7,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-class MultiHeadAttention(nn.Module):
-    """Scaled dot-product attention with `num_heads` heads (Vaswani et al. 2017, section 3.2.2).
+class ProjectedAttention(nn.Module):
+    """Base of the attentions with `num_heads` heads whose logits are products of projected queries and keys.
 
-    The three input projections are one parameter, in the order query, key, value, as in `torch.nn.MultiheadAttention`:
-    official DETR weights load without splitting, and Xavier's bound is the one of the published recipe.
+    The three input projections are one parameter, in the order query, key, value, as in `torch.nn.MultiheadAttention`,
+    so that official DETR weights load without splitting and Xavier's bound is the published one. Raise ValueError if
+    `embed_dim` is not a multiple of `num_heads`.
     """
 
     def __init__(self, *, embed_dim: int, num_heads: int, dropout: float = 0.0) -> None:
         super().__init__()
         if embed_dim % num_heads:
-            raise ValueError(f"embed_dim {embed_dim} is not a multiple of num_heads {num_heads}")
+            raise ValueError(f"embed_dim {embed_dim} is not a multiple of num_heads {num_heads}: change one of them.")
         self.num_heads = num_heads
         self.dropout = dropout
         self.in_proj_weight = nn.Parameter(torch.empty(3 * embed_dim, embed_dim))
@@ -26,25 +27,8 @@ class MultiHeadAttention(nn.Module):
         nn.init.xavier_uniform_(self.in_proj_weight)
         nn.init.zeros_(self.out_proj.bias)
 
-    def forward(
-        self, query: Tensor, key: Tensor, value: Tensor, *, padding: Tensor | None = None, blocked: Tensor | None = None
-    ) -> Tensor:
-        """query (B, Q, C), key and value (B, S, C) -> (B, Q, C).
-
-        `padding` (B, S) is True for keys to ignore; `blocked` (Q, S) is True where a query may not look at a key. A
-        query must keep at least one key.
-        """
-        q, k, v = self._project(query, key, value)
-        attend = None
-        if padding is not None:
-            attend = ~padding[:, None, None, :]
-        if blocked is not None:
-            attend = ~blocked if attend is None else attend & ~blocked
-        dropout = self.dropout if self.training else 0.0
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=attend, dropout_p=dropout)
-        return self.out_proj(out.transpose(1, 2).flatten(2))
-
     def _project(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Project query (B, Q, C), key and value (B, S, C), and split each into heads: (B, H, Q or S, D)."""
         c = value.shape[-1]
         weight, bias = self.in_proj_weight, self.in_proj_bias
         if query is key:  # self-attention: one matrix product for both
@@ -52,13 +36,36 @@ class MultiHeadAttention(nn.Module):
         else:
             q, k = F.linear(query, weight[:c], bias[:c]), F.linear(key, weight[c : 2 * c], bias[c : 2 * c])
         v = F.linear(value, weight[2 * c :], bias[2 * c :])
-        return tuple(x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for x in (q, k, v))
+        q, k, v = (x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for x in (q, k, v))
+        return q, k, v
+
+
+class MultiHeadAttention(ProjectedAttention):
+    """Scaled dot-product attention with `num_heads` heads (Vaswani et al. 2017, section 3.2.2)."""
+
+    def forward(
+        self, query: Tensor, key: Tensor, value: Tensor, *, padding: Tensor | None = None, blocked: Tensor | None = None
+    ) -> Tensor:
+        """Attend from query (B, Q, C) to key and value (B, S, C) -> (B, Q, C).
+
+        `padding` (B, S) is True for keys to ignore; `blocked` (Q, S) is True where a query may not attend to a key. A
+        query must keep at least one key.
+        """
+        q, k, v = self._project(query, key, value)  # (B, H, Q, D), (B, H, S, D), (B, H, S, D)
+        attend = None  # broadcasts to (B, H, Q, S)
+        if padding is not None:
+            attend = ~padding[:, None, None, :]
+        if blocked is not None:
+            attend = ~blocked if attend is None else attend & ~blocked
+        dropout = self.dropout if self.training else 0.0
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=attend, dropout_p=dropout)  # (B, H, Q, D)
+        return self.out_proj(out.transpose(1, 2).flatten(2))
 
 
 class FeedForward(nn.Module):
     """Linear, activation, dropout, linear on (..., C) (Vaswani et al. 2017, section 3.3).
 
-    `activation` is ReLU unless given; each block has its own copy.
+    `activation` is ReLU unless given; each block copies it.
     """
 
     def __init__(
@@ -71,5 +78,5 @@ class FeedForward(nn.Module):
         self.linear2 = nn.Linear(ffn_dim, embed_dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., C) -> (..., C)."""
+        """Transform each token: (..., C) -> (..., C)."""
         return self.linear2(self.dropout(self.activation(self.linear1(x))))

@@ -1,23 +1,23 @@
-"""Boxes: conversions and overlaps. The matrix forms serve the matching, the row-by-row forms the losses."""
+"""Conversions and overlaps of boxes: `pairwise_*` for the matching, row by row for the losses."""
 
 import torch
 from torch import Tensor
 
 
 def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
-    """Centre and size to corners: (..., 4) -> (..., 4), in the same unit."""
+    """Convert centre and size to corners: (..., 4) -> (..., 4), in the same unit."""
     cx, cy, w, h = boxes.unbind(-1)
     return torch.stack([cx - 0.5 * w, cy - 0.5 * h, cx + 0.5 * w, cy + 0.5 * h], dim=-1)
 
 
 def xyxy_to_cxcywh(boxes: Tensor) -> Tensor:
-    """Corners to centre and size: (..., 4) -> (..., 4), in the same unit."""
+    """Convert corners to centre and size: (..., 4) -> (..., 4), in the same unit."""
     x0, y0, x1, y1 = boxes.unbind(-1)
     return torch.stack([(x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0], dim=-1)
 
 
 def inverse_sigmoid(x: Tensor, eps: float = 1e-5) -> Tensor:
-    """The logit ln(x / (1 - x)) in float32, with x and 1 - x kept at or above `eps`: (...) -> (...).
+    """Return the logit ln(x / (1 - x)) in float32, with x and 1 - x at least `eps`: (...) -> (...).
 
     `eps` limits the result to +-ln((1 - eps) / eps): 6.9 for 1e-3 (detrex), 11.5 for 1e-5 (Deformable-DETR, DINO).
     """
@@ -26,16 +26,16 @@ def inverse_sigmoid(x: Tensor, eps: float = 1e-5) -> Tensor:
 
 
 def box_area(boxes: Tensor) -> Tensor:
-    """Area of xyxy boxes: (..., 4) -> (...)."""
+    """Return the area of xyxy boxes: (..., 4) -> (...)."""
     return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
 
 
 def box_iou(a: Tensor, b: Tensor, eps: float = 0.0) -> tuple[Tensor, Tensor]:
-    """IoU and union of xyxy boxes that broadcast against each other: (..., 4), (..., 4) -> (...), (...).
+    """Return IoU and union of xyxy boxes that broadcast against each other: (..., 4), (..., 4) -> (...), (...).
 
-    `eps` is added to the union. It is not small beside a normalised box: 1e-6 (detrex) makes the IoU of a 4x4-pixel box
-    of a 1333x800 image with itself 0.94. With 0 (the original DETR) 0/0 is NaN there; here it is 0, with a zero
-    gradient.
+    `eps` is added to the union. It is not negligible for normalised boxes: 1e-6 (detrex) makes the IoU of a 4x4-pixel
+    box of a 1333x800 image with itself 0.94. With 0, as in the original DETR, 0/0 gives 0 with a zero gradient (NaN in
+    the original).
     """
     low, high = torch.maximum(a[..., :2], b[..., :2]), torch.minimum(a[..., 2:], b[..., 2:])
     inter = _product((high - low).clamp(min=0))
@@ -44,10 +44,10 @@ def box_iou(a: Tensor, b: Tensor, eps: float = 0.0) -> tuple[Tensor, Tensor]:
 
 
 def generalized_box_iou(a: Tensor, b: Tensor, eps: float = 0.0) -> Tensor:
-    """Generalised IoU (Rezatofighi et al. 2019, algorithm 1) of xyxy boxes that broadcast: (..., 4), (..., 4) -> (...)
-    in [-1, 1].
+    """Return the generalised IoU, in [-1, 1], of xyxy boxes that broadcast: (..., 4), (..., 4) -> (...).
 
-    `eps` is added to the union and to the hull, see `box_iou`. Two boxes that are one and the same point give 0.
+    Rezatofighi et al. 2019, algorithm 1. `eps` is added to the union and to the hull, see `box_iou`. Two boxes that are
+    the same point give 0.
     """
     iou, union = box_iou(a, b, eps)
     low, high = torch.minimum(a[..., :2], b[..., :2]), torch.maximum(a[..., 2:], b[..., 2:])
@@ -56,21 +56,21 @@ def generalized_box_iou(a: Tensor, b: Tensor, eps: float = 0.0) -> Tensor:
 
 
 def pairwise_iou(a: Tensor, b: Tensor, eps: float = 0.0) -> Tensor:
-    """IoU of every box of `a` (..., N, 4) with every box of `b` (..., M, 4), xyxy: (..., N, M)."""
+    """Return the IoU of all boxes of `a` (..., N, 4) with all of `b` (..., M, 4), xyxy: (..., N, M)."""
     return box_iou(a[..., :, None, :], b[..., None, :, :], eps)[0]
 
 
 def pairwise_giou(a: Tensor, b: Tensor, eps: float = 0.0) -> Tensor:
-    """Generalised IoU of every box of `a` (..., N, 4) with every box of `b` (..., M, 4), xyxy: (..., N, M)."""
+    """Return the generalised IoU of all boxes of `a` (..., N, 4) with all of `b` (..., M, 4), xyxy: (..., N, M)."""
     return generalized_box_iou(a[..., :, None, :], b[..., None, :, :], eps)
 
 
 def _product(sides: Tensor) -> Tensor:
-    # Not `prod`, whose backward pass asks the device whether there is a zero, and waits.
+    # `prod` would wait for the device: its backward pass asks whether there is a zero
     return sides[..., 0] * sides[..., 1]
 
 
 def _ratio(part: Tensor, whole: Tensor) -> Tensor:
-    # Both selections are needed: the inner one keeps the division finite, the outer one keeps its gradient out.
+    # both selections are needed: the inner one keeps the division finite, the outer one blocks its gradient
     empty = whole == 0
     return torch.where(empty, torch.zeros_like(whole), part / torch.where(empty, torch.ones_like(whole), whole))

@@ -1,4 +1,6 @@
-"""A perceptron with ReLU between its layers."""
+"""A multi-layer perceptron."""
+
+from itertools import pairwise
 
 from torch import Tensor, nn
 
@@ -9,10 +11,10 @@ class MLP(nn.Module):
     def __init__(self, in_dim: int, hidden_dim: int, out_dim: int, num_layers: int) -> None:
         super().__init__()
         sizes = [in_dim, *[hidden_dim] * (num_layers - 1), out_dim]
-        self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in zip(sizes[:-1], sizes[1:], strict=True))
+        self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in pairwise(sizes))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., in_dim) -> (..., out_dim)."""
+        """Apply all layers: (..., in_dim) -> (..., out_dim)."""
         for layer in self.layers[:-1]:
             x = layer(x).relu()
         return self.layers[-1](x)

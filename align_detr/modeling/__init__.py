@@ -1,6 +1,6 @@
-"""The parts that detectors are made of: every public one by name. Configs import from here, so that files may move.
+"""Every public part of the detectors. Configs import from here, so that files may move.
 
-`docs/stability.md` says what is promised of these names.
+`docs/stability.md` says which promises these names carry.
 """
 
 from align_detr.layers import LearnedPositionEncoding, SinePositionEncoding

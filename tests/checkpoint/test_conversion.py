@@ -19,7 +19,7 @@ from support.inputs import tiny_detr
 
 
 def official_names(model: DETR) -> dict[str, torch.Tensor]:
-    """The transformer of `model` under the names of the official code, written out by hand."""
+    """Return the transformer of `model` under the names of the official code, written out by hand."""
     layer = {"self_attn": "self_attn", "ffn.linear1": "linear1", "ffn.linear2": "linear2", "self_attn_norm": "norm1"}
     names = {
         "encoder": {**layer, "ffn_norm": "norm2"},
@@ -47,7 +47,7 @@ def official_names(model: DETR) -> dict[str, torch.Tensor]:
 
 
 def test_an_official_file_loads(tmp_path: Path) -> None:
-    """As the official release is saved: weights under "model", and the arguments as a Namespace."""
+    """The official release has its weights under "model", and the arguments as a Namespace."""
     source, model = tiny_detr(), tiny_detr()
     for p in model.parameters():
         nn.init.zeros_(p)
@@ -62,13 +62,13 @@ def test_an_official_file_loads(tmp_path: Path) -> None:
 
 def test_a_key_that_is_not_detrs_is_named() -> None:
     state = {**official_names(tiny_detr()), "mask_head.lay1.weight": torch.zeros(1)}
-    with pytest.raises(ConfigError, match="'mask_head.lay1.weight' is not one of a DETR checkpoint"):
+    with pytest.raises(ConfigError, match="'mask_head.lay1.weight' is not one of DETR's"):
         convert_official_detr(state, num_classes=3)
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".npz"])
 def test_torchvision_backbones_load(tmp_path: Path, suffix: str) -> None:
-    """Both kinds of backbone, from a torch file and from plain numpy arrays (half precision included)."""
+    """Both kinds of backbone load from a torch file and from plain numpy arrays (half precision included)."""
     for reference, backbone in [
         (torchvision.models.resnet18(weights=None), build_resnet(depth=18)),
         (torchvision.models.mobilenet_v2(weights=None), MobileNetV2()),

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from types import ModuleType
 
 import pytest
-from paths import PROJECT
+
+from support.paths import PROJECT
 
 CONFIG = "quickstart/digits_detr.py"
 

@@ -20,7 +20,7 @@ def write_image(path: Path, width: int, height: int, color: tuple[int, int, int]
 
 @pytest.fixture
 def annotations() -> dict:
-    """Ten images; image 1 is empty, image 2 has only a crowd region, image 3 a box without width, the others a box."""
+    """Return ten images: 1 is empty, 2 has only a crowd region, 3 a box without width, the others a box."""
     images = [{"id": i, "file_name": f"{i}.png", "width": w, "height": h} for i, (w, h) in enumerate(SIZES, start=1)]
     boxes = [
         {"id": i, "image_id": i, "category_id": 5 if i % 2 else 1, "bbox": [4, 5, 10, 12], "area": 120, "iscrowd": 0}
@@ -33,7 +33,7 @@ def annotations() -> dict:
 
 @pytest.fixture
 def register(tmp_path: Path) -> Iterator[Callable[..., str]]:
-    """Function (annotations, name, with_images) -> name of the registered data set; its files: tmp_path / name."""
+    """Return a function (annotations, name, with_images) -> name of a registered data set; files in tmp_path / name."""
     names: list[str] = []
 
     def write(annotations: dict | str, name: str = "tiny_for_tests", with_images: bool = True) -> str:
@@ -57,5 +57,5 @@ def register(tmp_path: Path) -> Iterator[Callable[..., str]]:
 
 @pytest.fixture
 def tiny(register: Callable[..., str], annotations: dict) -> str:
-    """Name of the registered ten-image data set of `annotations`."""
+    """Register the ten-image data set of `annotations`, and return its name."""
     return register(annotations)

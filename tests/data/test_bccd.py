@@ -1,4 +1,4 @@
-"""The blood-cell splits without images that another split shows, on a hand-made data set."""
+"""Blood-cell splits without images that overlap another split's, on a hand-made data set."""
 
 import json
 from pathlib import Path
@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from align_detr.data import load_dataset
 from align_detr.data.bccd import register_distinct_bccd
 from align_detr.errors import DatasetError
 
 
 def write(folder: Path) -> None:
-    """Four images of `val`: a has a partner in `train`, b one in `val` itself, c a pair of other splits."""
+    """Write four images of `val`: a has a partner in `train`, b one in `val` itself, c a pair of other splits."""
     names = ["a.jpg", "b.jpg", "c.jpg", "d.jpg"]
     images = [{"id": i, "file_name": name, "width": 8, "height": 8} for i, name in enumerate(names)]
     boxes = [
@@ -56,4 +57,4 @@ def test_annotations_are_written_anew_only_if_they_change(tmp_path: Path) -> Non
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     register_distinct_bccd("no_cells", "val", tmp_path / "nothing", tmp_path)
     with pytest.raises(DatasetError, match=r"instances_val\.json of the data set bccd cannot be read .*set ALIGN_DETR"):
-        DatasetCatalog.get("no_cells")
+        load_dataset("no_cells")

@@ -1,4 +1,4 @@
-"""The data configs load, twice over, and give loaders at the sizes they state."""
+"""The data configs load, more than once, and give loaders with the sizes they state."""
 
 from pathlib import Path
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from sklearn.datasets import load_digits, load_sample_image
 from align_detr.data import digits, digits_scene, load_dataset
 from align_detr.data.digits import DigitsSpec, ensure_digits, register_digits
 from align_detr.data.digits_scene import SceneSources, load_sources, paste_ink, render_scene, warp_digit
-from align_detr.errors import DatasetError
+from align_detr.errors import DatasetError, EnvironmentProblem
 
 TRAIN, VAL = DigitsSpec(split="train", num_images=12), DigitsSpec(split="val", num_images=6)
 
@@ -97,14 +98,14 @@ def test_ink_drawn_in_white_on_black_shows_the_box(sources: dict[str, SceneSourc
         assert (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1) == (40 + x0, 30 + y0, 40 + x1, 30 + y1)
 
 
-def test_warp_has_the_asked_size() -> None:
-    """A grid full of ink is a rectangle whose edges (ink 0.5) lie at the asked size; 0.3 lies a little further out."""
+def test_warp_has_the_given_size() -> None:
+    """A grid full of ink is a rectangle whose edges (ink 0.5) lie at the given size; 0.3 lies a little further out."""
     _, (x0, y0, x1, y1) = warp_digit(np.ones((8, 8), dtype=np.float32), height=40, log_aspect=np.log(0.75))
     assert 40 <= y1 - y0 <= 44 and 30 <= x1 - x0 <= 34
 
 
 def test_warp_is_the_bicubic_formula_on_the_padded_grid(sources: dict[str, SceneSources]) -> None:
-    """Twice the size: a pixel centre lies a quarter cell beside a cell centre, with Keys' kernel of a = -1."""
+    """At twice the size a pixel centre lies a quarter cell beside a cell centre; Keys' kernel has a = -1."""
     digit = sources["train"].digits[5].astype(np.float64)
     near, far, outer, last = 0.890625, 0.296875, -0.140625, -0.046875  # kernel at 1/4, 3/4, 5/4, 7/4 cells
     matrix = np.zeros((24, 12))
@@ -166,6 +167,20 @@ def test_an_interrupted_making_leaves_nothing_behind(tmp_path: Path, monkeypatch
         ensure_digits(VAL, tmp_path)
     assert not [p for p in tmp_path.iterdir() if p.is_dir()]
     assert (ensure_digits(VAL, tmp_path) / "instances.json").is_file()
+
+
+def test_a_split_that_exists_is_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = ensure_digits(VAL, tmp_path)
+    monkeypatch.setattr(digits, "_make", lambda *_: pytest.fail("made again"))
+    assert ensure_digits(VAL, tmp_path) == folder
+
+
+def test_without_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    with pytest.raises(
+        EnvironmentProblem, match=r"cannot be imported \(.*\): install it with pip install scikit-learn"
+    ):
+        load_sources("val")
 
 
 def test_a_cache_that_cannot_be_written(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def annotation(x0: float, y0: float, x1: float, y1: float, category: int = 0, is
 
 @pytest.fixture
 def record(tmp_path: Path) -> dict:
-    """A 100x50 photo, red on the left and blue on the right, with two boxes."""
+    """Return a record with a 100x50 photo, red on the left and blue on the right, and two boxes."""
     pixels = np.zeros((HEIGHT, WIDTH, 3), dtype=np.uint8)
     pixels[:, : WIDTH // 2, 0] = 255
     pixels[:, WIDTH // 2 :, 2] = 255

@@ -1,4 +1,4 @@
-"""A tiny training run: data, config file and a way to read its results."""
+"""A tiny training run: data, config file and results."""
 
 import json
 import logging
@@ -65,7 +65,7 @@ def tiny_run(tmp_path: Path) -> TinyRun:
 
 @pytest.fixture(autouse=True)
 def untouched_logging():
-    """A run's loggers do not reach other tests."""
+    """Restore the loggers, so that those of a run do not reach other tests."""
     names = ("align_detr", "detectron2", "fvcore")
     loggers = [logging.getLogger(name) for name in names]
     before = [(logger.handlers[:], logger.propagate, logger.level) for logger in loggers]

@@ -1,4 +1,4 @@
-"""Runs on a GPU: precision float16 with loss scaling, and resuming of its state."""
+"""Runs on a GPU: every precision, float16 with loss scaling, and resuming of its state."""
 
 import pytest
 import torch

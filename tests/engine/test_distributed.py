@@ -1,4 +1,4 @@
-"""Several processes on the CPU: spawned by ourselves, and started by torchrun."""
+"""Several processes on the CPU: spawned by the command, and started by torchrun."""
 
 import subprocess
 import sys
@@ -29,7 +29,7 @@ def assert_same_weights(a, b):
 
 
 def test_two_processes_equal_one_with_both_their_images(tiny_run, tmp_path):
-    """Spawned, and under torchrun: the batch of 4 is shared 2 and 2, the weights end equal, evaluation too."""
+    """Spawned and under torchrun, the batch of 4 is shared 2 and 2, and weights and metrics are equal at the end."""
     assert tiny_run.train(*OPTIONS) == 0
     one = weights(tiny_run.output)
 
@@ -39,13 +39,13 @@ def test_two_processes_equal_one_with_both_their_images(tiny_run, tmp_path):
 
     launched = tmp_path / "launched"
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    own_data = tmp_path / "own_data.py"  # registers data as a user's file does; a second time it fails
-    own_data.write_text(
+    user_config = tmp_path / "user_config.py"  # registers data as a user's file does, which fails a second time
+    user_config.write_text(
         tiny_run.config.read_text()
         + "from detectron2.data.datasets import register_coco_instances\n"
         + f"register_coco_instances('own_train', {{}}, {str(tmp_path / 'data/train.json')!r}, 'images')\n"
     )
-    command = [*torchrun, str(PROJECT / "train_net.py"), "--config-file", str(own_data), *OPTIONS]
+    command = [*torchrun, str(PROJECT / "train_net.py"), "--config-file", str(user_config), *OPTIONS]
     subprocess.run([*command, f"train.output_dir={launched}"], check=True, capture_output=True, timeout=120)
     assert_same_weights(one, weights(launched))
 
@@ -61,7 +61,7 @@ from pathlib import Path
 names = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
 print("gloo threads", sum("gloo" in name for name in names))
 """
-# Runs train_net.py as torchrun does, then tells what is left.
+# Runs train_net.py as torchrun does, then prints what is left.
 TRAIN = """
 import runpy
 import sys
@@ -71,7 +71,7 @@ try:
 except SystemExit as error:
     print("exit", error.code)
 """
-# The first use of DistributedDataParallel imports what takes the group for a default argument.
+# The first use of DistributedDataParallel imports functions that take the group as a default argument.
 WRAP = """
 import sys
 import torch
@@ -79,14 +79,14 @@ from align_detr.engine.distributed import ProcessRank, membership
 with membership(ProcessRank(), "cpu", "file://" + sys.argv[1]):
     torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(2, 2))
 """
-needs_proc = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are told by Linux's /proc")
+needs_proc = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are counted in Linux's /proc")
 
 
 @needs_proc
 @pytest.mark.parametrize("status, options", [(0, []), (2, ["optimizer.lr=1e30"])], ids=["trained", "diverged"])
 def test_no_thread_of_the_process_group_outlives_it(tiny_run, tmp_path, status, options):
-    """One that lets go of a tensor while the interpreter shuts down aborts the process."""
-    script = tmp_path / "train_and_tell.py"
+    """A thread that releases a tensor while the interpreter shuts down aborts the process."""
+    script = tmp_path / "train_and_print.py"
     script.write_text(TRAIN + GLOO_THREADS)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
     arguments = [str(PROJECT / "train_net.py"), "--config-file", str(tiny_run.config), *options]
@@ -110,7 +110,7 @@ def test_an_error_in_a_process_is_one_sentence(tiny_run, capfd):
 
 
 def fail_alone(failing: int) -> None:
-    """The other process waits for this one's gradients meanwhile."""
+    """Raise in one process while the other waits for its gradients."""
     model = DistributedDataParallel(torch.nn.Linear(3, 3))
     for step in range(4):
         if step == 3 and comm.get_rank() == failing:
@@ -119,8 +119,8 @@ def fail_alone(failing: int) -> None:
 
 
 @pytest.mark.parametrize("failing", [0, 1] * 3)
-def test_the_first_error_is_told(failing):
-    """Not that of the process which then misses the other."""
+def test_the_first_error_is_reported(failing):
+    """The error of the process that fails first is raised, not that of the process that then lost it."""
     with pytest.raises(ProcessRaisedException) as raised:
         spawn(fail_alone, (failing,), device="cpu", local_size=2)
     assert _sentence_of_process(str(raised.value)) == "one sentence."
@@ -137,7 +137,7 @@ def in_a_circle() -> None:
 
 
 def test_errors_that_cause_each_other(tmp_path):
-    """And a group that was there before stays."""
+    """Such an error is raised as any other, and a failed second group leaves the first as it was."""
     with pytest.raises(ValueError, match="^a$"), membership(ProcessRank(), "cpu", f"file://{tmp_path / 'store'}"):
         with pytest.raises(ValueError, match="twice"), membership(ProcessRank(), "cpu", f"file://{tmp_path / 'two'}"):
             pass

@@ -65,7 +65,7 @@ def test_weight_decay_of_norms_and_biases():
     assert sorted(g["name"] for g in groups) == ["base", "base_bias", "base_norm"]
 
 
-def test_a_factor_without_effect_is_told(caplog):
+def test_a_factor_without_effect_is_reported(caplog):
     with caplog.at_level(logging.WARNING):
         get_param_groups(model=Nested(), base_lr=1.0, lr_factors={"bakcbone": 0.1})
     assert "'bakcbone'" in caplog.text

@@ -70,7 +70,7 @@ def test_max_norm_zero_leaves_the_gradient():
 
 
 def test_an_immense_gradient_is_left_as_it_is():
-    """Its norm is infinite, which the loss scale's check, of single numbers, does not see."""
+    """Its norm is infinite, but each number is finite, which is all that the loss scale checks."""
     trainer = make_trainer(BATCH, clip_max_norm=0)
     trainer.precision.scaler = torch.amp.GradScaler("cpu", init_scale=1.0)
     trainer.model.weight.register_hook(lambda grad: grad * 1e25)
@@ -80,7 +80,7 @@ def test_an_immense_gradient_is_left_as_it_is():
 
 @pytest.mark.parametrize("clip_max_norm", [0, 0.1])
 def test_a_gradient_that_is_not_finite_is_not_applied(clip_max_norm):
-    """Though the loss is finite, and nothing is clipped."""
+    """The weights stay as they are even if the loss is finite and nothing is clipped."""
     trainer = make_trainer(BATCH, clip_max_norm=clip_max_norm)
     trainer.model.weight.register_hook(lambda grad: grad * float("nan"))
     with pytest.raises(TrainingDiverged, match="gradient norm is nan at iteration 0"):
@@ -89,7 +89,7 @@ def test_a_gradient_that_is_not_finite_is_not_applied(clip_max_norm):
 
 
 def test_clipping_comes_after_unscaling():
-    """With the scaled gradient clipped instead, the step would be 1024 times smaller, and the norm 5120."""
+    """If the scaled gradient were clipped, the step would be 1024 times smaller and the norm 5120."""
     trainer = make_trainer(BATCH)
     trainer.precision.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
     storage = one_step(trainer)
@@ -154,7 +154,7 @@ def test_a_prediction_that_is_not_finite_gets_the_iteration(monkeypatch):
         one_step(trainer)
 
 
-def test_errors_leave_the_loop_and_success_is_told_by_the_iteration():
+def test_errors_leave_the_loop_and_the_iteration_shows_success():
     trainer = make_trainer(BATCH)
     trainer.train(0, 3)
     assert trainer.iter == 3

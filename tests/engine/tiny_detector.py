@@ -17,7 +17,7 @@ CLASSES = ("dark", "bright")
 
 
 class TinyDetector(nn.Module):
-    """One box and one class an image; losses are means over the images of the batch."""
+    """One box and one class per image; losses are means over the images of the batch."""
 
     def __init__(self, *, num_classes: int = 2, channels: int = 4) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ def map_record(record):
 
 
 def register(root: Path) -> None:
-    """Register "tiny_train" and "tiny_val" of `root`, instead of any of another folder."""
+    """Register "tiny_train" and "tiny_val" of `root`, in place of those of another folder."""
     for split in ("train", "val"):
         if f"tiny_{split}" in DatasetCatalog.list():
             DatasetCatalog.remove(f"tiny_{split}")

@@ -1,4 +1,4 @@
-"""Attention against torch's own module and a formula written out."""
+"""Attention against torch's module and a formula written out."""
 
 import pytest
 import torch
@@ -31,9 +31,9 @@ def test_equals_torch(modules: tuple[MultiHeadAttention, nn.MultiheadAttention],
 
 def test_self_attention_equals_torch(modules: tuple[MultiHeadAttention, nn.MultiheadAttention]) -> None:
     ours, theirs = modules
-    placed, x = torch.randn(2, 4, 12), torch.randn(2, 4, 12)
-    expected, _ = theirs(placed, placed, x, need_weights=False)
-    assert_close(ours(placed, placed, x), expected, rtol=1e-5, atol=1e-6)
+    with_position, x = torch.randn(2, 4, 12), torch.randn(2, 4, 12)
+    expected, _ = theirs(with_position, with_position, x, need_weights=False)
+    assert_close(ours(with_position, with_position, x), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_a_padded_key_has_no_influence(modules: tuple[MultiHeadAttention, nn.MultiheadAttention]) -> None:

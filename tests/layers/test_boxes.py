@@ -40,7 +40,7 @@ def test_no_boxes() -> None:
 
 
 def test_gradients_are_computed_without_waiting_for_a_number() -> None:
-    """`prod` would ask the device whether a side is zero."""
+    """The areas use no `prod`, whose backward pass asks the device whether a side is zero."""
     a = torch.stack([UNIT, SHIFTED, POINT]).requires_grad_()
     giou = generalized_box_iou(a, torch.stack([SHIFTED, APART, UNIT]))
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:

@@ -19,7 +19,7 @@ SHAPES = [(5, 7), (4, 4), (1, 6), (3, 1), (1, 1)]
 def make_inputs(
     shapes: list[tuple[int, int]] = SHAPES, *, images: int = 3, queries: int = 5, heads: int = 2, channels: int = 4
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Value, locations (also outside of the levels) and weights, with three points."""
+    """Return value, locations (also outside the levels) and weights, with three points."""
     generator = torch.Generator().manual_seed(0)
     tokens, points = sum(h * w for h, w in shapes), (images, queries, heads, len(shapes), 3)
     value = torch.randn(images, tokens, heads, channels, generator=generator)
@@ -28,7 +28,7 @@ def make_inputs(
 
 
 def with_grid_sample(value: Tensor, shapes: list[tuple[int, int]], locations: Tensor, weights: Tensor) -> Tensor:
-    """The formulation with one `grid_sample` a level."""
+    """Compute the formulation with one `grid_sample` per level."""
     out = 0
     for level, tokens in enumerate(value.split([h * w for h, w in shapes], dim=1)):
         maps = tokens.permute(0, 2, 3, 1).flatten(0, 1).unflatten(-1, shapes[level])
@@ -48,7 +48,7 @@ def outputs_and_gradients(function, value: Tensor, shapes, locations: Tensor, we
 
 @pytest.fixture(params=["whole", "in groups", "in parts", "elsewhere"])
 def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The PyTorch path with few rows and with many, and as it runs on other devices than the CPU."""
+    """Select the PyTorch path with few rows, with many, and as it runs on devices other than the CPU."""
     row = 4 * len(SHAPES) * 3  # entries; an image has ten rows
     if request.param == "in groups":  # of two images
         monkeypatch.setattr(deformable_attention_torch, "ENTRIES_ON_HOST", 25 * row)
@@ -83,7 +83,7 @@ def test_forward_and_gradients_equal_grid_sample(path: str) -> None:
 
 
 def test_gradients_at_token_centres_and_edges_equal_grid_sample(path: str) -> None:
-    shapes = [(4, 8), (2, 2)]  # powers of two: the places below are exact
+    shapes = [(4, 8), (2, 2)]  # powers of two: the locations below are exact
     value, locations, weights = make_inputs(shapes)
     eighths = (locations * 8).round() + torch.tensor([-0.5, 0.0])
     locations = (eighths / torch.tensor([[8.0, 4.0], [2.0, 2.0]])[:, None]).contiguous()
@@ -150,6 +150,15 @@ def test_no_images_or_no_queries(images: int, queries: int) -> None:
     assert out.shape == (images, queries, 8)
     for grad, x in zip(grads, inputs, strict=True):
         assert grad.shape == x.shape and not grad.any()
+
+
+@pytest.mark.usefixtures("path")
+def test_the_gradient_of_value_alone_is_the_same() -> None:
+    value, locations, weights = make_inputs()
+    grad = torch.randn(3, 5, 8, generator=torch.Generator().manual_seed(1))
+    arguments = (grad, value, SHAPES, locations, weights)
+    together, *_ = deformable_attention_torch.sample_backward(*arguments)
+    assert_close(deformable_attention_torch.value_gradient(*arguments), together, rtol=0, atol=0)
 
 
 def test_sizes_that_do_not_fit_raise() -> None:
@@ -223,7 +232,7 @@ def test_triton_kernels_equal_the_pytorch_path(tmp_path: Path) -> None:
             deformable_attention_torch.sample(*inputs),
             *deformable_attention_torch.sample_backward(case["grad"], *inputs),
         )
-        # the interpreter cuts bfloat16 off where a device rounds: one unit in the last place
+        # the interpreter cuts bfloat16 off where a device rounds: one unit of the last digit
         rtol = 2e-6 if case["value"].dtype == torch.float32 else torch.finfo(case["value"].dtype).eps
         for ours, theirs in zip(results, expected, strict=True):
             assert ours.dtype == theirs.dtype

@@ -1,4 +1,4 @@
-"""The module of multi-scale deformable attention: where it reads, padding, precision, its start."""
+"""The module of multi-scale deformable attention: locations, padding, precision, initial values."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ def make_module() -> MultiScaleDeformableAttention:
 
 
 def module_inputs() -> tuple[Tensor, Tensor, Tensor, list[tuple[int, int]]]:
-    """Query, reference boxes, value and shapes."""
+    """Return query, reference boxes, value and shapes."""
     generator = torch.Generator().manual_seed(0)
     query, value = torch.randn(2, 5, 16, generator=generator), torch.randn(2, 16, 16, generator=generator)
     return query, torch.rand(2, 5, 2, 4, generator=generator), value, [(3, 4), (2, 2)]
@@ -98,3 +98,5 @@ def test_module_names_wrong_sizes() -> None:
     module, (query, reference, value, shapes) = make_module(), module_inputs()
     with pytest.raises(ValueError, match="neither points"):
         module(query, reference[..., :3], value, shapes)
+    with pytest.raises(ValueError, match="num_levels 2, but the tokens have 1 levels and the reference has 2"):
+        module(query, reference, value, shapes[:1])

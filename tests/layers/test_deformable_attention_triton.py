@@ -19,7 +19,7 @@ CUDA = ("cuda", 80, 32)
 
 
 def compile_for_cuda(kernel: object, types: dict[str, str], constants: dict[str, int]) -> str:
-    """The PTX code; arguments that are no constants have the Triton types of `types`, numbers are int32."""
+    """Return the PTX code; arguments that are no constants have the Triton types of `types`, numbers are int32."""
     target = importlib.import_module("triton.backends.compiler").GPUTarget(*CUDA)
     signature = {name: "constexpr" if name in constants else types.get(name, "i32") for name in kernel.arg_names}
     constexprs = {(kernel.arg_names.index(name),): value for name, value in constants.items()}
@@ -31,16 +31,16 @@ def compile_for_cuda(kernel: object, types: dict[str, str], constants: dict[str,
     tuple(int(n) for n in triton.__version__.split(".")[:2]) < (3, 3), reason="compiles for an absent GPU since 3.3"
 )
 @pytest.mark.parametrize(
-    ("value", "place", "channels", "heads"),
+    ("value", "location", "channels", "heads"),
     [("fp32", "fp32", 32, None), ("bf16", "fp32", 32, 1), ("fp16", "fp32", 5, None), ("fp16", "fp16", 32, None)],
 )
-def test_kernels_compile_for_cuda(value: str, place: str, channels: int, heads: int | None) -> None:
-    """The interpreter takes types and names that the compiler refuses. A number that is 1 becomes a constant."""
+def test_kernels_compile_for_cuda(value: str, location: str, channels: int, heads: int | None) -> None:
+    """The kernels compile, which the interpreter does not prove: it accepts more. A 1 becomes a constant."""
     constants = {"D": channels, "K": 20, "P": 4, "BLOCK_K": 32, "BLOCK_D": triton.next_power_of_2(channels)}
     constants |= {} if heads is None else {"H": heads}
     types = {"levels": "*i32", "of_value": "*fp32"}
     types |= {name: f"*{value}" for name in ("value", "grad", "out")}
-    types |= {name: f"*{place}" for name in ("locations", "weights", "of_locations", "of_weights")}
+    types |= {name: f"*{location}" for name in ("locations", "weights", "of_locations", "of_weights")}
     assert "ld.global" in compile_for_cuda(kernels._forward_kernel, types, constants)
     atomics = {}
     for atomic in (True, False):
@@ -75,8 +75,8 @@ def test_kernels_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch, caplog:
     assert "RuntimeError: Failed to find C compiler." in message and "set CC" in message
 
 
-def test_kernels_are_taken_where_they_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    """But for float64, which they would compute in float32."""
+def test_kernels_run_where_they_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Float64 is the exception, since they would compute it in float32."""
     monkeypatch.setattr(kernels, "can_launch", lambda device: True)
     monkeypatch.setattr(operators, "deformable_attention_triton", kernels)
     device = torch.device("cuda", 0)

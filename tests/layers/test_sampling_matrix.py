@@ -1,4 +1,4 @@
-"""The products of the sampling matrix beside those of a dense one, also where rows have more entries than columns."""
+"""Products of the sampling matrix equal those of a dense one, also if rows have more entries than columns."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ ROWS, ENTRIES, CHANNELS = 5, 6, 3
 
 @pytest.fixture(params=["host", "elsewhere"])
 def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The products on the CPU, and as they are on other devices."""
+    """Select the products of the CPU, or those of other devices."""
     if request.param == "elsewhere":
         monkeypatch.setattr(sampling_matrix, "_scatter_on_host", sampling_matrix._scatter_sorted)
         monkeypatch.setattr(sampling_matrix, "_dots_on_host", sampling_matrix._dots_elsewhere)
@@ -38,7 +38,7 @@ def test_products_equal_those_of_a_dense_matrix(columns: int, dtype: torch.dtype
 
 
 def with_grid_sample(value: Tensor, shape: tuple[int, int], locations: Tensor, weights: Tensor) -> Tensor:
-    """Of one level: value (B, S, H, D), locations (B, Q, H, P, 2), weights (B, Q, H, P) -> (B, Q, H*D)."""
+    """Sample one level: value (B, S, H, D), locations (B, Q, H, P, 2), weights (B, Q, H, P) -> (B, Q, H*D)."""
     maps = value.permute(0, 2, 3, 1).flatten(0, 1).unflatten(-1, shape)
     samples = F.grid_sample(maps, locations.transpose(1, 2).flatten(0, 1) * 2 - 1, align_corners=False)
     samples = (samples.unflatten(0, value.shape[::2][:2]) * weights.transpose(1, 2)[:, :, None]).sum(-1)
@@ -49,11 +49,11 @@ def with_grid_sample(value: Tensor, shape: tuple[int, int], locations: Tensor, w
 @pytest.mark.parametrize("shapes", [[(1, 1)], [(1, 2)], [(2, 2)], [(2, 2), (1, 1), (1, 1), (1, 1)]])
 @pytest.mark.parametrize("images", [1, 2])
 def test_maps_of_few_tokens_equal_grid_sample(shapes: list[tuple[int, int]], images: int) -> None:
-    """A row has 4 corners x 4 points a level; one image has at most 7 tokens of 2 heads."""
+    """A row has 4 corners x 4 points per level; one image has at most 7 tokens of 2 heads."""
     generator = torch.Generator().manual_seed(0)
-    sizes, places = [h * w for h, w in shapes], (images, 3, 2, len(shapes), 4)
+    sizes, rows = [h * w for h, w in shapes], (images, 3, 2, len(shapes), 4)
     value = torch.randn(images, sum(sizes), 2, CHANNELS, generator=generator)
-    locations, weights = (torch.rand(*places, *n, generator=generator) * 1.4 - 0.2 for n in ((2,), ()))
+    locations, weights = (torch.rand(*rows, *n, generator=generator) * 1.4 - 0.2 for n in ((2,), ()))
     inputs = [x.requires_grad_() for x in (value, locations, weights)]
     ours = deformable_attention(value, shapes, locations, weights)
     theirs = sum(

@@ -12,7 +12,7 @@ from align_detr.modeling.backbone import MobileNetV2, build_resnet, build_small_
 
 
 def randomize_norms(module: nn.Module) -> None:
-    """Batch-norm statistics as different from their initial values as training makes them."""
+    """Draw batch-norm statistics as different from their initial values as training makes them."""
     torch.manual_seed(0)
     for m in module.modules():
         if isinstance(m, nn.BatchNorm2d):

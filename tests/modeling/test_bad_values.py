@@ -29,7 +29,7 @@ from support.inputs import image_input
 ALPHA = "alpha of IABCELoss is {}, but must lie in [0, 1]"
 COUNTS = "num_queries is {}, but num_queries of MixedSelectionQueries (model.queries.main.num_queries) is {}: give both"
 LAYERS = "model.head.num_layers is {}, but model.decoder.num_layers is {}: give both the same number"
-SIDES = "model.proposals.anchor_sides has {}, but sides are parts of the image between 0.01 and 0.99"
+SIDES = "model.proposals.anchor_sides has {}, but a side must lie between 0.01 and 0.99 of the image"
 
 # An override, and part of what is said: by the constructors, or in the first step.
 BUILD = [

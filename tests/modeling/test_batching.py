@@ -12,9 +12,9 @@ def test_images_of_one_size_pass_together_and_results_keep_their_order() -> None
     sizes = [(8, 6), (4, 4), (8, 6), (6, 8), (4, 4)]
     asked = []
 
-    def detect(places: list[int]) -> list[str]:
-        asked.append(places)
-        return [f"of {i}" for i in places]
+    def detect(indices: list[int]) -> list[str]:
+        asked.append(indices)
+        return [f"of {i}" for i in indices]
 
     found = one_size_at_a_time([torch.zeros(3, *size) for size in sizes], detect)
     assert found == ["of 0", "of 1", "of 2", "of 3", "of 4"]
@@ -24,7 +24,7 @@ def test_images_of_one_size_pass_together_and_results_keep_their_order() -> None
 
 def test_a_result_that_is_missing_is_no_secret() -> None:
     with pytest.raises(ValueError, match="zip"):
-        one_size_at_a_time([torch.zeros(3, 4, 4)] * 2, lambda places: ["one"])
+        one_size_at_a_time([torch.zeros(3, 4, 4)] * 2, lambda indices: ["one"])
 
 
 def test_targets_of_a_batch() -> None:
@@ -42,5 +42,5 @@ def test_a_batch_that_cannot_be_trained_on_names_the_image() -> None:
     with pytest.raises(DatasetError, match=r"street\.jpg has an object of class 7, .*model\.roi_heads\.num_classes"):
         targets_of_batch([good, bad], num_classes=3, device="cpu")
     del bad["instances"]
-    with pytest.raises(DatasetError, match=r"street\.jpg comes without 'instances'"):
+    with pytest.raises(DatasetError, match=r"street\.jpg has no 'instances'"):
         targets_of_batch([good, bad], num_classes=3, device="cpu")

@@ -14,6 +14,7 @@ from align_detr.layers.boxes import inverse_sigmoid
 from align_detr.modeling.conditional import ConditionalDecoderLayer
 from align_detr.modeling.decoder import Decoder, blocked_pairs, separate_runs
 from align_detr.modeling.decoder_layers import DecoderLayer, PreNormDecoderLayer
+from align_detr.modeling.deformable import DeformableDecoderLayer
 from align_detr.modeling.head import LayerwiseHead, LayerwiseIoUHead, SharedHead, SoftmaxHead
 from align_detr.structures import Match, Memory, QueryPart, QueryPlace
 from support.inputs import tiny_detr
@@ -95,8 +96,8 @@ def test_groups_become_rows(decoder: Decoder) -> None:
     rows = decoder([grouped], memory, head)["main"]
     assert rows.logits.shape == (2 * 3, 2, 2, 4) and rows.groups == 3
     for group in range(3):
-        own = slice(2 * group, 2 * group + 2)
-        alone = QueryPart("main", grouped.content[:, own], grouped.position[:, own])
+        members = slice(2 * group, 2 * group + 2)
+        alone = QueryPart("main", grouped.content[:, members], grouped.position[:, members])
         alone = decoder([alone], memory, head)["main"]
         assert_close(rows.logits[group::3], alone.logits)
         assert_close(rows.boxes[group::3], alone.boxes)
@@ -219,15 +220,39 @@ def test_parts_that_do_not_fit() -> None:
         LayerwiseHead(num_layers=2, num_classes=3, embed_dim=DIM),
     )
     refining, plain = (Decoder(layer=ShiftLayer(), num_layers=2, refine=refine) for refine in (True, False))
-    with pytest.raises(ConfigError, match=r"decoder\.refine moves references, but a SoftmaxHead cannot do that"):
+    with pytest.raises(ConfigError, match=r"decoder\.refine is True, but SoftmaxHead has no method `refine`"):
         refining([boxes], memory, softmax)
-    with pytest.raises(ConfigError, match=r"decoder\.refine moves references, but model\.queries brings none"):
+    with pytest.raises(ConfigError, match=r"decoder\.refine is True, but model\.queries provides no references"):
         refining([part("main", 3)], memory, shared)
     for head in (shared, layerwise):
         with pytest.raises(
-            ConfigError, match=rf"model\.head is a {type(head).__name__}, .* model\.queries brings none"
+            ConfigError, match=rf"model\.head is {type(head).__name__}, .* model\.queries provides none"
         ):
             plain([part("main", 3)], memory, head)
+
+
+def test_parts_that_disagree_on_positions_or_references() -> None:
+    decoder, head = Decoder(layer=ShiftLayer(), num_layers=1), SoftmaxHead(num_classes=3, embed_dim=DIM)
+    bare = QueryPart("o2m", torch.zeros(2, 3, DIM))
+    for queries in ([part("main", 3), bare], [bare, part("main", 3)]):
+        with pytest.raises(ConfigError, match=r"Some parts of model\.queries provide positions and others do not"):
+            decoder(queries, noise_memory(), head)
+    boxes = QueryPart("main", torch.zeros(2, 3, DIM), reference=torch.full((2, 3, 4), 0.5))
+    with pytest.raises(ConfigError, match=r"Some parts of model\.queries provide references and others do not"):
+        decoder([bare, boxes], noise_memory(), head)
+
+
+@pytest.mark.parametrize("kind", [DecoderLayer, PreNormDecoderLayer, DeformableDecoderLayer])
+def test_layers_need_positions(kind: type) -> None:
+    layer, x = kind(embed_dim=DIM, num_heads=2, ffn_dim=16), torch.zeros(2, 3, DIM)
+    with pytest.raises(ConfigError, match=r"model\.decoder\.query_position is null"):
+        layer(x, QueryPlace(reference=torch.full((2, 3, 4), 0.5)), noise_memory())
+
+
+def test_deformable_layers_need_references() -> None:
+    layer, x = DeformableDecoderLayer(embed_dim=DIM, num_heads=2, num_levels=1), torch.zeros(2, 3, DIM)
+    with pytest.raises(ConfigError, match=r"model\.decoder\.layer is DeformableDecoderLayer.*provides none"):
+        layer(x, QueryPlace(position=x), noise_memory())
 
 
 def test_without_refinement_references_stay() -> None:

@@ -47,6 +47,7 @@ def test_encoder_layer() -> None:
     expected = layer.self_attn_norm(x + attended)
     expected = layer.ffn_norm(expected + layer.ffn(expected))
     assert_close(layer(x, memory, reference), expected)
+    assert torch.equal(layer(x, memory), layer(x, memory, reference)), "as in an encoder that hands on no references"
 
 
 def test_encoder_layer_drops_both_blocks_in_training() -> None:

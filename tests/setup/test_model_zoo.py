@@ -1,4 +1,4 @@
-"""Config names: what there is, what is suggested for what there is not, and models with weights."""
+"""Config names: the known ones, suggestions for unknown ones, and models with weights."""
 
 from argparse import Namespace
 from pathlib import Path
@@ -100,7 +100,7 @@ def test_get_refuses_weights_of_another_model(zoo: Path, tmp_path: Path) -> None
 
 
 def test_get_reads_official_files_and_arrays(zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The arguments of official files are a Namespace; their weights get our names; numpy archives are read, too."""
+    """Official files (with a Namespace of arguments) and numpy archives are read; weights get this library's names."""
     monkeypatch.setattr("align_detr.checkpoint.conversion._RELEASES", [(lambda s: "their.weight" in s, _rename)])
     weights = {"their.weight": torch.arange(6.0).view(3, 2), "their.bias": torch.ones(3)}
     torch.save({"model": weights, "args": Namespace(lr=1e-4)}, tmp_path / "official.pth")

@@ -1,4 +1,4 @@
-"""Backbones beyond detectron2's own builders; each is a detectron2 `Backbone`."""
+"""Backbones that detectron2 has no builder for; each is a detectron2 `Backbone`."""
 
 from align_detr.modeling.backbone.mobilenet import MobileNetV2
 from align_detr.modeling.backbone.resnet import build_resnet, build_small_resnet

@@ -12,24 +12,23 @@ _OUTPUTS = {"res2": (3, 4, 24), "res3": (6, 8, 32), "res4": (13, 16, 96), "res5"
 
 
 class MobileNetV2(Backbone):
-    """torchvision's MobileNetV2 (Sandler et al. 2018) with frozen batch norm; parameter names are torchvision's
-    `features.*`.
+    """MobileNetV2 (Sandler et al. 2018) of torchvision, with its parameter names `features.*` and frozen batch norm.
 
-    Outputs res2 to res5 have strides 4 to 32 and 24, 32, 96 and 320 channels. The layers beyond the last output that is
-    asked for are left out.
+    Outputs res2 to res5 have strides 4 to 32 and 24, 32, 96 and 320 channels. The layers after the last of
+    `out_features` are left out. Raise ValueError for an unknown output.
     """
 
     def __init__(self, *, out_features: Sequence[str] = ("res5",)) -> None:
         super().__init__()
         unknown = [name for name in out_features if name not in _OUTPUTS]
         if unknown:
-            raise ValueError(f"MobileNetV2 has no output '{unknown[0]}': choose from {sorted(_OUTPUTS)}")
+            raise ValueError(f"MobileNetV2 has no output '{unknown[0]}': choose from {', '.join(_OUTPUTS)}.")
         self._out_features = list(out_features)
         last = max(_OUTPUTS[name][0] for name in out_features)
         self.features = FrozenBatchNorm2d.convert_frozen_batchnorm(mobilenet_v2(weights=None).features[: last + 1])
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """(B, 3, h, w) -> each output (B, channels, h / stride, w / stride), sizes rounded up."""
+        """Map images (B, 3, h, w) to outputs (B, channels, h / stride, w / stride) by name, sizes rounded up."""
         wanted = {_OUTPUTS[name][0]: name for name in self._out_features}
         outputs = {}
         for i, block in enumerate(self.features):
@@ -39,5 +38,5 @@ class MobileNetV2(Backbone):
         return outputs
 
     def output_shape(self) -> dict[str, ShapeSpec]:
-        """Channels and stride of every output."""
+        """Return channels and stride of every output."""
         return {name: ShapeSpec(channels=_OUTPUTS[name][2], stride=_OUTPUTS[name][1]) for name in self._out_features}

@@ -19,15 +19,14 @@ def build_resnet(
     freeze_at: int = 2,
     res5_dilation: int = 1,
 ) -> ResNet:
-    """A ResNet of `depth` layers with the outputs `out_features` (res2 to res5 at strides 4 to 32); the first
-    `freeze_at` stages do not train.
+    """Build a ResNet of `depth` layers with outputs `out_features` (res2 to res5 at strides 4 to 32).
 
-    `res5_dilation=2` is the papers' "DC5": res5 keeps stride 16. As in torchvision, and unlike detectron2's
-    RES5_DILATION, its first block is not yet dilated: official DC5 weights expect that. Raises ValueError for a depth
-    that is not 18, 34, 50, 101 or 152.
+    The first `freeze_at` stages do not train. `res5_dilation=2` is the papers' "DC5": res5 keeps stride 16. As in
+    torchvision, and unlike detectron2's RES5_DILATION, its first block is not dilated: official DC5 weights expect
+    that. Raise ValueError for a depth other than 18, 34, 50, 101 and 152, and for a dilated ResNet-18 or ResNet-34.
     """
     if depth not in _BLOCKS:
-        raise ValueError(f"no ResNet of depth {depth}: choose one of {sorted(_BLOCKS)}")
+        raise ValueError(f"There is no ResNet of depth {depth}: choose from {', '.join(map(str, _BLOCKS))}.")
     deep = depth >= 50
     in_channels, out_channels, stages = 64, 256 if deep else 64, []
     for stage, num_blocks in enumerate(_BLOCKS[depth], start=2):
@@ -38,7 +37,7 @@ def build_resnet(
             options["bottleneck_channels"] = out_channels // 4
             options["dilation_per_block"] = [1] + [res5_dilation if dilated else 1] * (num_blocks - 1)
         elif dilated:
-            raise ValueError(f"ResNet-{depth} has no dilated form: its blocks have no dilation")
+            raise ValueError(f"ResNet-{depth} has no dilated form: set res5_dilation to 1, or depth to 50 or more.")
         block = BottleneckBlock if deep else BasicBlock
         stages.append(
             ResNet.make_stage(block, num_blocks, in_channels=in_channels, out_channels=out_channels, **options)
@@ -49,9 +48,7 @@ def build_resnet(
 
 
 class SmallStem(CNNBlockBase):
-    """Two 3x3 convolutions of stride 2, for images of a hundred pixels or so: (B, 3, h, w) -> (B, out_channels, h / 4,
-    w / 4).
-    """
+    """Two 3x3 convolutions of stride 2, for images of about a hundred pixels."""
 
     def __init__(self, *, hidden_channels: int = 16, out_channels: int = 32, norm: str = "BN") -> None:
         super().__init__(3, out_channels, 4)
@@ -63,7 +60,7 @@ class SmallStem(CNNBlockBase):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, 3, h, w) -> (B, out_channels, h / 4, w / 4)."""
+        """Map images (B, 3, h, w) to features (B, out_channels, h / 4, w / 4)."""
         return F.relu_(self.conv2(F.relu_(self.conv1(x))))
 
 
@@ -74,14 +71,13 @@ def build_small_resnet(
     out_features: Sequence[str] = ("res5",),
     norm: str = "BN",
 ) -> ResNet:
-    """A ResNet of basic blocks, 1.3 M parameters by default, that trains from scratch on a CPU: outputs res2 to res5 at
-    strides 4 to 32.
+    """Build a ResNet of basic blocks, by default of 1.3 M parameters, to train from scratch on a CPU.
 
-    Raises ValueError where two stages have equally many channels: detectron2's block would add its strided output to an
-    input of another size.
+    Outputs res2 to res5 have strides 4 to 32. Raise ValueError if two stages have the same number of channels:
+    detectron2's block would add its strided output to an input of another size.
     """
     if len(set(channels)) < len(channels):
-        raise ValueError(f"stages with equal channels {list(channels)}: give each stage its own number")
+        raise ValueError(f"Stages have equal channels {list(channels)}: give each stage another number.")
     stages, in_channels = [], channels[0]
     for stage, (out_channels, num_blocks) in enumerate(zip(channels, blocks, strict=True), start=2):
         strides = [1 if stage == 2 else 2] + [1] * (num_blocks - 1)

@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from align_detr.errors import ConfigError
 from align_detr.modeling.decoder_layers import DecoderLayer
 from align_detr.modeling.encoder import EncoderLayer
 from align_detr.projects.anchor_detr.attention import RowColumnAttention
@@ -60,6 +61,11 @@ class RowColumnDecoderLayer(DecoderLayer):
         self.cross_attn = RowColumnAttention(embed_dim=embed_dim, num_heads=num_heads, average_padding=average_padding)
 
     def _attend_image(self, x: Tensor, place: QueryPlace, memory: Memory) -> Tensor:
+        if place.sine is None:
+            raise ConfigError(
+                "RowColumnDecoderLayer reads encoded coordinates of each query: set model.decoder.query_position to a "
+                "RowColumnPosition."
+            )
         queries = (x + position for position in place.sine.chunk(2, dim=-1))
         keys = (memory.tokens + position for position in memory.position.chunk(2, dim=-1))
         return self.cross_attn(*queries, *keys, memory.tokens, shape=memory.shapes[0], padding=memory.padding)

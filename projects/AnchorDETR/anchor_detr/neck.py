@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from align_detr.modeling.neck import SingleScaleNeck
+from align_detr.projects.anchor_detr.position import PointEncoding
 from align_detr.structures import Memory
 
 
@@ -14,7 +15,7 @@ from align_detr.structures import Memory
 class AnchorMemory(Memory):
     """Tokens, with the `encoding` that made their positions: the anchor points of queries pass the same one."""
 
-    encoding: nn.Module
+    encoding: PointEncoding
 
 
 class AnchorNeck(SingleScaleNeck):
@@ -24,13 +25,15 @@ class AnchorNeck(SingleScaleNeck):
     takes the padding into its statistics: `norm_padding=True` does so too.
     """
 
+    position: PointEncoding
+
     def __init__(
         self,
         *,
         in_feature: str,
         in_channels: int,
         embed_dim: int,
-        position: nn.Module,
+        position: PointEncoding,
         num_groups: int = 32,
         norm_padding: bool = False,
     ) -> None:

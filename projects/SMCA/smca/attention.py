@@ -4,10 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from align_detr.layers.attention import MultiHeadAttention
+from align_detr.layers.attention import ProjectedAttention
 
 
-class ModulatedAttention(MultiHeadAttention):
+class ModulatedAttention(ProjectedAttention):
     """Scaled dot-product attention with the logarithm of a spatial prior added to the logits (SMCA, Gao et al. 2021,
     section 3.2).
     """

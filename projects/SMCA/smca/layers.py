@@ -2,10 +2,11 @@
 
 from torch import Tensor, nn
 
-from align_detr.modeling.decoder_layers import DecoderLayer
+from align_detr.errors import ConfigError
+from align_detr.modeling.decoder_layers import DecoderLayer, position_of
 from align_detr.projects.smca.attention import ModulatedAttention, log_gaussian
-from align_detr.projects.smca.neck import ExtentMemory
-from align_detr.structures import QueryPlace
+from align_detr.projects.smca.neck import ExtentMemory, require_extent
+from align_detr.structures import Memory, QueryPlace
 
 
 class ModulatedDecoderLayer(DecoderLayer):
@@ -43,21 +44,23 @@ class ModulatedDecoderLayer(DecoderLayer):
             nn.init.zeros_(linear.weight)
             nn.init.constant_(linear.bias, bias)
 
-    def forward(self, x: Tensor, place: QueryPlace, memory: ExtentMemory) -> Tensor:
+    def forward(self, x: Tensor, place: QueryPlace, memory: Memory) -> Tensor:
         """x (B, Q, C) -> (B, Q, C). The prior follows from what enters the layer."""
-        log_prior = self.log_prior(x, place, memory)
+        log_prior = self.log_prior(x, place, require_extent(memory))
         x = self.self_attn_norm(x + self.dropout(self._attend_queries(x, place)))
         attended = self.cross_attn(
-            x + place.position, memory.placed, memory.tokens, log_prior=log_prior, padding=memory.padding
+            x + position_of(place), memory.placed, memory.tokens, log_prior=log_prior, padding=memory.padding
         )
         x = self.cross_attn_norm(x + self.dropout(attended))
         return self.ffn_norm(x + self.dropout(self.ffn(x)))
 
     def log_prior(self, x: Tensor, place: QueryPlace, memory: ExtentMemory) -> Tensor:
         """(B, H, Q, S) float32, at most 0. `place.reference` (B, Q, 2) is the query's centre in [0, 1] of its image."""
-        placed = self.place_norm(x + place.position)
+        if place.reference is None:
+            raise ConfigError("ModulatedDecoderLayer reads the centre of each query: use it in a ModulatedDecoder.")
+        normed = self.place_norm(x + position_of(place))
         offset, sharpness = (
-            linear(placed).float().unflatten(-1, (self.num_heads, 2)).transpose(1, 2)
+            linear(normed).float().unflatten(-1, (self.num_heads, 2)).transpose(1, 2)
             for linear in (self.offset, self.sharpness)
         )
         centre = place.reference * memory.extent[:, None]

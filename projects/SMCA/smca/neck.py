@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from align_detr.errors import ConfigError
 from align_detr.modeling.neck import SingleScaleNeck
 from align_detr.structures import Memory
 
@@ -15,6 +16,13 @@ class ExtentMemory(Memory):
     """Tokens, with `extent` (B, 2) float32: each image's own width and height in cells, not rounded."""
 
     extent: Tensor
+
+
+def require_extent(memory: Memory) -> ExtentMemory:
+    """Return `memory`. Raise ConfigError unless it knows the size of each image."""
+    if not isinstance(memory, ExtentMemory):
+        raise ConfigError("ModulatedDecoderLayer reads each image's size in cells: set model.neck to an ExtentNeck.")
+    return memory
 
 
 class ExtentNeck(SingleScaleNeck):

@@ -2,14 +2,17 @@
 
 import math
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from align_detr.projects.anchor_detr import AnchorPointQueries
+from align_detr.errors import ConfigError
+from align_detr.projects.anchor_detr import AnchorPointQueries, RowColumnDecoderLayer
 from align_detr.projects.anchor_detr.attention import RowColumnAttention
 from align_detr.projects.anchor_detr.neck import group_norm
 from align_detr.projects.anchor_detr.position import PointEncoding, RowColumnEncoding, axis_centres
+from align_detr.structures import Memory, QueryPlace
 
 SHAPE, SIZES, DIM, HEADS = (3, 4), [(3, 4), (2, 3)], 8, 2
 
@@ -125,3 +128,11 @@ def test_start() -> None:
         share = ((points >= third / 3) & (points < (third + 1) / 3)).sum(0)
         assert ((share > 870) & (share < 1130)).all()
     assert not RowColumnAttention(embed_dim=DIM, num_heads=HEADS).out_proj.bias.any()
+
+
+def test_a_decoder_layer_needs_encoded_coordinates() -> None:
+    layer = RowColumnDecoderLayer(embed_dim=DIM, num_heads=HEADS, ffn_dim=8)
+    tokens, position = torch.zeros(2, 12, DIM), torch.zeros(2, 12, 2 * DIM)
+    memory = Memory(tokens=tokens, position=position, padding=None, shapes=[SHAPE], valid_sizes=[[SHAPE] * 2])
+    with pytest.raises(ConfigError, match=r"set model\.decoder\.query_position to a RowColumnPosition\.$"):
+        layer(tokens, QueryPlace(position=tokens), memory)

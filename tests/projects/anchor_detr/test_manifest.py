@@ -61,5 +61,5 @@ def test_axis_perceptron_is_dropped_with_ordinary_attention_only() -> None:
 
 
 def test_an_unknown_key_raises() -> None:
-    with pytest.raises(ConfigError, match="the key 'transformer.extra' is not one of"):
+    with pytest.raises(ConfigError, match="The key 'transformer.extra' is not one of"):
         convert({**tiny_state(5, 80), "transformer.extra": torch.zeros(1)}, num_classes=80)

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+from align_detr.errors import ConfigError
 from align_detr.projects.smca import ExtentNeck, ModulatedDecoderLayer
 from align_detr.projects.smca.attention import ModulatedAttention, log_gaussian
 from align_detr.projects.smca.neck import ExtentMemory
-from align_detr.structures import QueryPlace
+from align_detr.structures import Memory, QueryPlace
 
 DIM, HEADS, SHAPE = 8, 2, (2, 3)
 
@@ -82,6 +83,17 @@ def test_heads_look_where_their_offsets_say() -> None:
         for head, (dx, dy, sx, sy) in enumerate([(1.0, 0.0, 4.0, 1.0), (-1.0, 0.5, 9.0, 0.0)]):
             expected = [-((cx + dx - x) ** 2 * sx + (cy + dy - y) ** 2 * sy) / 4.0 for y in range(3) for x in range(3)]
             assert_close(prior[b, head, 0], torch.tensor(expected))
+
+
+def test_a_layer_without_extents_or_centres_is_a_config_error() -> None:
+    layer = ModulatedDecoderLayer(embed_dim=DIM, num_heads=HEADS, ffn_dim=8)
+    x, memory = torch.zeros(1, 1, DIM), memory_of_sizes([(96, 96)])
+    place = QueryPlace(position=x, reference=torch.full((1, 1, 2), 0.5))
+    bare = Memory(memory.tokens, memory.position, None, memory.shapes, memory.valid_sizes)
+    with pytest.raises(ConfigError, match=r"set model\.neck to an ExtentNeck\.$"):
+        layer(x, place, bare)
+    with pytest.raises(ConfigError, match=r"use it in a ModulatedDecoder\.$"):
+        layer(x, QueryPlace(position=x), memory)
 
 
 def memory_of_sizes(sizes: list[tuple[int, int]]) -> ExtentMemory:

@@ -57,5 +57,5 @@ def test_coco_rows_are_picked_by_id() -> None:
 
 @pytest.mark.parametrize("key", ["transformer.decoder.layers.1.point1.layers.0.weight", "point9.weight"])
 def test_an_unknown_key_raises(key: str) -> None:
-    with pytest.raises(ConfigError, match=f"the key '{key}' is not one of"):
+    with pytest.raises(ConfigError, match=f"The key '{key}' is not one of"):
         convert({**tiny_state(), key: torch.zeros(1)}, num_classes=80)

@@ -9,24 +9,25 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.testing import assert_close
 
+from align_detr.errors import ConfigError
 from align_detr.layers.boxes import generalized_box_iou
-from align_detr.modeling.losses import IABCELoss
+from align_detr.modeling.losses import IABCELoss, SetLoss
 from align_detr.modeling.matching.limits import Limits
 from align_detr.modeling.weighting import PrimeSampleWeighting
 from align_detr.projects.tsp.fcos import losses as fcos_losses
 from align_detr.projects.tsp.fcos.assign import Assignment
 from align_detr.projects.tsp.fcos.geometry import centerness, point_giou
-from align_detr.projects.tsp.fcos.head import PointPredictions
+from align_detr.projects.tsp.fcos.head import AssignedPredictions
 from align_detr.projects.tsp.fcos.losses import CenternessLoss, DenseFocalLoss, PointGIoULoss, RestrictedFocalLoss
 from align_detr.projects.tsp.fcos.matching import CenternessClassCost, OwnershipMatcher
 from align_detr.projects.tsp.fcos.points import Points
 from align_detr.projects.tsp.fcos.selection import FoIs
-from align_detr.structures import Match, Targets
+from align_detr.structures import Match, Predictions, Targets
 from support.inputs import padded_costs
 from support.tsp_fcos import criterion, matcher
 
 
-def random_points(owner: Tensor, num_targets: list[int], num_classes: int = 3) -> tuple[PointPredictions, Targets]:
+def random_points(owner: Tensor, num_targets: list[int], num_classes: int = 3) -> tuple[AssignedPredictions, Targets]:
     """Predictions of points at random places, `owner` (B, Q) their objects."""
     images, queries = owner.shape
     longest = max([1, *num_targets])
@@ -39,7 +40,7 @@ def random_points(owner: Tensor, num_targets: list[int], num_classes: int = 3) -
         image_sizes=[(100, 100)] * images,
     )
     objects = torch.rand(images, longest, 4) * 0.4 + 0.1
-    preds = PointPredictions(
+    preds = AssignedPredictions(
         logits=torch.randn(1, images, queries, num_classes, requires_grad=True),
         boxes=torch.rand(1, images, queries, 4) * 0.4 + 0.1,
         distances=(torch.rand(1, images, queries, 4) * 3).requires_grad_(),
@@ -220,3 +221,11 @@ def test_align_losses_take_the_same_set() -> None:
     assert_close(weights, torch.exp(-torch.arange(3) / 1.5))
     loss = IABCELoss()(preds, targets, match, torch.tensor(2.0))
     assert torch.isfinite(loss).all() and torch.autograd.grad(loss.sum(), preds.logits)[0].ne(0).all()
+
+
+@pytest.mark.parametrize("part", [PointGIoULoss(), CenternessLoss(), RestrictedFocalLoss()])
+def test_a_loss_of_points_in_another_detector_is_a_config_error(part: SetLoss) -> None:
+    preds = Predictions(logits=torch.zeros(1, 1, 2, 3), boxes=torch.full((1, 1, 2, 4), 0.5))
+    targets = Targets(labels=torch.zeros(1, 1, dtype=torch.int64), boxes=torch.full((1, 1, 4), 0.5), counts=[1])
+    with pytest.raises(ConfigError, match=r"use it in model\.criterion of a TSP-FCOS\.$"):
+        part(preds, targets, Match.empty("cpu"), torch.tensor(1.0))

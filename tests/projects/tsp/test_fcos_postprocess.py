@@ -34,6 +34,7 @@ def detections(
         boxes=boxes[None, None] / 100,
         valid=None if valid is None else valid[None],
         distances=sides[None, None],
+        centerness=torch.zeros(1, 1, len(boxes)),
         fois=fois,
     )
     return postprocess(preds)[0]

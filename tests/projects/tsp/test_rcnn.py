@@ -65,6 +65,13 @@ def test_only_class_agnostic_boxes_can_be_refined() -> None:
         build(node)
 
 
+def test_heads_need_a_stage() -> None:
+    node = tiny()
+    node.roi_heads.stages = []
+    with pytest.raises(ConfigError, match=r"model\.roi_heads\.stages is empty: give at least one RoIStage\.$"):
+        build(node)
+
+
 def test_no_image_can_be_left_out_of_a_step() -> None:
     node = tiny()
     node.roi_heads.criterion.matcher.on_nonfinite = "skip"

@@ -8,8 +8,10 @@ from detectron2.structures import Boxes, ImageList, Instances
 from omegaconf import DictConfig
 from torch.testing import assert_close
 
+from align_detr.errors import ConfigError, DatasetError
+from align_detr.projects.tsp.rcnn.losses import DeltaL1Loss
 from align_detr.projects.tsp.rcnn.rois import RoIPredictions, RoIs
-from align_detr.structures import Targets
+from align_detr.structures import Match, Predictions, Targets
 from support.inputs import padded_costs
 from support.tsp_rcnn_tiny import build, features, heads_of, random_proposals, refining, tiny
 
@@ -27,6 +29,22 @@ def test_images_without_proposals(name: str) -> None:
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in heads.parameters())
     found, _ = heads.eval()(IMAGE_LIST, maps, empty)
     assert [len(x) for x in found] == [0, 0]
+
+
+def test_training_needs_annotations_and_owners() -> None:
+    heads, maps, proposals = build(tiny()).roi_heads.train(), features(), random_proposals(5, 3)
+    with pytest.raises(DatasetError, match=r"have no annotations: train with a mapper that reads them\.$"):
+        heads(IMAGE_LIST, maps, proposals)
+    targets = Targets(labels=torch.zeros(2, 1, dtype=torch.int64), boxes=torch.full((2, 1, 4), 0.5), counts=[1, 1])
+    with pytest.raises(ValueError, match=r"have no owners: take them from a ProposalSampler\.$"):
+        heads.losses(maps, RoIs.from_instances(proposals), targets)
+
+
+def test_a_loss_of_proposals_in_another_detector_is_a_config_error() -> None:
+    preds = Predictions(logits=torch.zeros(1, 1, 2, 3), boxes=torch.full((1, 1, 2, 4), 0.5))
+    targets = Targets(labels=torch.zeros(1, 1, dtype=torch.int64), boxes=torch.full((1, 1, 4), 0.5), counts=[1])
+    with pytest.raises(ConfigError, match=r"use it in model\.roi_heads\.box_criterion of a TSP-RCNN\.$"):
+        DeltaL1Loss()(preds, targets, Match.empty("cpu"), torch.tensor(1.0))
 
 
 def test_nothing_foreground_is_matched() -> None:

@@ -70,7 +70,8 @@ class PointAssigner(nn.Module):
     def _ranges(self, points: Points) -> tuple[Tensor, Tensor]:
         """(P,) each: the shortest and the longest distance of each point's level."""
         bounds = torch.tensor([[-1.0, *self.sizes], [*self.sizes, torch.inf]], device=points.levels.device)
-        return tuple(bounds[:, points.levels])
+        shortest, longest = bounds[:, points.levels]
+        return shortest, longest
 
 
 class SharedPointAssigner(PointAssigner):

@@ -4,16 +4,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from detectron2.config import configurable
-from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.modeling import META_ARCH_REGISTRY, Backbone
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
 from align_detr.errors import ConfigError
 from align_detr.modeling.batching import features_of_padded_batch, one_size_at_a_time
 from align_detr.modeling.meta_arch.detector import Detector
-from align_detr.projects.tsp.fcos.head import PointPredictions
-from align_detr.projects.tsp.fcos.points import Points
-from align_detr.projects.tsp.fcos.selection import FoIs
+from align_detr.projects.tsp.fcos.assign import PointAssigner
+from align_detr.projects.tsp.fcos.head import PointHead, PointPredictions
+from align_detr.projects.tsp.fcos.losses import PointCriterion
+from align_detr.projects.tsp.fcos.points import Points, PointTowers
+from align_detr.projects.tsp.fcos.selection import FoIEncoding, FoIs, FoISelection
 
 
 @META_ARCH_REGISTRY.register()
@@ -29,14 +31,14 @@ class TSPFCOS(Detector):
     def __init__(
         self,
         *,
-        backbone: nn.Module,
-        points: nn.Module,
-        assigner: nn.Module,
-        selection: nn.Module,
-        encoding: nn.Module,
+        backbone: Backbone,
+        points: PointTowers,
+        assigner: PointAssigner,
+        selection: FoISelection,
+        encoding: FoIEncoding,
         encoder: nn.Module,
-        head: nn.Module,
-        criterion: nn.Module,
+        head: PointHead,
+        criterion: PointCriterion,
         postprocess: nn.Module,
         pixel_mean: Sequence[float] = (123.675, 116.28, 103.53),
         pixel_std: Sequence[float] = (1.0, 1.0, 1.0),
@@ -85,7 +87,7 @@ class TSPFCOS(Detector):
         return self.results(self.postprocess(self.predict(points, self.selection(points))), batched_inputs)
 
 
-def _check_levels(points: nn.Module, assigner: nn.Module, encoding: nn.Module, head: nn.Module) -> None:
+def _check_levels(points: PointTowers, assigner: PointAssigner, encoding: FoIEncoding, head: PointHead) -> None:
     """Raises ConfigError unless all parts count the same levels: on a device, a level too many ends the process."""
     levels = len(points.strides)
     if len(assigner.sizes) != levels - 1:

@@ -1,47 +1,69 @@
 """What TSP-FCOS predicts for each token."""
 
-import dataclasses
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from align_detr.errors import ConfigError
 from align_detr.layers.boxes import xyxy_to_cxcywh
 from align_detr.projects.tsp.fcos.assign import Assignment, side_distances
 from align_detr.projects.tsp.fcos.selection import FoIs
 from align_detr.structures import Predictions
 
 
-@dataclass
+@dataclass(kw_only=True)
 class PointPredictions(Predictions):
     """A prediction set of points: beside the boxes, `distances` (R, B, Q, 4) from the point to the sides (left, top,
     right, bottom) in strides, `centerness` (R, B, Q) logits, and the points themselves.
-
-    In training: `owner` (B, Q) the object a point belongs to or -1, and `target_distances` (B, Q, T, 4) to the sides of
-    every object of the image.
     """
 
-    distances: Tensor | None = None
-    centerness: Tensor | None = None
-    fois: FoIs | None = None
-    owner: Tensor | None = None
-    target_distances: Tensor | None = None
+    distances: Tensor
+    centerness: Tensor
+    fois: FoIs
 
     def pixel_boxes(self) -> Tensor:
         """(B, Q, 4) absolute xyxy of the last row, not clipped."""
         return _boxes_around(self.fois, self.distances[-1])
 
-    def assigned(self, assignment: Assignment) -> "PointPredictions":
+    def assigned(self, assignment: Assignment) -> AssignedPredictions:
         """The same set with what training knows of its points."""
         index = self.fois.index
         boxes = assignment.boxes[:, None]
-        return dataclasses.replace(
-            self,
-            allowed=assignment.allowed.gather(1, index[..., None].expand(-1, -1, boxes.shape[2])),
-            owner=assignment.owner.gather(1, index),
-            target_distances=side_distances(self.fois.locations[:, :, None], self.fois.strides[..., None], boxes),
+        known = {
+            "allowed": assignment.allowed.gather(1, index[..., None].expand(-1, -1, boxes.shape[2])),
+            "owner": assignment.owner.gather(1, index),
+            "target_distances": side_distances(self.fois.locations[:, :, None], self.fois.strides[..., None], boxes),
+        }
+        return AssignedPredictions(**{**vars(self), **known})
+
+
+@dataclass(kw_only=True)
+class AssignedPredictions(PointPredictions):
+    """A prediction set with what training knows of its points: `owner` (B, Q) the object a point belongs to or -1, and
+    `target_distances` (B, Q, T, 4) from the point to the sides of every object of the image.
+    """
+
+    owner: Tensor
+    target_distances: Tensor
+
+    @property
+    def foreground(self) -> Tensor:
+        """(B, Q): whether a point belongs to an object and is not padding."""
+        return self.owner >= 0 if self.valid is None else (self.owner >= 0) & self.valid
+
+
+def require_points(preds: Predictions) -> AssignedPredictions:
+    """`preds` for a loss or a cost that reads owners. Raises ConfigError for a set of another detector."""
+    if not isinstance(preds, AssignedPredictions):
+        raise ConfigError(
+            "A loss or a cost of TSP-FCOS reads distances of points, but the predictions have none: use it in "
+            "model.criterion of a TSP-FCOS."
         )
+    return preds
 
 
 class PointHead(nn.Module):

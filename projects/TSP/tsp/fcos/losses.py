@@ -5,15 +5,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from align_detr.layers.reduce import mean_over_ranks
+from align_detr.modeling.criterion import SetCriterion
 from align_detr.modeling.losses import SetLoss, SigmoidFocalLoss
 from align_detr.modeling.losses.base import sum_by_row
 from align_detr.projects.tsp.encoder import check_every_image_counts
 from align_detr.projects.tsp.fcos.assign import Assignment
 from align_detr.projects.tsp.fcos.geometry import centerness, point_giou
-from align_detr.projects.tsp.fcos.head import PointPredictions
-from align_detr.projects.tsp.fcos.matching import is_foreground
+from align_detr.projects.tsp.fcos.head import AssignedPredictions, PointPredictions, require_points
 from align_detr.projects.tsp.fcos.points import Points
-from align_detr.structures import MAIN, Match, Targets
+from align_detr.structures import MAIN, Match, Predictions, Targets
 
 
 class RestrictedFocalLoss(SigmoidFocalLoss):
@@ -40,27 +40,28 @@ class RestrictedFocalLoss(SigmoidFocalLoss):
         self.matched_norm = matched_norm
         self.foreground_norm = foreground_norm
 
-    def forward(self, preds: PointPredictions, targets: Targets, match: Match, num_boxes: Tensor) -> Tensor:
+    def forward(self, preds: Predictions, targets: Targets, match: Match, num_boxes: Tensor) -> Tensor:
         """logits (R, B, Q, K) -> (R,); `num_boxes` is not used. `match.weight`, if any, weighs the matched points."""
-        logits, place = preds.logits.float(), (match.row, match.image, match.query)
-        labels = targets.labels.new_full(logits.shape[:-1], logits.shape[-1]).index_put(place, match.of(targets.labels))
+        points, logits, matched = require_points(preds), preds.logits.float(), (match.row, match.image, match.query)
+        labels = targets.labels.new_full(logits.shape[:-1], logits.shape[-1])
+        labels = labels.index_put(matched, match.of(targets.labels))
         weight = None
         if match.weight is not None:
-            weight = logits.new_ones(labels.shape).index_put(place, match.weight)
+            weight = logits.new_ones(labels.shape).index_put(matched, match.weight)
         loss = self.elementwise(logits, labels, logits.new_zeros(labels.shape), weight)
-        loss = (loss * self.element_weight(preds, targets, labels)).sum(-1)
-        if preds.valid is not None:
-            loss = torch.where(preds.valid, loss, 0.0)
-        counts = [logits.new_full((), float(len(match))), is_foreground(preds).sum().float()]
-        matched, foreground = mean_over_ranks(torch.stack(counts)).clamp(min=1).unbind()
-        return loss.sum((1, 2)) / (self.matched_norm * matched + self.foreground_norm * foreground)
+        loss = (loss * self.element_weight(points, targets, labels)).sum(-1)
+        if points.valid is not None:
+            loss = torch.where(points.valid, loss, 0.0)
+        counts = torch.stack([logits.new_full((), float(len(match))), points.foreground.sum().float()])
+        num_matched, num_foreground = mean_over_ranks(counts).clamp(min=1).unbind()
+        return loss.sum((1, 2)) / (self.matched_norm * num_matched + self.foreground_norm * num_foreground)
 
-    def element_weight(self, preds: PointPredictions, targets: Targets, labels: Tensor) -> Tensor:
+    def element_weight(self, preds: AssignedPredictions, targets: Targets, labels: Tensor) -> Tensor:
         """(R, B, Q, K) for the labels (R, B, Q) that the matching gives, K for background."""
-        own = targets.labels.gather(1, preds.owner.clamp(min=0))
-        own = torch.where(is_foreground(preds), own, -1)[..., None]
-        classes = torch.arange(preds.logits.shape[-1], device=own.device)
-        unmatched = (own == classes) & (labels[..., None] != classes)
+        of_owner = targets.labels.gather(1, preds.owner.clamp(min=0))
+        of_owner = torch.where(preds.foreground, of_owner, -1)[..., None]
+        classes = torch.arange(preds.logits.shape[-1], device=of_owner.device)
+        unmatched = (of_owner == classes) & (labels[..., None] != classes)
         return torch.where(unmatched, self.unmatched_weight, 1.0)
 
 
@@ -69,9 +70,9 @@ class DownweightedFocalLoss(RestrictedFocalLoss):
     official code does without ONLY_REWEIGHT_FG.
     """
 
-    def element_weight(self, preds: PointPredictions, targets: Targets, labels: Tensor) -> Tensor:
+    def element_weight(self, preds: AssignedPredictions, targets: Targets, labels: Tensor) -> Tensor:
         """(B, Q, 1)."""
-        return torch.where(is_foreground(preds), self.unmatched_weight, 1.0)[..., None]
+        return torch.where(preds.foreground, self.unmatched_weight, 1.0)[..., None]
 
 
 class PointGIoULoss(SetLoss):
@@ -83,11 +84,12 @@ class PointGIoULoss(SetLoss):
         super().__init__(name=name, weight=weight)
         self.smooth = smooth
 
-    def forward(self, preds: PointPredictions, targets: Targets, match: Match, num_boxes: Tensor) -> Tensor:
+    def forward(self, preds: Predictions, targets: Targets, match: Match, num_boxes: Tensor) -> Tensor:
         """(R,); `num_boxes` is not used."""
-        wanted = _wanted(preds, match)
+        points = require_points(preds)
+        wanted = target_sides(points, match)
         central = centerness(wanted)
-        loss = central * (1 - point_giou(match.at(preds.distances), wanted, self.smooth))
+        loss = central * (1 - point_giou(match.at(points.distances), wanted, self.smooth))
         total = mean_over_ranks(sum_by_row(central, match, preds.logits.shape[0])).clamp(min=1e-6)
         return sum_by_row(loss, match, preds.logits.shape[0]) / total
 
@@ -100,10 +102,11 @@ class CenternessLoss(SetLoss):
     def __init__(self, *, name: str = "centerness", weight: float = 1.0) -> None:
         super().__init__(name=name, weight=weight)
 
-    def forward(self, preds: PointPredictions, targets: Targets, match: Match, num_boxes: Tensor) -> Tensor:
+    def forward(self, preds: Predictions, targets: Targets, match: Match, num_boxes: Tensor) -> Tensor:
         """(R,); `num_boxes` is not used."""
-        wanted = centerness(_wanted(preds, match))
-        entropy = F.binary_cross_entropy_with_logits(match.at(preds.centerness), wanted, reduction="none")
+        points = require_points(preds)
+        wanted = centerness(target_sides(points, match))
+        entropy = F.binary_cross_entropy_with_logits(match.at(points.centerness), wanted, reduction="none")
         pairs = mean_over_ranks(sum_by_row(torch.ones_like(wanted), match, preds.logits.shape[0])).clamp(min=1)
         return sum_by_row(entropy, match, preds.logits.shape[0]) / pairs
 
@@ -133,7 +136,7 @@ class PointCriterion(nn.Module):
     classifier (TSP, section 4.3; that boxes are no set loss is the official code's).
     """
 
-    def __init__(self, *, matched: nn.Module, foreground: nn.Module, dense: nn.Module) -> None:
+    def __init__(self, *, matched: SetCriterion, foreground: SetCriterion, dense: nn.Module) -> None:
         super().__init__()
         check_every_image_counts(matched.matcher, "model.criterion.matched.matcher")
         self.matched = matched
@@ -144,17 +147,17 @@ class PointCriterion(nn.Module):
         self, preds: PointPredictions, points: Points, assignment: Assignment, targets: Targets
     ) -> dict[str, Tensor]:
         """Weighted 0-d losses by name, in float32 whatever autocast says."""
-        preds = preds.assigned(assignment)
-        losses = self.matched({MAIN: preds}, targets)
-        losses.update(self.foreground({MAIN: preds}, targets))
+        sets = {MAIN: preds.assigned(assignment)}
+        losses = self.matched(sets, targets)
+        losses.update(self.foreground(sets, targets))
         with torch.autocast(targets.boxes.device.type, enabled=False):
             losses["loss_class_dense"] = self.dense(points, assignment)
         return losses
 
 
-def _wanted(preds: PointPredictions, match: Match) -> Tensor:
+def target_sides(preds: AssignedPredictions, match: Match) -> Tensor:
     """Distances (M, 4) from each point to the sides of its target, or 1 where the pair weighs nothing: whatever a
     background point would give must not reach a gradient.
     """
-    wanted = preds.target_distances[match.image, match.query, match.target]
-    return wanted if match.weight is None else torch.where(match.weight[:, None] > 0, wanted, 1.0)
+    sides = preds.target_distances[match.image, match.query, match.target]
+    return sides if match.weight is None else torch.where(match.weight[:, None] > 0, sides, 1.0)

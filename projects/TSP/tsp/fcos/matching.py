@@ -2,13 +2,15 @@
 match of every point with the object it belongs to.
 """
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
 from align_detr.modeling.matcher import Cost
 from align_detr.projects.tsp.fcos.geometry import centerness, point_giou
-from align_detr.projects.tsp.fcos.head import PointPredictions
-from align_detr.structures import Match, Targets
+from align_detr.projects.tsp.fcos.head import AssignedPredictions, require_points
+from align_detr.structures import Match, Predictions, Targets
 
 
 class CenternessClassCost(Cost):
@@ -17,11 +19,11 @@ class CenternessClassCost(Cost):
     """
 
     @torch.no_grad()
-    def forward(self, preds: PointPredictions, targets: Targets) -> Tensor:
+    def forward(self, preds: Predictions, targets: Targets) -> Tensor:
         """(R, B, Q, T) in [-1, 0], without gradient."""
         rows, _, queries, _ = preds.logits.shape
         label = targets.labels[None, :, None].expand(rows, -1, queries, -1)
-        return -preds.logits.gather(-1, label).sigmoid() * (centerness(preds.target_distances) + 1e-6)
+        return -preds.logits.gather(-1, label).sigmoid() * (centerness(require_points(preds).target_distances) + 1e-6)
 
 
 class PointGIoUCost(Cost):
@@ -32,11 +34,12 @@ class PointGIoUCost(Cost):
         self.smooth = smooth
 
     @torch.no_grad()
-    def forward(self, preds: PointPredictions, targets: Targets) -> Tensor:
+    def forward(self, preds: Predictions, targets: Targets) -> Tensor:
         """(R, B, Q, T) in [0, 2], without gradient; points outside an object's box, which the matcher leaves out, may
         exceed it.
         """
-        return 1 - point_giou(preds.distances[:, :, :, None], preds.target_distances, self.smooth)
+        points = require_points(preds)
+        return 1 - point_giou(points.distances[:, :, :, None], points.target_distances, self.smooth)
 
 
 class OwnershipMatcher(nn.Module):
@@ -46,18 +49,13 @@ class OwnershipMatcher(nn.Module):
     """
 
     @torch.no_grad()
-    def forward(self, sets: dict[str, PointPredictions], targets: Targets) -> dict[str, Match]:
+    def forward(self, sets: Mapping[str, Predictions], targets: Targets) -> dict[str, Match]:
         """A match of R x B x Q pairs for every set."""
-        return {name: self._match(preds) for name, preds in sets.items()}
+        return {name: self._match(require_points(preds)) for name, preds in sets.items()}
 
-    def _match(self, preds: PointPredictions) -> Match:
-        foreground = is_foreground(preds)
+    def _match(self, preds: AssignedPredictions) -> Match:
+        foreground = preds.foreground
         counts = (torch.arange(n, device=foreground.device) for n in preds.logits.shape[:3])
         row, image, query = (x.flatten() for x in torch.meshgrid(*counts, indexing="ij"))
         target = preds.owner.clamp(min=0)[image, query]
         return Match(row, image, query, target, foreground[image, query].float())
-
-
-def is_foreground(preds: PointPredictions) -> Tensor:
-    """(B, Q): whether a point belongs to an object and is not padding."""
-    return preds.owner >= 0 if preds.valid is None else (preds.owner >= 0) & preds.valid

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from align_detr.errors import ConfigError
 from align_detr.modeling.neck import padding_mask, valid_size
+from align_detr.projects.tsp.initialization import initialize_convolutions
 
 
 @dataclass
@@ -64,11 +65,9 @@ class PointTowers(nn.Module):
         self.box_tower = _tower(channels, num_convs)
         self.class_embed = nn.Conv2d(channels, num_classes, 3, padding=1)
         self.position = position
-        for conv in (*self.class_tower, *self.box_tower, self.class_embed):
-            if isinstance(conv, nn.Conv2d):
-                nn.init.normal_(conv.weight, std=init_std)
-                nn.init.zeros_(conv.bias)
-        nn.init.constant_(self.class_embed.bias, -math.log((1 - prior) / prior))
+        for part in (self.class_tower, self.box_tower, self.class_embed):
+            initialize_convolutions(part, std=init_std)
+        nn.init.constant_(self.class_embed.get_parameter("bias"), -math.log((1 - prior) / prior))
 
     def forward(
         self, features: Mapping[str, Tensor], image_sizes: Sequence[tuple[int, int]], padded_size: tuple[int, int]
@@ -109,7 +108,7 @@ class PointTowers(nn.Module):
 
 
 def _tower(channels: int, num_convs: int) -> nn.Sequential:
-    blocks = []
+    blocks: list[nn.Module] = []
     for _ in range(num_convs):
         blocks += [nn.Conv2d(channels, channels, 3, padding=1), nn.GroupNorm(32, channels), nn.ReLU()]
     return nn.Sequential(*blocks)

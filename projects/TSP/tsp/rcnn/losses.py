@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from align_detr.layers.boxes import cxcywh_to_xyxy
 from align_detr.modeling.losses.base import SetLoss, sum_by_row
-from align_detr.projects.tsp.rcnn.rois import RoIPredictions
-from align_detr.structures import MAIN, Match, Targets
+from align_detr.projects.tsp.rcnn.rois import RoIPredictions, require_rois
+from align_detr.structures import MAIN, Match, Predictions, Targets
 
 
 class BackgroundFocalLoss(SetLoss):
@@ -27,16 +27,16 @@ class BackgroundFocalLoss(SetLoss):
         self.background_weight = background_weight
         self.gamma = gamma
 
-    def forward(self, preds: RoIPredictions, targets: Targets, match: Match, num_boxes: Tensor) -> Tensor:
+    def forward(self, preds: Predictions, targets: Targets, match: Match, num_boxes: Tensor) -> Tensor:
         """logits (R, B, Q, K + 1) -> (R,); `num_boxes` plays no part."""
         log_p = preds.logits.float().log_softmax(-1)
         background = log_p[..., -1]
-        place = (match.row, match.image, match.query)
-        w = torch.full_like(background, self.background_weight).index_put(place, log_p.new_ones(()))
+        matched = (match.row, match.image, match.query)
+        w = torch.full_like(background, self.background_weight).index_put(matched, log_p.new_ones(()))
         w = w if preds.valid is None else w * preds.valid
         others = -2 * (1 - background.detach().exp()) ** self.gamma * background
-        others = (w * others).index_put(place, log_p.new_zeros(()))
-        positives = -log_p[(*place, match.of(targets.labels))]
+        others = (w * others).index_put(matched, log_p.new_zeros(()))
+        positives = -log_p[(*matched, match.of(targets.labels))]
         total = others.sum((1, 2)) + sum_by_row(positives, match, log_p.shape[0])
         return total / (w.sum((1, 2)) + 1e-6)
 
@@ -49,11 +49,13 @@ class DeltaL1Loss(SetLoss):
     def __init__(self, *, name: str = "box_l1", weight: float = 1.0) -> None:
         super().__init__(name=name, weight=weight)
 
-    def forward(self, preds: RoIPredictions, targets: Targets, match: Match, num_boxes: Tensor) -> Tensor:
+    def forward(self, preds: Predictions, targets: Targets, match: Match, num_boxes: Tensor) -> Tensor:
         """deltas (R, B, Q, 4) -> (R,)."""
-        proposals = preds.proposals[match.image, match.query]
-        wanted = preds.coder.encode(cxcywh_to_xyxy(match.of(targets.boxes)), proposals)
-        return sum_by_row((match.at(preds.deltas) - wanted).abs().sum(-1), match, preds.logits.shape[0]) / num_boxes
+        predicted = require_rois(preds)
+        proposals = predicted.proposals[match.image, match.query]
+        wanted = predicted.coder.encode(cxcywh_to_xyxy(match.of(targets.boxes)), proposals)
+        loss = (match.at(predicted.deltas) - wanted).abs().sum(-1)
+        return sum_by_row(loss, match, preds.logits.shape[0]) / num_boxes
 
 
 class OwnMatcher(nn.Module):
@@ -82,5 +84,5 @@ class ProposalCriterion(nn.Module):
         with torch.autocast(targets.boxes.device.type, enabled=False):
             preds = sets[MAIN].float()
             match = self.matcher({MAIN: preds}, targets)[MAIN]
-            count = preds.valid.sum().clamp(min=1).float()
+            count = sets[MAIN].valid.sum().clamp(min=1).float()
             return {f"loss_{loss.name}": loss(preds, targets, match, count).sum() * loss.weight for loss in self.losses}

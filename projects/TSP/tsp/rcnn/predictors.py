@@ -50,6 +50,9 @@ class SigmoidClassifier(nn.Module):
         return F.pad(logits.sigmoid(), (0, 1))
 
 
+Classifier = SoftmaxClassifier | SigmoidClassifier
+
+
 class ClassBoxes(nn.Module):
     """A three-layer perceptron that predicts box deltas for every class; `weights` are those of `BoxCoder`."""
 
@@ -57,10 +60,12 @@ class ClassBoxes(nn.Module):
         self, *, num_classes: int = 80, embed_dim: int = 512, weights: Sequence[float] = (10.0, 10.0, 5.0, 5.0)
     ) -> None:
         super().__init__()
-        self.coder = BoxCoder(weights=tuple(float(x) for x in weights))
+        x, y, width, height = (float(value) for value in weights)
+        self.coder = BoxCoder(weights=(x, y, width, height))
         self.mlp = MLP(embed_dim, embed_dim, 4 * num_classes, 3)
-        nn.init.normal_(self.mlp.layers[-1].weight, std=0.001)
-        nn.init.zeros_(self.mlp.layers[-1].bias)
+        last = self.mlp.layers[-1]
+        nn.init.normal_(last.get_parameter("weight"), std=0.001)
+        nn.init.zeros_(last.get_parameter("bias"))
 
     def forward(self, hidden: Tensor) -> Tensor:
         """hidden (B, Q, C) -> deltas (B, Q, D, 4) float32, one for each of D box classes."""

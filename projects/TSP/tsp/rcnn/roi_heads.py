@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from detectron2.config import LazyCall as L
@@ -14,9 +14,11 @@ from detectron2.structures import ImageList, Instances
 from torch import Tensor, nn
 
 from align_detr import model_zoo
-from align_detr.errors import ConfigError
+from align_detr.errors import ConfigError, DatasetError
+from align_detr.modeling.criterion import SetCriterion
 from align_detr.projects.tsp.encoder import check_every_image_counts
-from align_detr.projects.tsp.rcnn.predictors import AgnosticBoxes, ClassBoxes
+from align_detr.projects.tsp.rcnn.losses import ProposalCriterion
+from align_detr.projects.tsp.rcnn.predictors import AgnosticBoxes, ClassBoxes, Classifier
 from align_detr.projects.tsp.rcnn.rois import RoIOutputs, RoIPredictions, RoIs, pad_images
 from align_detr.projects.tsp.rcnn.sampling import BACKGROUND, ProposalSampler, assign_objects
 from align_detr.structures import MAIN, Targets
@@ -28,7 +30,7 @@ class RoIStage(nn.Module):
     """
 
     def __init__(
-        self, *, transformer: nn.Module, classifier: nn.Module, boxes: nn.Module, iou_threshold: float = 0.5
+        self, *, transformer: nn.Module, classifier: Classifier, boxes: ClassBoxes, iou_threshold: float = 0.5
     ) -> None:
         super().__init__()
         self.transformer = transformer
@@ -88,8 +90,8 @@ class TSPROIHeads(nn.Module):
         pooler: nn.Module,
         sampler: ProposalSampler,
         stages: Sequence[RoIStage],
-        criterion: nn.Module,
-        box_criterion: nn.Module,
+        criterion: SetCriterion,
+        box_criterion: ProposalCriterion,
         postprocess: nn.Module,
     ) -> None:
         super().__init__()
@@ -98,11 +100,13 @@ class TSPROIHeads(nn.Module):
         self.in_features = list(in_features)
         self.pooler = pooler
         self.sampler = sampler
-        self.stages = nn.ModuleList(stages)
+        self.stages = cast(Sequence[RoIStage], nn.ModuleList(stages))  # torch does not type what a list holds
         self.criterion = criterion
         self.box_criterion = box_criterion
         self.postprocess = postprocess
-        for stage in self.stages[:-1]:
+        if not stages:
+            raise ConfigError("model.roi_heads.stages is empty: give at least one RoIStage.")
+        for stage in stages[:-1]:
             if not isinstance(stage.boxes, AgnosticBoxes):
                 raise ConfigError(
                     f"roi_heads.stages has {len(self.stages)} stages, but one before the last predicts a box for each "
@@ -155,11 +159,14 @@ class TSPROIHeads(nn.Module):
         detections and no losses.
         """
         if self.training:
+            if not targets:
+                raise DatasetError("The training images have no annotations: train with a mapper that reads them.")
             truth = Targets.from_instances(targets, num_classes=self.num_classes, device=targets[0].gt_classes.device)
             return [], self.losses(features, RoIs.from_instances(self.sampler(proposals, targets)), truth)
-        rois, outputs = RoIs.from_instances(proposals), None
-        for stage in self.stages:
-            rois = rois if outputs is None else rois.refined(outputs.boxes(rois)[:, :, 0])
+        rois = RoIs.from_instances(proposals)
+        outputs: RoIOutputs = self.stages[0](self.pool(features, rois), rois)
+        for stage in self.stages[1:]:
+            rois = rois.refined(outputs.boxes(rois)[:, :, 0])
             outputs = stage(self.pool(features, rois), rois, outputs)
         probabilities = self.stages[-1].classifier.probabilities(outputs.logits)
         return self.postprocess(probabilities, outputs.boxes(rois), rois), {}
@@ -167,7 +174,7 @@ class TSPROIHeads(nn.Module):
     def losses(self, features: Mapping[str, Tensor], rois: RoIs, targets: Targets) -> dict[str, Tensor]:
         """Weighted losses of the sampled proposals; those of a stage k before the last end with `_k`."""
         losses: dict[str, Tensor] = {}
-        outputs = None
+        outputs: RoIOutputs | None = None
         for k, stage in enumerate(self.stages):
             if outputs is not None:
                 rois = self._relabelled(rois.refined(outputs.boxes(rois)[:, :, 0].detach()), targets, stage)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
+from align_detr.errors import ConfigError
 from align_detr.layers.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from align_detr.projects.tsp.rcnn.sampling import BACKGROUND
 from align_detr.structures import Match, Predictions, Targets
@@ -111,7 +112,7 @@ class RoIOutputs:
         return self.coder.decode(self.deltas, rois.boxes[:, :, None])
 
 
-@dataclass
+@dataclass(kw_only=True)
 class RoIPredictions(Predictions):
     """A prediction set (R = 1) of proposals, each with the box it predicts for the class of its own object: all others
     are forbidden to it. Background proposals have the box of the first class, which is never read.
@@ -119,14 +120,18 @@ class RoIPredictions(Predictions):
     deltas (1, B, Q, 4) are those of the same class, `proposals` (B, Q, 4) normalised xyxy.
     """
 
-    deltas: Tensor | None = None
-    proposals: Tensor | None = None
-    coder: BoxCoder | None = None
+    valid: Tensor
+    allowed: Tensor
+    deltas: Tensor
+    proposals: Tensor
+    coder: BoxCoder
 
     @classmethod
     def of(cls, outputs: RoIOutputs, rois: RoIs, targets: Targets, *, softmax: bool) -> RoIPredictions:
-        """The set of one stage in training."""
+        """The set of one stage in training. Raises ValueError for proposals without owners."""
         owner = rois.owner
+        if owner is None:
+            raise ValueError("The proposals have no owners: take them from a ProposalSampler.")
         classes = targets.labels.gather(1, owner.clamp(min=0)).clamp(max=outputs.deltas.shape[2] - 1)
         deltas = outputs.deltas.gather(2, classes[:, :, None, None].expand(-1, -1, 1, 4))[:, :, 0]
         proposals = rois.boxes / rois.sides
@@ -145,6 +150,16 @@ class RoIPredictions(Predictions):
         """Every foreground proposal with its own object."""
         image, query, target = self.allowed.nonzero().unbind(-1)
         return Match(torch.zeros_like(image), image, query, target)
+
+
+def require_rois(preds: Predictions) -> RoIPredictions:
+    """`preds` for a loss that reads proposals. Raises ConfigError for a set of another detector."""
+    if not isinstance(preds, RoIPredictions):
+        raise ConfigError(
+            "A loss of TSP-RCNN reads deltas of proposals, but the predictions have none: use it in "
+            "model.roi_heads.box_criterion of a TSP-RCNN."
+        )
+    return preds
 
 
 def pad_images(values: Sequence[Tensor], fill: float = 0.0) -> Tensor:

@@ -1,7 +1,7 @@
 """The proposal head of TSP-RCNN."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from detectron2.config import configurable
 from detectron2.layers import ShapeSpec, get_norm
@@ -10,6 +10,7 @@ from detectron2.modeling.proposal_generator.rpn import RPN_HEAD_REGISTRY
 from torch import Tensor, nn
 
 from align_detr.errors import ConfigError
+from align_detr.projects.tsp.initialization import initialize_convolutions
 
 
 class LevelNormTower(nn.Module):
@@ -18,9 +19,8 @@ class LevelNormTower(nn.Module):
     def __init__(self, *, channels: int, num_convs: int, num_levels: int, norm: str) -> None:
         super().__init__()
         self.convs = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in range(num_convs))
-        self.norms = nn.ModuleList(
-            nn.ModuleList(get_norm(norm, channels) for _ in range(num_convs)) for _ in range(num_levels)
-        )
+        norms = (nn.ModuleList(get_norm(norm, channels) for _ in range(num_convs)) for _ in range(num_levels))
+        self.norms = cast(Sequence[nn.ModuleList], nn.ModuleList(norms))  # torch does not type what a list holds
 
     def forward(self, x: Tensor, level: int) -> Tensor:
         """x (B, C, h, w) of the level of that index -> (B, C, h, w)."""
@@ -50,15 +50,13 @@ class TowerRPNHead(nn.Module):
         box_dim: int = 4,
     ) -> None:
         super().__init__()
-        sizes = dict(channels=in_channels, num_convs=num_convs, num_levels=num_levels, norm=norm)
-        self.objectness_tower = LevelNormTower(**sizes)
-        self.delta_tower = LevelNormTower(**sizes)
+        self.objectness_tower, self.delta_tower = (
+            LevelNormTower(channels=in_channels, num_convs=num_convs, num_levels=num_levels, norm=norm)
+            for _ in range(2)
+        )
         self.objectness_logits = nn.Conv2d(in_channels, num_anchors, 1)
         self.anchor_deltas = nn.Conv2d(in_channels, num_anchors * box_dim, 1)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.normal_(module.weight, std=0.01)
-                nn.init.zeros_(module.bias)
+        initialize_convolutions(self)
 
     @classmethod
     def from_config(cls, cfg: Any, input_shape: Sequence[ShapeSpec]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from align_detr.errors import ConfigError, EnvironmentProblem
 
 
 class RunsCode:
-    """What a malicious file does: unpickling calls a function of the sender's choice."""
+    """A malicious object: unpickling it calls a function of the sender's choice."""
 
     def __init__(self, target: Path) -> None:
         self.target = target
@@ -45,6 +45,15 @@ def test_model_zoo_pickle(tmp_path, protocol):
     extra = Checkpointer(model).load(str(tmp_path / "zoo.pkl"))
     assert_loaded(model)
     assert extra["__author__"] == "somebody"
+
+
+@pytest.mark.parametrize("nested", [True, False])
+def test_blobs_of_caffe2_are_matched_by_name(tmp_path, nested):
+    blobs = {"conv1_w": np.ones((2, 3, 1, 1), np.float32), "conv1_w_momentum": np.zeros((2, 3, 1, 1), np.float32)}
+    (tmp_path / "caffe2.pkl").write_bytes(pickle.dumps({"blobs": blobs} if nested else blobs))
+    model = nn.ModuleDict({"stem": nn.ModuleDict({"conv1": nn.Conv2d(3, 2, 1, bias=False)})})
+    Checkpointer(model).load(str(tmp_path / "caffe2.pkl"))
+    assert model["stem"]["conv1"].weight.flatten().tolist() == [1.0] * 6
 
 
 def test_pickle_that_runs_code_is_refused_and_not_run(tmp_path):
@@ -98,10 +107,12 @@ def test_torch_file_with_another_class_is_refused_by_name(tmp_path):
     assert not (tmp_path / "made").exists()
 
 
-@pytest.mark.parametrize("name", ["damaged.pth", "damaged.npz", "damaged.pkl", "weights.onnx", "absent.pth"])
+@pytest.mark.parametrize(
+    "name", ["damaged.pth", "empty.pth", "damaged.npz", "damaged.pkl", "weights.onnx", "absent.pth"]
+)
 def test_files_that_cannot_be_used_are_named_in_one_line(tmp_path, name):
     if not name.startswith("absent"):
-        (tmp_path / name).write_bytes(b"not a checkpoint")
+        (tmp_path / name).write_bytes(b"" if name.startswith("empty") else b"not a checkpoint")
     with pytest.raises(ConfigError, match=name) as error:
         Checkpointer(nn.Linear(3, 2)).load(str(tmp_path / name))
     assert "\n" not in str(error.value)
@@ -137,7 +148,25 @@ def test_failing_download_is_one_sentence(monkeypatch):
         checkpointer.load("https://example.org/x.pkl")
 
 
-def test_values_that_are_no_weights_are_told(tmp_path):
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("list.pth", [torch.zeros(2)], r"holds a list, not a dictionary of weights: save a model's"),
+        ("numbers.pth", {0: torch.zeros(2)}, "has the key 0, which is not a parameter's name"),
+        ("model.pth", {"model": {1: torch.zeros(2)}}, "has the key 1, which is not a parameter's name"),
+        ("blobs.pkl", {"blobs": [np.zeros(2)]}, "holds a list, not a dictionary of weights"),
+    ],
+)
+def test_content_that_is_no_state_dict_is_named(tmp_path, name, content, expected):
+    if name.endswith(".pkl"):
+        (tmp_path / name).write_bytes(pickle.dumps(content))
+    else:
+        torch.save(content, tmp_path / name)
+    with pytest.raises(ConfigError, match=f"{name} {expected}"):
+        Checkpointer(nn.Linear(3, 2)).load(str(tmp_path / name))
+
+
+def test_values_that_are_no_weights_are_named(tmp_path):
     torch.save({"model": {"weight": "text"}}, tmp_path / "text.pth")
     with pytest.raises(ConfigError, match="text.pth is not a dictionary of weights.*weight"):
         Checkpointer(nn.Linear(3, 2)).load(str(tmp_path / "text.pth"))
@@ -174,7 +203,7 @@ def test_no_path_loads_nothing():
 
 
 def test_a_backbones_weights_find_it_under_a_pyramid(tmp_path):
-    """`backbone.X` of a file is `backbone.bottom_up.X` of a model with a pyramid, whose own keys stay."""
+    """`backbone.X` of a file is `backbone.bottom_up.X` of a model with a pyramid, whose other keys stay."""
     model = nn.Module()
     model.backbone = nn.ModuleDict({"bottom_up": nn.Linear(3, 2), "fpn": nn.Linear(1, 1)})
     file = {"backbone.weight": torch.ones(2, 3), "backbone.bias": torch.ones(2), "backbone.fpn.bias": torch.ones(1)}
