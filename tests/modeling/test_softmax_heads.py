@@ -11,13 +11,11 @@ from omegaconf import DictConfig
 from torch import nn
 from torch.testing import assert_close
 
-from align_detr import model_zoo
+from align_detr import model_zoo, modeling
 from align_detr.errors import ConfigError
 from align_detr.layers.mlp import MLP
 from align_detr.modeling.backbone import build_small_resnet
 from align_detr.modeling.head import LayerwiseHead, LayerwiseIoUHead, SharedHead
-from align_detr.modeling.losses import SoftmaxCrossEntropy
-from align_detr.modeling.matcher import SoftmaxCost
 from align_detr.modeling.postprocess import SoftmaxPostprocess, TopKPostprocess
 from align_detr.modeling.proposals import ClassProposals, ObjectProposals, TwoStageProposals
 from align_detr.structures import Memory, Predictions
@@ -76,7 +74,7 @@ def use_softmax(model: DictConfig) -> None:
     assert len(lines) == 5
     if model.get("proposals") is None:
         lines = [line for line in lines if "model.proposals" not in line]
-    exec("\n".join(lines), dict(model=model, L=L, SoftmaxCrossEntropy=SoftmaxCrossEntropy, SoftmaxCost=SoftmaxCost))
+    exec("\n".join(lines), vars(modeling) | dict(model=model, L=L))
 
 
 def batch() -> list[dict]:
