@@ -22,13 +22,18 @@ from align_detr.projects.tsp.fcos.losses import (
     PointGIoULoss,
     RestrictedFocalLoss,
 )
-from align_detr.projects.tsp.fcos.matching import CenternessClassCost, OwnershipMatcher, PointGIoUCost
+from align_detr.projects.tsp.fcos.matching import CenternessClassCost, PointOwnerMatcher, PointGIoUCost
 from align_detr.projects.tsp.fcos.points import PointTowers
 from align_detr.projects.tsp.fcos.postprocess import PointPostprocess
 from align_detr.projects.tsp.fcos.selection import FoIEncoding, FoISelection
 from align_detr.projects.tsp.hybrid_optimizer import HybridOptimizer, get_hybrid_groups
 from align_detr.projects.tsp.rcnn.detector import TSPRCNN
-from align_detr.projects.tsp.rcnn.losses import BackgroundFocalLoss, DeltaL1Loss, OwnMatcher, ProposalCriterion
+from align_detr.projects.tsp.rcnn.losses import (
+    BackgroundFocalLoss,
+    DeltaL1Loss,
+    ProposalOwnerMatcher,
+    ProposalCriterion,
+)
 from align_detr.projects.tsp.rcnn.predictors import AgnosticBoxes, ClassBoxes, SigmoidClassifier, SoftmaxClassifier
 from align_detr.projects.tsp.rcnn.roi_heads import ClassWiseNMS, RoIStage, TSPROIHeads
 from align_detr.projects.tsp.rcnn.rpn import TowerRPNHead
@@ -55,8 +60,8 @@ __all__ = [
     "FoIEncoding",
     "FoISelection",
     "HybridOptimizer",
-    "OwnMatcher",
-    "OwnershipMatcher",
+    "ProposalOwnerMatcher",
+    "PointOwnerMatcher",
     "PointAssigner",
     "PointCriterion",
     "PointGIoUCost",
