@@ -9,7 +9,7 @@ from torch import Tensor
 from align_detr.modeling.criterion import SetCriterion
 from align_detr.modeling.losses import GIoULoss, SoftmaxCrossEntropy
 from align_detr.modeling.matcher import GIoUCost, HungarianMatcher, L1Cost, SoftmaxCost
-from align_detr.projects.tsp.rcnn.losses import DeltaL1Loss, OwnMatcher, ProposalCriterion
+from align_detr.projects.tsp.rcnn.losses import DeltaL1Loss, ProposalCriterion, ProposalOwnerMatcher
 from align_detr.projects.tsp.rcnn.rois import BoxCoder, RoIOutputs, RoIPredictions
 from support.golden import Fixture, fixtures
 from support.inputs import padded_costs
@@ -63,7 +63,7 @@ def test_set_loss(fixture: Fixture, name: str) -> None:
 def test_labels_of_all_foreground_instead_of_a_set(fixture: Fixture) -> None:
     variant = Variant(fixture)
     losses = [SoftmaxCrossEntropy(name="obj"), DeltaL1Loss(), GIoULoss(name="box_giou", weight=2.0)]
-    dense = ProposalCriterion(matcher=OwnMatcher(), losses=losses)
+    dense = ProposalCriterion(matcher=ProposalOwnerMatcher(), losses=losses)
     variant.check("dense_label_no_set", fixture, dense({"main": variant.preds}, variant.targets))
 
 
