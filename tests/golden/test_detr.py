@@ -46,7 +46,7 @@ def build(fixture: Fixture) -> nn.ModuleDict:
     return model.eval()
 
 
-@fixtures("detr", "detr_prenorm")
+@fixtures("detr*")
 def test_forward(fixture: Fixture) -> None:
     model, given = build(fixture), fixture.input
     sizes = [tuple(size) for size in given["image_sizes_hw"].tolist()]
@@ -64,7 +64,7 @@ def test_forward(fixture: Fixture) -> None:
     assert_close(preds.boxes, fixture.output["pred_boxes"], atol=3e-5, rtol=0)
 
 
-@fixtures("detr")
+@fixtures("detr*", having=["grad/"])
 def test_gradients(fixture: Fixture) -> None:
     model, given = build(fixture), fixture.input
     features = given["feat_res5"].clone().requires_grad_()

@@ -91,7 +91,7 @@ def _one_name_each(fixture: Fixture, weights: Mapping[str, Tensor]) -> list[str]
     ]
 
 
-@fixtures("dino")
+@fixtures("dino*", having=["weights/"])
 def test_forward(fixture: Fixture) -> None:
     model = build(fixture)
     memory = encode(model, fixture, features_of(fixture))
@@ -107,7 +107,7 @@ def test_forward(fixture: Fixture) -> None:
     assert_close(torch.stack(references[1:]), fixture.output["inter_references"][:-1], atol=3e-5, rtol=0)
 
 
-@fixtures("dino")
+@fixtures("dino*", having=["weights/", "grad/"])
 def test_gradients(fixture: Fixture) -> None:
     model, features, given = build(fixture), features_of(fixture), fixture.input
     sets = model.predict(encode(model, fixture, features))
@@ -140,7 +140,7 @@ def criterion(fixture: Fixture) -> SetCriterion:
     )
 
 
-@fixtures("dino_train", "align_dino_train")
+@fixtures("dino*", "align_dino*", lacking=["weights/"])
 def test_training_step(fixture: Fixture) -> None:
     """Predictions of all sets, weighted losses, their total and its gradients equal the recorded ones."""
     recorded, config = load(GOLDEN / fixture.meta["weights_from"]), fixture.meta["config"]

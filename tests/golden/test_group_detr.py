@@ -26,14 +26,14 @@ def train(fixture: Fixture, mask_padding: bool) -> Predictions:
 
 
 @pytest.mark.parametrize(("mask_padding", "prefix"), [(True, "crossmask_"), (False, "")])
-@fixtures("group_detr")
+@fixtures("group_detr*")
 def test_evaluation(fixture: Fixture, mask_padding: bool, prefix: str) -> None:
     preds = build(fixture, mask_padding)(fixture)["main"]
     assert preds.groups == 1
     assert_predictions(preds, fixture, prefix)
 
 
-@fixtures("group_detr")
+@fixtures("group_detr*")
 def test_training(fixture: Fixture) -> None:
     """Row layer x groups + group holds that group's run of queries in the recorded layer."""
     preds, groups = train(fixture, mask_padding=False), fixture.meta["config"]["group_nums"]
@@ -43,7 +43,7 @@ def test_training(fixture: Fixture) -> None:
         assert_close(getattr(preds, field), expected.flatten(0, 1), atol=tolerance, rtol=0)
 
 
-@fixtures("group_detr")
+@fixtures("group_detr*")
 def test_first_group_is_evaluation(fixture: Fixture) -> None:
     preds = train(fixture, mask_padding=True)
     assert_close(preds.logits[:: preds.groups], fixture.output["crossmask_pred_logits"], atol=3e-4, rtol=0)
