@@ -10,7 +10,7 @@ from align_detr.data.datasets import (
     load_dataset,
 )
 from align_detr.data.mapper import DetrMapper
-from align_detr.paths import data_folder
+from align_detr.paths import data_path
 
 register_builtin_datasets()
 
@@ -21,7 +21,7 @@ __all__ = [
     "check_dataset",
     "check_num_classes",
     "count_images",
-    "data_folder",
+    "data_path",
     "datasets_read_once",
     "load_dataset",
     "register_builtin_datasets",
