@@ -55,6 +55,5 @@ def _headings(annotations: Annotations) -> set[str]:
     """Return the names of categories that no object has and that are the supercategory of another category."""
     used = {annotation.get("category_id") for annotation in annotations.annotations}
     above = {category.get("supercategory") for category in annotations.categories if category.get("supercategory")}
-    return {
-        category["name"] for category in annotations.categories if category["id"] not in used and category["name"] in above
-    }
+    unused = {category["name"] for category in annotations.categories if category["id"] not in used}
+    return unused & above

@@ -12,7 +12,7 @@ from align_detr.data.layouts.images import files_below
 from align_detr.data.layouts.names import SPLITS, split_of
 from align_detr.errors import DatasetError
 
-SIGNS = "a JSON file with images and categories, such as annotations/instances_train.json or train/_annotations.coco.json"
+SIGNS = "JSON files such as annotations/instances_train.json or train/_annotations.coco.json"
 
 _DEPTH = 3  # folders below the root in which JSON files are looked for, the file included
 _HEAD = 1 << 16  # bytes that are read to recognise a file; smaller ones are read as a whole

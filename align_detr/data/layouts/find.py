@@ -38,7 +38,7 @@ def _nothing_found(root: Path, layout: str | None) -> str:
         return f"{root} holds no data set in the layout '{layout}': {LAYOUTS[layout].SIGNS}."
     holds = ", ".join(sorted(path.name + "/" * path.is_dir() for path in root.iterdir())[:8]) if root.is_dir() else ""
     signs = "; ".join(f"{name}: {reader.SIGNS}" for name, reader in LAYOUTS.items())
-    return f"{root} holds no data set that is recognised (it has {holds or 'nothing'}): use one of these layouts ({signs})."
+    return f"{root} holds no known data set (it has {holds or 'nothing'}): use one of these layouts ({signs})."
 
 
 def _several_found(root: Path, found: dict[str, list[Split]]) -> str:
