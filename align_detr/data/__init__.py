@@ -9,13 +9,16 @@ from align_detr.data.datasets import (
     datasets_read_once,
     load_dataset,
 )
+from align_detr.data.layouts import DataFolder, Split, find
 from align_detr.data.mapper import DetrMapper
 from align_detr.paths import data_path
 
 register_builtin_datasets()
 
 __all__ = [
+    "DataFolder",
     "DetrMapper",
+    "Split",
     "build_test_loader",
     "build_train_loader",
     "check_dataset",
@@ -23,6 +26,7 @@ __all__ = [
     "count_images",
     "data_path",
     "datasets_read_once",
+    "find",
     "load_dataset",
     "register_builtin_datasets",
 ]
