@@ -77,7 +77,9 @@ def without_errors(annotations: Annotations, errors: Sequence[Problem]) -> tuple
     ids = {_id_of(annotations.images[row], "id") for row in images} - {None}
     images |= {row for row, image in enumerate(annotations.images) if _id_of(image, "id") in ids}
     objects = {row for error in errors if error.table == "annotations" for row in error.rows}
-    with_images = {row for row, a in enumerate(annotations.annotations) if _id_of(a, "image_id") in ids} if ids else set()
+    with_images = (
+        {row for row, a in enumerate(annotations.annotations) if _id_of(a, "image_id") in ids} if ids else set()
+    )
     changes = [_change(findings, error, "removed", _objects_of(annotations, error)) for error in errors]
     kept = [row for row in range(len(annotations.annotations)) if row not in objects and row not in with_images]
     left = replace(

@@ -6,9 +6,7 @@ _OR_REMOVE = "or remove the image from the annotations"
 
 VALIDATION_KINDS = {
     # image files
-    "image-missing": Kind(
-        "error", "images", "has no image file {path}", f"complete the image folder, {_OR_REMOVE}"
-    ),
+    "image-missing": Kind("error", "images", "has no image file {path}", f"complete the image folder, {_OR_REMOVE}"),
     "image-unreadable": Kind(
         "error", "images", "has an image file that cannot be read ({path}; {reason})", f"replace the file, {_OR_REMOVE}"
     ),

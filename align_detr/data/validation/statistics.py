@@ -43,7 +43,9 @@ def statistics_of(annotations: Annotations) -> Statistics:
         objects=len(objects),
         classes=_per_class(annotations, objects),
         sizes=(small, len(objects) - small - large, large),
-        per_image=(0, 0.0, 0) if fullest is None else (int(per_image.min()), float(np.median(per_image)), int(per_image.max())),
+        per_image=(0, 0.0, 0)
+        if fullest is None
+        else (int(per_image.min()), float(np.median(per_image)), int(per_image.max())),
         fullest="" if fullest is None else annotations.images[fullest]["file_name"],
     )
 
