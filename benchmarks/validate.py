@@ -2,8 +2,9 @@
 
     python benchmarks/validate.py [--images 118287] [--objects 860000] [--points 14] [--fix]
 
-The file is made first: boxes inside images of 640x480, 80 classes, a polygon of `points` corners per object (COCO's file
-has 448 MB). Prints the seconds of the processor and the peak memory of the whole command, and of reading the JSON alone.
+The file is made first: boxes inside images of 640x480, 80 classes, a polygon of `points` corners per object (COCO's
+file has 448 MB). Prints the seconds of the processor and the peak memory of the whole command, and of reading the JSON
+alone.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""`align-detr validate DATA`: all that is wrong with a data set, before it is trained on; `--fix` writes a clean copy."""
+"""`align-detr validate DATA`: all that is wrong with a data set, before training; `--fix` writes a cleaned copy."""
 
 import argparse
 import json
@@ -26,7 +26,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command; it needs neither torch nor detectron2."""
     parser = argparse.ArgumentParser(
         prog="align-detr validate",
-        description="Report all that is wrong with a data set: annotations, image files, photos in two splits, classes.",
+        description="Report all that is wrong with a data set: annotations, images, classes, photos in two splits.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -34,16 +34,14 @@ def build_parser() -> argparse.ArgumentParser:
         "data",
         nargs="+",
         metavar="DATA",
-        help="a folder (COCO, Pascal VOC, YOLO), a COCO JSON file or a registered name; of files and names several, one "
-        "split each",
+        help="a folder (COCO, Pascal VOC, YOLO), or COCO JSON files and registered names, one split each",
     )
     parser.add_argument(
         "--fix",
         type=Path,
         metavar="OUT",
-        help="write a cleaned copy of the annotations (COCO) into the new folder OUT, with changes.txt and changes.json, "
-        "the list of all that was left out, converted or repaired; images are neither copied nor changed, and DATA stays "
-        "as it is",
+        help="write a cleaned copy of the annotations (COCO) into the new folder OUT, with the list of all that was "
+        "left out, converted or repaired (changes.txt, changes.json); DATA stays as it is, and images are not copied",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report to FILE as JSON, too")
     parser.add_argument("--no-images", action="store_true", help="do not open images: seconds instead of minutes")

@@ -1,4 +1,4 @@
-"""What `--fix` does: entries with errors are left out or converted, everything repairable is repaired, all is listed."""
+"""What `fix` does: entries with errors are left out or converted, what can be repaired is, and all is listed."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -77,11 +77,10 @@ def without_errors(annotations: Annotations, errors: Sequence[Problem]) -> tuple
     ids = {_id_of(annotations.images[row], "id") for row in images} - {None}
     images |= {row for row, image in enumerate(annotations.images) if _id_of(image, "id") in ids}
     objects = {row for error in errors if error.table == "annotations" for row in error.rows}
-    with_images = (
-        {row for row, a in enumerate(annotations.annotations) if _id_of(a, "image_id") in ids} if ids else set()
-    )
+    if ids:
+        objects |= {row for row, a in enumerate(annotations.annotations) if _id_of(a, "image_id") in ids}
     changes = [_change(findings, error, "removed", _objects_of(annotations, error)) for error in errors]
-    kept = [row for row in range(len(annotations.annotations)) if row not in objects and row not in with_images]
+    kept = [row for row in range(len(annotations.annotations)) if row not in objects]
     left = replace(
         annotations,
         images=[image for row, image in enumerate(annotations.images) if row not in images],

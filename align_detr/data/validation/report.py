@@ -90,14 +90,8 @@ class Report:
             numbers: Sequence[object] = ["?"] * 8
             if s is not None:
                 least, median, most = s.per_image
-                numbers = [
-                    s.images,
-                    s.empty_images,
-                    s.objects,
-                    s.crowds,
-                    *s.sizes,
-                    f"{least} to {most} (median {median:g})",
-                ]
+                per_image = f"{least} to {most} (median {median:g})"
+                numbers = [s.images, s.empty_images, s.objects, s.crowds, *s.sizes, per_image]
             rows.append([split.name, *numbers, split.source])
         return tabulate(rows, heads, tablefmt="pipe")
 

@@ -70,8 +70,8 @@ def _read_registered(name: str) -> Annotations:
         raise
     except Exception as error:  # a user's function may raise anything
         raise DatasetError(
-            f"The data set '{name}' cannot be read ({type(error).__name__}: {error}): correct its paths or the function "
-            "that is registered for it."
+            f"The data set '{name}' cannot be read ({type(error).__name__}: {error}): correct its paths or the "
+            "function that is registered for it."
         ) from error
     return _annotations_of(name, records, metadata.get("thing_classes"))
 

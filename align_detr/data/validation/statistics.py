@@ -35,18 +35,17 @@ def statistics_of(annotations: Annotations) -> Statistics:
     row_of_image = {image["id"]: row for row, image in enumerate(annotations.images)}
     rows = np.fromiter((row_of_image[a["image_id"]] for a in objects), dtype=np.int64, count=len(objects))
     per_image = np.bincount(rows, minlength=len(row_of_image))
-    fullest = int(per_image.argmax()) if len(per_image) else None
+    fullest = annotations.images[int(per_image.argmax())]["file_name"] if len(per_image) else ""
+    per_image = per_image if len(per_image) else np.zeros(1, dtype=np.int64)
     return Statistics(
         images=len(annotations.images),
-        empty_images=int((per_image == 0).sum()),
+        empty_images=len(annotations.images) - int((per_image > 0).sum()),
         crowds=len(annotations.annotations) - len(objects),
         objects=len(objects),
         classes=_per_class(annotations, objects),
         sizes=(small, len(objects) - small - large, large),
-        per_image=(0, 0.0, 0)
-        if fullest is None
-        else (int(per_image.min()), float(np.median(per_image)), int(per_image.max())),
-        fullest="" if fullest is None else annotations.images[fullest]["file_name"],
+        per_image=(int(per_image.min()), float(np.median(per_image)), int(per_image.max())),
+        fullest=fullest,
     )
 
 

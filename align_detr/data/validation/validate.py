@@ -78,16 +78,10 @@ def fix(report: Report, folder: str | Path) -> dict[str, list[Change]]:
 def _without_file_errors(split: SplitReport) -> Cleaned:
     """Return the split without what is wrong in its image files."""
     if split.cleaned.obstacle is not None:
-        raise DatasetError(
-            f"No copy was written, since this is for a person to decide: {split.cleaned.obstacle.sentence}"
-        )
-    errors = [
-        found.problem
-        for found in split.found
-        if found.problem.kind in VALIDATION_KINDS
-        and found.problem.severity == "error"
-        and found.problem.table == "images"
-    ]
+        sentence = split.cleaned.obstacle.sentence
+        raise DatasetError(f"No copy was written, since this is for a person to decide: {sentence}")
+    of_files = [found.problem for found in split.found if found.problem.kind in VALIDATION_KINDS]
+    errors = [problem for problem in of_files if problem.severity == "error" and problem.table == "images"]
     annotations, removed = without_errors(split.cleaned.annotations, errors)
     if not annotations.images:
         raise DatasetError(
