@@ -1,0 +1,52 @@
+"""Reading of COCO's JSON files: their form is checked here, their content by `problems`."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from align_detr.data.annotations import Annotations
+from align_detr.errors import DatasetError
+
+_SHAPE = 'a JSON object with the lists "images", "annotations" and "categories"'
+
+
+def read_coco(json_file: str | os.PathLike, image_root: str | os.PathLike) -> Annotations:
+    """Return the content of a COCO file as it is written; `repair` makes it usable.
+
+    A byte order mark is skipped. A file without "annotations" (a test set) has none. Raise DatasetError for a file that
+    is missing, is no JSON, or lacks the lists of images and categories.
+    """
+    path = Path(json_file)
+    content = _parse(path)
+    if not isinstance(content, dict):
+        raise DatasetError(f"{path} holds a JSON {type(content).__name__}, but COCO's format is {_SHAPE}: correct it.")
+    content.setdefault("annotations", [])
+    for key in ("images", "annotations", "categories"):
+        if key not in content:
+            raise DatasetError(f'{path} has no "{key}", but COCO\'s format is {_SHAPE}: correct the file.')
+        if not isinstance(content[key], list):
+            raise DatasetError(f'"{key}" of {path} is no list, but COCO\'s format is {_SHAPE}: correct the file.')
+    return Annotations(
+        images=content["images"],
+        annotations=content["annotations"],
+        categories=content["categories"],
+        image_root=Path(image_root),
+        source=path,
+    )
+
+
+def _parse(path: Path) -> Any:
+    """Return the content of a JSON file in UTF-8, UTF-16 or UTF-32."""
+    try:
+        return json.loads(path.read_bytes())  # bytes: a byte order mark tells the encoding
+    except FileNotFoundError as error:
+        raise DatasetError(f"The annotation file {path} does not exist: correct its path.") from error
+    except OSError as error:
+        raise DatasetError(f"The annotation file {path} cannot be read ({error.strerror}): correct that.") from error
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"The annotation file {path} is not in UTF-8 ({error}): save it as UTF-8.") from error
+    except ValueError as error:
+        raise DatasetError(
+            f"The annotation file {path} is not in COCO's format, it is no JSON ({error}): correct or export it anew."
+        ) from error
