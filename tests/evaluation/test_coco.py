@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from detectron2.data import MetadataCatalog
 from detectron2.data.datasets import register_pascal_voc
 from detectron2.structures import BoxMode
 from pycocotools.coco import COCO
@@ -61,18 +62,21 @@ def official(json_file: Path, results: Path) -> list[float]:
     return [float(value * 100) if value >= 0 else math.nan for value in evaluation.stats]
 
 
-def check_official(json_file: Path, folder: Path) -> dict[str, float]:
-    """Check that the numbers on a COCO file are pycocotools' to the last digit; return them."""
-    register_annotations("official_numbers", lambda: read_coco(json_file, json_file.parent))
-    found = detect_at_random("official_numbers", folder)
+def check_official(name: str, json_file: Path, folder: Path) -> dict[str, float]:
+    """Check that the numbers on a data set are pycocotools' on its file, to the last digit; return them."""
+    found = detect_at_random(name, folder)
     np.testing.assert_array_equal([found[name] for name in OFFICIAL], official(json_file, folder / RESULTS_FILE))
     assert all(0 < found[name] < 100 for name in ("AP", "AP50", "AR10"))
     return found
 
 
-def test_numbers_on_coco_are_the_official_ones(data_root: Path, tmp_path: Path) -> None:
-    found = check_official(data_root / "coco_mini" / "instances_val.json", tmp_path)
-    assert len([name for name in found if name.startswith("AP-")]) == 80
+@pytest.mark.parametrize(("name", "classes"), [("coco_mini_val", 80), ("bccd_val", 3), ("raccoon_val", 1)])
+def test_numbers_on_the_small_data_sets_are_the_official_ones(
+    data_root: Path, tmp_path: Path, name: str, classes: int
+) -> None:
+    """They are registered by detectron2's `register_coco_instances`."""
+    found = check_official(name, Path(MetadataCatalog.get(name).json_file), tmp_path)
+    assert len([key for key in found if key.startswith("AP-")]) == classes
 
 
 def test_numbers_on_any_coco_file_are_the_official_ones(tmp_path: Path) -> None:
@@ -95,7 +99,8 @@ def test_numbers_on_any_coco_file_are_the_official_ones(tmp_path: Path) -> None:
     categories = [{"id": k, "name": str(k)} for k in (90, 4, 17, 5)]
     file = tmp_path / "instances.json"
     file.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
-    found = check_official(file, tmp_path)
+    register_annotations("official_numbers", lambda: read_coco(file, tmp_path))
+    found = check_official("official_numbers", file, tmp_path)
     assert math.isnan(found["AP-5"]), "no object is of class 5"
     assert found["AP"] == pytest.approx(np.mean([found["AP-4"], found["AP-17"], found["AP-90"]]))
     written = json.loads((tmp_path / RESULTS_FILE).read_text())
