@@ -163,7 +163,7 @@ def test_nothing_is_read_back_from_the_device(kind: type) -> None:
 def test_sources_that_do_not_fit() -> None:
     main = LearnedContentQueries(num_queries=2, embed_dim=DIM)
     source = DenoisingQueries(main=main, num_classes=CLASSES, embed_dim=DIM)
-    with pytest.raises(ConfigError, match="known by reference boxes alone"):
+    with pytest.raises(ConfigError, match="whose queries have reference boxes only"):
         source(memory_of(1), None, some_targets(1))
     with pytest.raises(ConfigError, match=r"queries\.max_queries is 1"):
         source_of(ContrastiveDenoisingQueries, max_queries=1)

@@ -69,12 +69,12 @@ def logged(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, str]]]:
 def test_objects_without_a_place_are_told_once(cap: int, room: str, logged: list[tuple[str, str]]) -> None:
     source = source_of(ContrastiveDenoisingQueries, dn_number=1, max_queries=cap)
     source(memory_of(1), None, some_targets(1))
-    assert logged == [("INFO", f"Denoising has at most {cap} queries an image (model.queries.max_queries).")]
+    assert logged == [("INFO", f"Denoising has at most {cap} queries per image (model.queries.max_queries).")]
     for _ in range(2):
         source(memory_of(1), None, some_targets(4))
     ((level, line),) = logged[1:]
     assert level == "WARNING" and line.startswith(
-        f"denoising has room for {room} an image (model.queries.max_queries={cap}): images with more take part with"
+        f"Denoising has room for {room} per image (model.queries.max_queries={cap}): images with more take part with"
     )
 
 
@@ -84,8 +84,8 @@ def test_a_cap_below_the_pairs_that_are_asked_for_is_told(logged: list[tuple[str
     source_of(ContrastiveDenoisingQueries, dn_number=101, max_queries=200)
     assert logged[-1] == (
         "WARNING",
-        "model.queries.dn_number=101 asks for 202 denoising queries an image, but model.queries.max_queries=200 allows "
-        "no more: raise it, or set it to null.",
+        "model.queries.dn_number=101 asks for 202 denoising queries per image, but model.queries.max_queries=200 "
+        "allows no more: raise it, or set it to null.",
     )
 
 

@@ -178,7 +178,7 @@ def test_fused_scores(weight: float) -> None:
 def test_fused_scores_need_a_branch_and_sigmoid_logits() -> None:
     preds, _ = branch_set()
     fused = losses.FusedPostprocess(postprocess=TopKPostprocess())
-    with pytest.raises(ConfigError, match="the model's head has no IoU branch"):
+    with pytest.raises(ConfigError, match="model.head has no IoU branch"):
         fused(Predictions(logits=preds.logits, boxes=preds.boxes), [(10, 10)])
     preds.softmax = True
     with pytest.raises(ConfigError, match="FusedPostprocess reads sigmoid logits"):

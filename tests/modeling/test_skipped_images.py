@@ -119,7 +119,7 @@ def test_a_criterion_of_two_arguments() -> None:
 
 def test_the_request_survives_copies() -> None:
     for request in (SkippedImages({2, 0}), pickle.loads(pickle.dumps(SkippedImages({2, 0})))):
-        assert request.images == {0, 2} and str(request) == "images [0, 2] of the batch are to be left out"
+        assert request.images == {0, 2} and str(request) == "Images [0, 2] of the batch are to be left out."
 
 
 @pytest.mark.parametrize("norm", ["SyncBN", "naiveSyncBN"])

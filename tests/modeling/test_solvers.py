@@ -332,10 +332,12 @@ def test_a_config_names_the_solver() -> None:
 
 
 def test_names_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match='solver is "hungarian", but only "auto", "scipy" and "numba" are known'):
+    with pytest.raises(ConfigError, match='solver is "hungarian": set it to "auto", "scipy" or "numba"'):
         HungarianMatcher(costs=[L1Cost(weight=1.0)], solver="hungarian")
     monkeypatch.setitem(sys.modules, KERNELS, None)
-    with pytest.raises(ConfigError, match='"numba", which cannot be imported .*: pip install numba, or set "scipy"'):
+    with pytest.raises(
+        ConfigError, match='"numba", which cannot be imported .*: pip install numba, or set it to "scipy"'
+    ):
         HungarianMatcher(costs=[L1Cost(weight=1.0)], solver="numba")
 
 
@@ -346,4 +348,4 @@ def test_without_numba_scipy_solves(monkeypatch: pytest.MonkeyPatch, caplog: pyt
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
     monkeypatch.setattr(numba_solver, "_kernels", lambda: getattr(sys, "numba fails with an attribute"))
     assert type(solver_of("auto")) is SciPySolver
-    assert "numba cannot be imported, so that SciPy solves the matching" in caplog.text
+    assert "numba cannot be imported, so SciPy solves the matching" in caplog.text
