@@ -1,7 +1,7 @@
-"""Import path of the projects: `align_detr.projects.<name>`, in a wheel and in a checkout alike.
+"""Import path of the projects: `align_detr.projects.<name>`, in a wheel and in a checkout.
 
-A wheel holds each project's package in this folder. In a checkout it is projects/<Folder>/<name>, so the folders in the
-table join this package's search path. Nothing in align_detr imports a project.
+A wheel has each project's package in this folder. In a checkout the package is projects/<Folder>/<name>, so the folders
+of the table join this package's search path. The library never imports a project.
 """
 
 from pathlib import Path

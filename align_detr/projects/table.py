@@ -1,7 +1,7 @@
-"""The one table of the projects. It imports nothing, so that setup.py reads it before anything is installed."""
+"""The table of the projects. It imports nothing, so setup.py can read it before anything is installed."""
 
-# Package name -> folder under projects/: "tsp": "TSP" means that `align_detr.projects.tsp` is projects/TSP/tsp and that
-# the configs named "TSP/..." are those of projects/TSP/configs.
+# Package name -> folder under projects/. "tsp": "TSP" means that `align_detr.projects.tsp` is projects/TSP/tsp and that
+# the configs "TSP/..." are in projects/TSP/configs.
 PROJECTS: dict[str, str] = {
     "anchor_detr": "AnchorDETR",
     "faster_rcnn": "FasterRCNN",

@@ -26,7 +26,7 @@ from align_detr.projects.tsp.fcos.losses import (
     PointGIoULoss,
     RestrictedFocalLoss,
 )
-from align_detr.projects.tsp.fcos.matching import CenternessClassCost, OwnershipMatcher, PointGIoUCost
+from align_detr.projects.tsp.fcos.matching import CenternessClassCost, PointGIoUCost, PointOwnerMatcher
 from align_detr.projects.tsp.fcos.points import Points, PointTowers
 from align_detr.projects.tsp.fcos.postprocess import PointPostprocess
 from align_detr.projects.tsp.fcos.selection import FoIEncoding, FoIs, FoISelection
@@ -63,7 +63,7 @@ def matcher() -> HungarianMatcher:
 def criterion() -> PointCriterion:
     return PointCriterion(
         matched=SetCriterion(matcher=matcher(), losses=[RestrictedFocalLoss()]),
-        foreground=SetCriterion(matcher=OwnershipMatcher(), losses=[PointGIoULoss(), CenternessLoss()]),
+        foreground=SetCriterion(matcher=PointOwnerMatcher(), losses=[PointGIoULoss(), CenternessLoss()]),
         dense=DenseFocalLoss(),
     )
 

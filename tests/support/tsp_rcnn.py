@@ -11,7 +11,12 @@ from align_detr.modeling.encoder import Encoder, PreNormEncoderLayer
 from align_detr.modeling.losses import GIoULoss
 from align_detr.modeling.matcher import GIoUCost, HungarianMatcher, SoftmaxCost
 from align_detr.projects.tsp.checkpoint import convert_official_tsp_rcnn
-from align_detr.projects.tsp.rcnn.losses import BackgroundFocalLoss, DeltaL1Loss, OwnMatcher, ProposalCriterion
+from align_detr.projects.tsp.rcnn.losses import (
+    BackgroundFocalLoss,
+    DeltaL1Loss,
+    ProposalCriterion,
+    ProposalOwnerMatcher,
+)
 from align_detr.projects.tsp.rcnn.predictors import AgnosticBoxes, ClassBoxes, SoftmaxClassifier
 from align_detr.projects.tsp.rcnn.roi_heads import ClassWiseNMS, RoIStage, TSPROIHeads
 from align_detr.projects.tsp.rcnn.rois import RoIs
@@ -37,7 +42,7 @@ def criterion(giou: float = 2.0) -> SetCriterion:
 def box_criterion(matcher: nn.Module | None = None, factor: float = 1.0, giou: float = 2.0) -> ProposalCriterion:
     """The published box losses, times `factor`."""
     losses = [DeltaL1Loss(weight=factor), GIoULoss(name="box_giou", weight=giou * factor)]
-    return ProposalCriterion(matcher=matcher or OwnMatcher(), losses=losses)
+    return ProposalCriterion(matcher=matcher or ProposalOwnerMatcher(), losses=losses)
 
 
 def build_heads(fixture: Fixture) -> TSPROIHeads:

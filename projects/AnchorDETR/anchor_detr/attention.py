@@ -6,20 +6,19 @@ from torch import Tensor, nn
 
 
 class RowColumnAttention(nn.Module):
-    """Attention along the rows of a map, then along its columns, with a softmax for each (RCDA;
-    Anchor-DETR, Wang et al. 2022): the weight of a place is the product of the weights of its x and its y, so no query
-    is compared with every place.
+    """Attention along the rows of a map, then along its columns (RCDA; Anchor-DETR, Wang et al. 2022).
 
-    Row keys, one for each x, are means over the height; column keys, one for each y, are means over the width. The
-    reference port averages over the padding as well, so that a result depends on the batch; here the mean is over the
-    image's own part, unless `average_padding`, for comparisons with the port. The five projections are one parameter,
-    in the order row query, column query, row key, column key, value.
+    The weight of a cell is the product of two softmax weights, of its x and of its y, so that no query is compared with
+    every cell. Row keys, one per x, are means over the height; column keys, one per y, are means over the width. The
+    means are over the image's own part; `average_padding` includes the padding, as the port does, whose results depend
+    on the batch. The five projections are one parameter, in the order row query, column query, row key, column key,
+    value. Raise ValueError if `embed_dim` is not a multiple of `num_heads`.
     """
 
     def __init__(self, *, embed_dim: int, num_heads: int, average_padding: bool = False) -> None:
         super().__init__()
         if embed_dim % num_heads:
-            raise ValueError(f"embed_dim {embed_dim} is not a multiple of num_heads {num_heads}")
+            raise ValueError(f"embed_dim {embed_dim} is not a multiple of num_heads {num_heads}: change one of them.")
         self.num_heads = num_heads
         self.average_padding = average_padding
         self.in_proj_weight = nn.Parameter(torch.empty(5 * embed_dim, embed_dim))
@@ -39,15 +38,16 @@ class RowColumnAttention(nn.Module):
         shape: tuple[int, int],
         padding: Tensor | None = None,
     ) -> Tensor:
-        """Queries (B, Q, C), keys and value (B, h * w, C) of a map of `shape` (h, w) -> (B, Q, C). `padding` (B, h * w)
-        is True outside of the image, whose part of the map is its top left.
+        """Attend from queries (B, Q, C) to keys and value (B, h * w, C) of a map of `shape` (h, w) -> (B, Q, C).
+
+        `padding` (B, h * w) is True outside the image, which covers the top left of the map.
         """
         outside = None if padding is None else padding.unflatten(1, shape)
-        averaged = None if self.average_padding else outside
-        # the projection of a mean is the mean of the projections, which would cost more
+        not_averaged = None if self.average_padding else outside
+        # The projection of a mean equals the mean of the projections and costs less.
         keys = (
-            mean_of_image(row_key.unflatten(1, shape), averaged, dim=1),
-            mean_of_image(column_key.unflatten(1, shape), averaged, dim=2),
+            mean_of_image(row_key.unflatten(1, shape), not_averaged, dim=1),
+            mean_of_image(column_key.unflatten(1, shape), not_averaged, dim=2),
         )
         q_row, q_column, k_row, k_column, v = (
             F.linear(x, weight, bias).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
@@ -60,13 +60,13 @@ class RowColumnAttention(nn.Module):
         )
         along_x = attention_weights(q_row, k_row, None if outside is None else outside[:, 0])
         along_y = attention_weights(q_column, k_column, None if outside is None else outside[:, :, 0])
-        of_rows = along_x[:, :, None] @ v.unflatten(2, shape)  # (B, H, h, Q, C / H)
-        out = torch.einsum("bnqh,bnhqd->bnqd", along_y, of_rows)
+        row_values = along_x[:, :, None] @ v.unflatten(2, shape)  # (B, H, h, Q, C / H)
+        out = torch.einsum("bnqh,bnhqd->bnqd", along_y, row_values)
         return self.out_proj(out.transpose(1, 2).flatten(2))
 
 
 def attention_weights(query: Tensor, key: Tensor, outside: Tensor | None) -> Tensor:
-    """query (B, H, Q, d), key (B, H, n, d), outside (B, n) -> (B, H, Q, n), sums of 1."""
+    """Return the softmax weights of query (B, H, Q, d) on key (B, H, n, d), outside (B, n): (B, H, Q, n)."""
     logits = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
     if outside is not None:
         logits = logits.masked_fill(outside[:, None, None], -torch.inf)
@@ -74,8 +74,9 @@ def attention_weights(query: Tensor, key: Tensor, outside: Tensor | None) -> Ten
 
 
 def mean_of_image(x: Tensor, outside: Tensor | None, dim: int) -> Tensor:
-    """x (B, h, w, C) averaged over the height (`dim` 1) or the width (2), where it is not `outside` (B, h, w); lines
-    that lie outside altogether give 0: (B, w or h, C).
+    """Average x (B, h, w, C) over the height (`dim` 1) or the width (2) -> (B, w or h, C).
+
+    Cells that are `outside` (B, h, w) do not count; a line that lies outside altogether gives 0.
     """
     if outside is None:
         return x.mean(dim)

@@ -42,27 +42,27 @@ _RULES = [
     (r"transformer\.(class_embed|bbox_embed)\.0\.(.+)", r"head.\1.\2"),
     (r"transformer\.(class_embed|bbox_embed)\.\d+\..+", ""),
 ]
-_AXIS = [
+_AXIS_RULES = [
     (r"transformer\.adapt_pos1d\.0\.(.+)", r"neck.position.axis.layers.0.\1"),
     (r"transformer\.adapt_pos1d\.2\.(.+)", r"neck.position.axis.layers.1.\1"),
 ]
-_NO_AXIS = [(r"transformer\.adapt_pos1d\..+", "")]
-_CROSS = "transformer.decoder_layers.0.cross_attn.in_proj_weight"
+_DROP_AXIS_RULES = [(r"transformer\.adapt_pos1d\..+", "")]
+_CROSS_ATTN_WEIGHT = "transformer.decoder_layers.0.cross_attn.in_proj_weight"
 
 
 def is_anchor_detr(state: Mapping[str, Tensor]) -> bool:
-    """Whether the keys are those of published Anchor-DETR weights."""
-    return _CROSS in state and "transformer.pattern.weight" in state
+    """Return whether the keys are those of published Anchor-DETR weights."""
+    return _CROSS_ATTN_WEIGHT in state and "transformer.pattern.weight" in state
 
 
 def convert_anchor_detr(state: Mapping[str, Tensor], *, num_classes: int | None) -> dict[str, Tensor]:
-    """The published entries under this library's names, for row-column decoupled or ordinary attention, which the
-    number of projections tells. Raises `ConfigError` for a key that is not Anchor-DETR's.
+    """Return the published entries under this library's names; raise ConfigError for a key that is not Anchor-DETR's.
 
-    A model of 80 classes gets COCO's 80 rows where the classifier has one for each id up to 90.
+    The number of projections tells row-column decoupled from ordinary attention. If the classifier has a row per COCO
+    id up to 90, a model of 80 classes gets the rows of the 80 ids in use.
     """
-    projections = state[_CROSS].shape[0] // state[_CROSS].shape[1]
-    converted = rename(state, [*_RULES, *(_AXIS if projections == 5 else _NO_AXIS)], "Anchor-DETR")
+    projections = state[_CROSS_ATTN_WEIGHT].shape[0] // state[_CROSS_ATTN_WEIGHT].shape[1]
+    converted = rename(state, [*_RULES, *(_AXIS_RULES if projections == 5 else _DROP_AXIS_RULES)], "Anchor-DETR")
     for key in ("head.class_embed.weight", "head.class_embed.bias"):
         if (converted[key].shape[0], num_classes) == (91, 80):
             converted[key] = converted[key][torch.tensor(coco_category_ids())]

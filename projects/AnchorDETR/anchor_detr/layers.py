@@ -1,4 +1,4 @@
-"""Encoder and decoder layers with row-column decoupled attention, and the positions that they take."""
+"""Encoder and decoder layers with row-column decoupled attention, and the positions that they read."""
 
 from torch import Tensor, nn
 
@@ -10,20 +10,22 @@ from align_detr.structures import Memory, QueryPlace
 
 
 class RowColumnPosition(nn.Module):
-    """Hands the encodings of points to self-attention and those of single coordinates to cross-attention (see
-    `RowColumnEncoding.encode_queries`).
+    """Positions of the queries: encoded points for self-attention, encoded coordinates for cross-attention.
+
+    `RowColumnEncoding.encode_queries` makes both.
     """
 
     def forward(
         self, x: Tensor, position: Tensor, reference: Tensor | None, memory: Memory, layer: int
     ) -> tuple[Tensor, Tensor]:
-        """position (B, Q, 3 C) -> (B, Q, C) of the points and (B, Q, 2 C) of x, y."""
+        """Split position (B, Q, 3 C) into (B, Q, C) of the points and (B, Q, 2 C) of x and y."""
         return position.split([x.shape[-1], 2 * x.shape[-1]], dim=-1)
 
 
 class RowColumnEncoderLayer(EncoderLayer):
-    """Row-column decoupled self-attention and feed-forward block, each followed by its norm (Anchor-DETR, Wang et
-    al. 2022). `average_padding` as in `RowColumnAttention`, whose weights have no dropout.
+    """Row-column decoupled self-attention and feed-forward block, each followed by its norm (Wang et al. 2022).
+
+    `average_padding` is that of `RowColumnAttention`, whose weights have no dropout.
     """
 
     def __init__(
@@ -44,8 +46,9 @@ class RowColumnEncoderLayer(EncoderLayer):
 
 
 class RowColumnDecoderLayer(DecoderLayer):
-    """Ordinary self-attention, row-column decoupled cross-attention and feed-forward block, each followed by its norm
-    (Anchor-DETR, Wang et al. 2022). `average_padding` as in `RowColumnAttention`.
+    """Ordinary self-attention, row-column decoupled cross-attention and feed-forward block (Wang et al. 2022).
+
+    Each is followed by its norm. `average_padding` is that of `RowColumnAttention`.
     """
 
     def __init__(
@@ -63,8 +66,8 @@ class RowColumnDecoderLayer(DecoderLayer):
     def _attend_image(self, x: Tensor, place: QueryPlace, memory: Memory) -> Tensor:
         if place.sine is None:
             raise ConfigError(
-                "RowColumnDecoderLayer reads encoded coordinates of each query: set model.decoder.query_position to a "
-                "RowColumnPosition."
+                "The queries have no encoded coordinates, which RowColumnDecoderLayer reads: set "
+                "model.decoder.query_position to a RowColumnPosition."
             )
         queries = (x + position for position in place.sine.chunk(2, dim=-1))
         keys = (memory.tokens + position for position in memory.position.chunk(2, dim=-1))

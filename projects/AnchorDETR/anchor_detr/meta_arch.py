@@ -7,6 +7,7 @@ from align_detr.modeling.meta_arch import DETR
 
 @META_ARCH_REGISTRY.register()
 class AnchorDETR(DETR):
-    """Anchor-DETR: query design for transformer-based object detection (Wang et al. 2022): a query is an anchor point
-    with one of a few patterns, and says where its object is relative to that point.
+    """Anchor-DETR (Wang et al. 2022): a query is an anchor point with one of a few patterns.
+
+    It predicts where its object is relative to that point.
     """

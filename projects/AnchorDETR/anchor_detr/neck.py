@@ -1,4 +1,4 @@
-"""From a backbone map to normed tokens, with the encoding that queries share with them."""
+"""The neck of Anchor-DETR: from a backbone map to normed tokens, with the position encoding that queries share."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from align_detr.structures import Memory
 
 @dataclass
 class AnchorMemory(Memory):
-    """Tokens, with the `encoding` that made their positions: the anchor points of queries pass the same one."""
+    """Tokens, with the `encoding` of their positions, which also encodes the anchor points of the queries."""
 
     encoding: PointEncoding
 
@@ -21,8 +21,8 @@ class AnchorMemory(Memory):
 class AnchorNeck(SingleScaleNeck):
     """A 1x1 convolution and a group norm; `position` is a `PointEncoding` or a `RowColumnEncoding`.
 
-    The norm looks at each image's own part, so that an image gives the same tokens in any batch. The reference port
-    takes the padding into its statistics: `norm_padding=True` does so too.
+    The statistics of the norm are those of the image's own part, so that an image has the same tokens in any batch;
+    `norm_padding=True` includes the padding, as the port does.
     """
 
     position: PointEncoding
@@ -44,8 +44,9 @@ class AnchorNeck(SingleScaleNeck):
     def forward(
         self, features: Mapping[str, Tensor], image_sizes: Sequence[tuple[int, int]], padded_size: tuple[int, int]
     ) -> AnchorMemory:
-        """features[in_feature] (B, in_channels, h, w) of a batch padded to `padded_size`; sizes are (height, width) in
-        pixels.
+        """Return the tokens of features[in_feature] (B, in_channels, h, w), of a batch padded to `padded_size`.
+
+        Sizes are (height, width) in pixels.
         """
         memory = super().forward(features, image_sizes, padded_size)
         return AnchorMemory(
@@ -59,7 +60,7 @@ class AnchorNeck(SingleScaleNeck):
 
 
 def group_norm(tokens: Tensor, norm: nn.GroupNorm, padding: Tensor | None) -> Tensor:
-    """`norm` of tokens (B, S, C), in float32, with mean and variance over the tokens that are not `padding` (B, S)."""
+    """Apply `norm` to tokens (B, S, C), in float32, with mean and variance over the tokens outside `padding` (B, S)."""
     if padding is None:
         return norm(tokens.transpose(1, 2)).transpose(1, 2)
     x = tokens.float().unflatten(-1, (norm.num_groups, -1))

@@ -7,12 +7,11 @@ from align_detr.structures import MAIN, Proposals, QueryPart, Targets
 
 
 class AnchorPointQueries(nn.Module):
-    """`num_queries` learned anchor points, and at each of them one query for each of `num_patterns` learned patterns,
-    so that several objects may share a place (Anchor-DETR, Wang et al. 2022): num_patterns x num_queries queries, all
-    points of the first pattern first.
+    """`num_queries` learned anchor points with `num_patterns` learned patterns each (Anchor-DETR, Wang et al. 2022).
 
-    Points start uniformly in the image. They are coordinates as they are, without a sigmoid, so that training may move
-    them out of [0, 1]; boxes then start at the border.
+    The num_patterns x num_queries queries, all points of the first pattern first, let several objects share a point.
+    Points start uniformly in the image. They are plain coordinates without a sigmoid, so training may move them out of
+    [0, 1]; boxes then start at the border.
     """
 
     def __init__(self, *, num_queries: int = 300, num_patterns: int = 3, embed_dim: int = 256) -> None:
@@ -24,7 +23,7 @@ class AnchorPointQueries(nn.Module):
     def forward(
         self, memory: AnchorMemory, proposals: Proposals | None = None, targets: Targets | None = None
     ) -> list[QueryPart]:
-        """One part, `main`: content (B, Q, C), position as the memory's encoding gives it, reference (B, Q, 2)."""
+        """Return one part, `main`: content (B, Q, C), position from the memory's encoding, reference (B, Q, 2)."""
         batch, patterns, points = memory.tokens.shape[0], self.pattern.num_embeddings, self.point.num_embeddings
         position = memory.encoding.encode_queries(self.point.weight)
         return [

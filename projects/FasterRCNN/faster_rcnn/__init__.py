@@ -1,5 +1,6 @@
-"""Faster R-CNN with FPN (Ren et al. 2015, Lin et al. 2017), the baseline of TSP: the parts are detectron2's own, and
-importing this package registers the detector in detectron2.
+"""Faster R-CNN with FPN (Ren et al. 2015, Lin et al. 2017), the baseline of TSP, with detectron2's parts.
+
+Importing this package registers the detector in detectron2.
 """
 
 from align_detr.projects.faster_rcnn.rcnn import RCNN, FasterRCNN, Float32ROIPooler

@@ -1,4 +1,4 @@
-"""Faster R-CNN, and its pooler in float32."""
+"""Faster R-CNN and its float32 pooler."""
 
 import torch
 from detectron2.modeling import META_ARCH_REGISTRY
@@ -11,15 +11,16 @@ from align_detr.modeling.meta_arch import RCNN
 
 @META_ARCH_REGISTRY.register()
 class FasterRCNN(RCNN):
-    """Faster R-CNN with FPN (Ren et al. 2015, Lin et al. 2017): all parts are detectron2's."""
+    """Faster R-CNN with FPN (Ren et al. 2015, Lin et al. 2017), with detectron2's parts."""
 
 
 class Float32ROIPooler(ROIPooler):
-    """detectron2's pooler over maps in float32. With maps in half precision it rounds the boxes to theirs, which at 800
-    pixels means steps of 4 in bfloat16.
+    """detectron2's pooler over float32 maps.
+
+    With maps in half precision, it would round the boxes to the same type: steps of 4 pixels at 800 in bfloat16.
     """
 
     def forward(self, x: list[Tensor], box_lists: list[Boxes]) -> Tensor:
-        """One (B, C, h, w) map a level and the boxes of each image -> (N, C, r, r) float32."""
+        """Pool the boxes of each image from one map (B, C, h, w) per level -> (N, C, r, r) float32."""
         with torch.autocast(x[0].device.type, enabled=False):
             return super().forward([level.float() for level in x], box_lists)

@@ -1,4 +1,4 @@
-"""Attention whose logits have a Gaussian prior added."""
+"""Attention with the logarithm of a Gaussian prior added to its logits."""
 
 import torch
 import torch.nn.functional as F
@@ -8,21 +8,20 @@ from align_detr.layers.attention import ProjectedAttention
 
 
 class ModulatedAttention(ProjectedAttention):
-    """Scaled dot-product attention with the logarithm of a spatial prior added to the logits (SMCA, Gao et al. 2021,
-    section 3.2).
-    """
+    """Scaled dot-product attention with the logarithm of a spatial prior added (SMCA, Gao et al. 2021, section 3.2)."""
 
     def forward(
         self, query: Tensor, key: Tensor, value: Tensor, *, log_prior: Tensor, padding: Tensor | None = None
     ) -> Tensor:
-        """query (B, Q, C), key and value (B, S, C), log_prior (B, H, Q, S), padding (B, S) True for keys to ignore ->
-        (B, Q, C).
+        """Attend from query (B, Q, C) to key and value (B, S, C) -> (B, Q, C).
+
+        log_prior (B, H, Q, S); padding (B, S) is True for keys to ignore.
         """
         q, k, v = self._project(query, key, value)
         if padding is not None:
             log_prior = log_prior.masked_fill(padding[:, None, None], -torch.inf)
-        # A constant a query changes no weight; with the largest entry at 0, half precision holds what matters even for
-        # a centre far from the image.
+        # A constant per query changes no weight. With the largest entry at 0, half precision suffices even for a centre
+        # far from the image.
         log_prior = log_prior - log_prior.detach().amax(-1, keepdim=True)
         dropout = self.dropout if self.training else 0.0
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=log_prior.to(q.dtype), dropout_p=dropout)
@@ -30,8 +29,10 @@ class ModulatedAttention(ProjectedAttention):
 
 
 def log_gaussian(centre: Tensor, factor: Tensor, shape: tuple[int, int], smooth: float) -> Tensor:
-    """-((x - centre_x)^2 factor_x + (y - centre_y)^2 factor_y) / smooth at every cell (x, y) = (0, 0), (1, 0), ... of a
-    map of `shape` (h, w), row by row: centre (in cells) and factor (..., 2) -> (..., h * w) (SMCA, section 3.2).
+    """Return -((x - centre_x)^2 factor_x + (y - centre_y)^2 factor_y) / smooth at every cell (SMCA, section 3.2).
+
+    The cells (x, y) = (0, 0), (1, 0), ... are those of a map of `shape` (h, w), row by row: centre (in cells) and
+    factor (..., 2) -> (..., h * w).
     """
     x, y = (
         (torch.arange(n, device=centre.device) - centre[..., i, None]).square() * factor[..., i, None] / -smooth

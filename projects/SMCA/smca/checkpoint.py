@@ -1,4 +1,4 @@
-"""Released SMCA weights (single scale) under this library's names: DETR's names, and four modules of the decoder.
+"""Released SMCA weights (single scale) under this library's names: DETR's, and those of four modules of the decoder.
 
 | released (SMCA-DETR)                                 | here                                 |
 |------------------------------------------------------|--------------------------------------|
@@ -7,8 +7,8 @@
 | `transformer.decoder.layers.0.point1`                | `decoder.centre`                     |
 | everything else                                      | see `align_detr.checkpoint.detr`     |
 
-Classes: the released models have a row with a sigmoid for each COCO id 0 to 90, and one more that never has a target;
-for a model of 80 classes the rows of the 80 ids in use are picked.
+Classes: the released models have a sigmoid row per COCO id from 0 to 90, and one more that never has a target; a model
+of 80 classes gets the rows of the 80 ids in use.
 """
 
 from collections.abc import Mapping
@@ -26,21 +26,22 @@ _RULES = [
     (_LAYER + r"point3\.(weight|bias)", r"decoder.layers.\1.sharpness.\2"),
     (r"transformer\.decoder\.layers\.0\.point1\.(.+)", r"decoder.centre.\1"),
 ]
-_OWN = (".norm4.", ".point1.", ".point2.", ".point3.")
+_ADDED = (".norm4.", ".point1.", ".point2.", ".point3.")
 
 
 def is_smca_detr(state: Mapping[str, Tensor]) -> bool:
-    """Whether the keys are those of SMCA's released code, with its dynamic scale of type 3 (two numbers a head)."""
+    """Return whether the keys are those of SMCA's released code with dynamic scale type 3 (two numbers per head)."""
     return "transformer.decoder.layers.0.point3.weight" in state
 
 
 def convert_smca_detr(state: Mapping[str, Tensor], *, num_classes: int | None) -> dict[str, Tensor]:
-    """The released entries under this library's names, with the classifier's rows for `num_classes`. Raises
-    `ConfigError` for a key that is neither DETR's nor SMCA's.
+    """Return the released entries under this library's names, with the classifier's rows for `num_classes`.
+
+    Raise ConfigError for a key that is neither DETR's nor SMCA's.
     """
-    own = {key: value for key, value in state.items() if any(name in key for name in _OWN)}
-    shared = {key: value for key, value in state.items() if key not in own}
-    converted = {**convert_official_detr(shared, num_classes=None), **rename(own, _RULES, "SMCA")}
+    added = {key: value for key, value in state.items() if any(name in key for name in _ADDED)}
+    shared = {key: value for key, value in state.items() if key not in added}
+    converted = {**convert_official_detr(shared, num_classes=None), **rename(added, _RULES, "SMCA")}
     for key in ("head.class_embed.weight", "head.class_embed.bias"):
         if key in converted and (converted[key].shape[0], num_classes) == (92, 80):
             converted[key] = converted[key][torch.tensor(coco_category_ids())]

@@ -1,4 +1,4 @@
-"""The decoder that gives each query a centre."""
+"""The decoder that predicts a centre per query."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -15,9 +15,10 @@ from align_detr.structures import Memory, QueryPart, QueryPlace
 
 
 class ModulatedDecoder(Decoder):
-    """A decoder of `ModulatedDecoderLayer`s: a perceptron reads each query's centre off what enters the first layer,
-    normed as there. All layers' Gaussians and boxes start from that centre, and train it (SMCA, Gao et al. 2021,
-    section 3.2).
+    """A decoder of `ModulatedDecoderLayer`s with a centre per query (SMCA, Gao et al. 2021, section 3.2).
+
+    An MLP predicts the centre from the input of the first layer, normed as there. The Gaussians and boxes of all layers
+    start from the centre and train it.
     """
 
     def __init__(
@@ -28,7 +29,7 @@ class ModulatedDecoder(Decoder):
         initialize_matrices(self.centre)
 
     def decode(self, queries: Sequence[QueryPart], memory: Memory, head: Head) -> tuple[Tensor, list[Tensor] | None]:
-        """As `Decoder.decode`, with the centre of each query, (B, Q, 2) float32, for its reference."""
+        """Decode as `Decoder` does, with the centre of each query, (B, Q, 2) float32, as its reference."""
         return super().decode([self._with_centre(part) for part in queries], memory, head)
 
     def _with_centre(self, part: QueryPart) -> QueryPart:

@@ -10,12 +10,11 @@ from align_detr.structures import Memory, QueryPlace
 
 
 class ModulatedDecoderLayer(DecoderLayer):
-    """DETR's decoder layer, whose cross-attention adds, head by head, the logarithm of a Gaussian (SMCA, Gao et al.
-    2021, section 3.2, with its multi-head modulation).
+    """DETR's decoder layer with a Gaussian prior per head in cross-attention (SMCA, Gao et al. 2021, section 3.2).
 
-    The query with its position, normed, gives each head an offset from the query's centre, in cells, and two numbers
-    whose squares multiply the squared distances in x and y; `smooth` divides their sum. The paper divides by the
-    squares instead: we follow the released code (`--dynamic_scale type3`), where a large number is a narrow Gaussian.
+    From the normed sum of content and position, each head gets an offset from the query's centre, in cells, and two
+    numbers whose squares multiply the squared distances in x and y; `smooth` divides the sum. The paper divides by the
+    squares; this follows the released code (`--dynamic_scale type3`), where a large number gives a narrow Gaussian.
     """
 
     def __init__(
@@ -37,15 +36,16 @@ class ModulatedDecoderLayer(DecoderLayer):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """All heads start at the query's centre, with the exponent -distance^2 / smooth: our choice, the paper states
-        none.
-        """
+        """Start all heads at the query's centre with the exponent -distance^2 / smooth; the paper names no start."""
         for linear, bias in ((self.offset, 0.0), (self.sharpness, 1.0)):
             nn.init.zeros_(linear.weight)
             nn.init.constant_(linear.bias, bias)
 
     def forward(self, x: Tensor, place: QueryPlace, memory: Memory) -> Tensor:
-        """x (B, Q, C) -> (B, Q, C). The prior follows from what enters the layer."""
+        """Return the new contents: x (B, Q, C) -> (B, Q, C). The prior depends on the input of the layer.
+
+        Raise ConfigError for queries without centres or a memory without the images' sizes.
+        """
         log_prior = self.log_prior(x, place, require_extent(memory))
         x = self.self_attn_norm(x + self.dropout(self._attend_queries(x, place)))
         attended = self.cross_attn(
@@ -59,9 +59,14 @@ class ModulatedDecoderLayer(DecoderLayer):
         return self.ffn_norm(x + self.dropout(self.ffn(x)))
 
     def log_prior(self, x: Tensor, place: QueryPlace, memory: ExtentMemory) -> Tensor:
-        """(B, H, Q, S) float32, at most 0. `place.reference` (B, Q, 2) is the query's centre in [0, 1] of its image."""
+        """Return the logarithm of the prior, (B, H, Q, S) float32, at most 0.
+
+        `place.reference` (B, Q, 2) is the query's centre in [0, 1] of its image.
+        """
         if place.reference is None:
-            raise ConfigError("ModulatedDecoderLayer reads the centre of each query: use it in a ModulatedDecoder.")
+            raise ConfigError(
+                "The queries have no centres, which ModulatedDecoderLayer reads: use it in a ModulatedDecoder."
+            )
         normed = self.place_norm(x + position_of(place))
         offset, sharpness = (
             linear(normed).float().unflatten(-1, (self.num_heads, 2)).transpose(1, 2)

@@ -1,4 +1,4 @@
-"""A single-scale neck that also says how large each image is, in cells of its map."""
+"""DETR's neck that also gives the size of each image in cells of its map."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,20 +13,22 @@ from align_detr.structures import Memory
 
 @dataclass
 class ExtentMemory(Memory):
-    """Tokens, with `extent` (B, 2) float32: each image's own width and height in cells, not rounded."""
+    """Tokens, with `extent` (B, 2) float32: the image's own width and height in cells, not rounded."""
 
     extent: Tensor
 
 
 def require_extent(memory: Memory) -> ExtentMemory:
-    """Return `memory`. Raise ConfigError unless it knows the size of each image."""
+    """Return `memory`; raise ConfigError if it does not have the size of each image."""
     if not isinstance(memory, ExtentMemory):
-        raise ConfigError("ModulatedDecoderLayer reads each image's size in cells: set model.neck to an ExtentNeck.")
+        raise ConfigError(
+            "The memory has no sizes of images, which ModulatedDecoderLayer reads: set model.neck to an ExtentNeck."
+        )
     return memory
 
 
 class ExtentNeck(SingleScaleNeck):
-    """Projects one backbone map as DETR does, and notes each image's size in cells of `stride` pixels."""
+    """DETR's projection of one backbone map, with each image's size in cells of `stride` pixels."""
 
     def __init__(
         self, *, in_feature: str, in_channels: int, embed_dim: int, position: torch.nn.Module, stride: int = 32
@@ -37,8 +39,9 @@ class ExtentNeck(SingleScaleNeck):
     def forward(
         self, features: Mapping[str, Tensor], image_sizes: Sequence[tuple[int, int]], padded_size: tuple[int, int]
     ) -> ExtentMemory:
-        """features[in_feature] (B, in_channels, h, w) of a batch padded to `padded_size`; sizes are (height, width) in
-        pixels.
+        """Return the tokens of features[in_feature] (B, in_channels, h, w), of a batch padded to `padded_size`.
+
+        Sizes are (height, width) in pixels.
         """
         memory = super().forward(features, image_sizes, padded_size)
         cells = torch.tensor([(w / self.stride, h / self.stride) for h, w in image_sizes], dtype=torch.float32)

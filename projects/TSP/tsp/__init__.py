@@ -1,6 +1,8 @@
-"""TSP-FCOS and TSP-RCNN (Sun et al. 2021): set prediction by a transformer encoder alone, over points or boxes that a
-convolutional detector proposes. Importing this package registers the detectors in detectron2, and the names of weights
-that were trained with the official code.
+"""TSP-FCOS and TSP-RCNN (Sun et al. 2021): set prediction by a transformer encoder without a decoder.
+
+The tokens are points (`fcos/`) or boxes (`rcnn/`) that a convolutional detector proposes; the files beside the two
+folders serve both. Importing this package registers the detectors in detectron2, and the names of weights that were
+trained with the official code. `__all__` lists every class, and the functions that configs name.
 """
 
 from align_detr.checkpoint.conversion import register_release
@@ -11,9 +13,9 @@ from align_detr.projects.tsp.checkpoint import (
     is_official_tsp_fcos,
     is_official_tsp_rcnn,
 )
-from align_detr.projects.tsp.fcos.assign import PointAssigner, SharedPointAssigner
+from align_detr.projects.tsp.fcos.assign import Assignment, PointAssigner, SharedPointAssigner
 from align_detr.projects.tsp.fcos.detector import TSPFCOS
-from align_detr.projects.tsp.fcos.head import PointHead
+from align_detr.projects.tsp.fcos.head import AssignedPredictions, PointHead, PointPredictions
 from align_detr.projects.tsp.fcos.losses import (
     CenternessLoss,
     DenseFocalLoss,
@@ -22,18 +24,24 @@ from align_detr.projects.tsp.fcos.losses import (
     PointGIoULoss,
     RestrictedFocalLoss,
 )
-from align_detr.projects.tsp.fcos.matching import CenternessClassCost, OwnershipMatcher, PointGIoUCost
-from align_detr.projects.tsp.fcos.points import PointTowers
+from align_detr.projects.tsp.fcos.matching import CenternessClassCost, PointGIoUCost, PointOwnerMatcher
+from align_detr.projects.tsp.fcos.points import Points, PointTowers
 from align_detr.projects.tsp.fcos.postprocess import PointPostprocess
-from align_detr.projects.tsp.fcos.selection import FoIEncoding, FoISelection
+from align_detr.projects.tsp.fcos.selection import FoIEncoding, FoIs, FoISelection
 from align_detr.projects.tsp.hybrid_optimizer import HybridOptimizer, get_hybrid_groups
 from align_detr.projects.tsp.rcnn.detector import TSPRCNN
-from align_detr.projects.tsp.rcnn.losses import BackgroundFocalLoss, DeltaL1Loss, OwnMatcher, ProposalCriterion
+from align_detr.projects.tsp.rcnn.losses import (
+    BackgroundFocalLoss,
+    DeltaL1Loss,
+    ProposalCriterion,
+    ProposalOwnerMatcher,
+)
 from align_detr.projects.tsp.rcnn.predictors import AgnosticBoxes, ClassBoxes, SigmoidClassifier, SoftmaxClassifier
 from align_detr.projects.tsp.rcnn.roi_heads import ClassWiseNMS, RoIStage, TSPROIHeads
-from align_detr.projects.tsp.rcnn.rpn import TowerRPNHead
+from align_detr.projects.tsp.rcnn.rois import BoxCoder, RoIOutputs, RoIPredictions, RoIs
+from align_detr.projects.tsp.rcnn.rpn import LevelNormTower, TowerRPNHead
 from align_detr.projects.tsp.rcnn.sampling import ProposalSampler
-from align_detr.projects.tsp.rcnn.transformer import RoITransformer
+from align_detr.projects.tsp.rcnn.transformer import BoxPositionEncoding, RoITransformer
 
 register_release(is_official_tsp_fcos, lambda state, _: convert_official_tsp_fcos(state))
 register_release(is_official_tsp_rcnn, lambda state, _: convert_official_tsp_rcnn(state))
@@ -42,8 +50,12 @@ __all__ = [
     "TSPFCOS",
     "TSPRCNN",
     "AgnosticBoxes",
+    "AssignedPredictions",
+    "Assignment",
     "BGRStem",
     "BackgroundFocalLoss",
+    "BoxCoder",
+    "BoxPositionEncoding",
     "CenternessClassCost",
     "CenternessLoss",
     "ClassBoxes",
@@ -54,21 +66,28 @@ __all__ = [
     "ExtraLevels",
     "FoIEncoding",
     "FoISelection",
+    "FoIs",
     "HybridOptimizer",
-    "OwnMatcher",
-    "OwnershipMatcher",
+    "LevelNormTower",
     "PointAssigner",
     "PointCriterion",
     "PointGIoUCost",
     "PointGIoULoss",
     "PointHead",
+    "PointOwnerMatcher",
     "PointPostprocess",
+    "PointPredictions",
     "PointTowers",
+    "Points",
     "ProposalCriterion",
+    "ProposalOwnerMatcher",
     "ProposalSampler",
     "RestrictedFocalLoss",
+    "RoIOutputs",
+    "RoIPredictions",
     "RoIStage",
     "RoITransformer",
+    "RoIs",
     "SharedPointAssigner",
     "SigmoidClassifier",
     "SoftmaxClassifier",

@@ -1,4 +1,4 @@
-"""ResNets in the form of the MSRA weights that TSP starts from, and the two levels that it adds to detectron2's FPN."""
+"""ResNets in the form of the MSRA weights that TSP starts from, and the two levels that TSP adds to an FPN."""
 
 from collections.abc import Sequence
 
@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 
 class BGRStem(BasicStem):
-    """The ordinary stem for RGB images under weights that were trained on BGR ones: it turns the channels round.
+    """detectron2's stem for RGB images and weights trained on BGR images: it reverses the channels.
 
-    The rest of the library then needs to know RGB only, whatever the weights.
+    The rest of the library then handles RGB only, whatever the weights.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, 3, h, w) RGB -> (B, 64, h / 4, w / 4)."""
+        """Reverse the channels and apply the stem: (B, 3, h, w) RGB -> (B, 64, h / 4, w / 4)."""
         return super().forward(x.flip(1))
 
 
@@ -27,20 +27,21 @@ def build_msra_resnet(
     norm: str = "FrozenBN",
     freeze_at: int = 2,
 ) -> ResNet:
-    """The original ResNet of `depth` layers, stride in the 1x1 convolutions, for detectron2's ImageNetPretrained/MSRA
-    weights: images in RGB less their mean, in 0..255 and not divided; the first `freeze_at` stages do not train.
+    """Build the original ResNet of `depth` layers for detectron2's ImageNetPretrained/MSRA weights.
+
+    The stride is in the 1x1 convolutions. Images are RGB, 0 to 255, minus the mean and not divided. The first
+    `freeze_at` stages do not train.
     """
-    options = {"stride_in_1x1": True} if depth >= 50 else {}  # the basic blocks of smaller ones have no 1x1
+    options = {"stride_in_1x1": True} if depth >= 50 else {}  # the basic blocks of smaller networks have no 1x1
     stages = ResNet.make_default_stages(depth, norm=norm, **options)
     return ResNet(BGRStem(norm=norm), stages, out_features=list(out_features), freeze_at=freeze_at)
 
 
 class ExtraLevels(nn.Module):
-    """p6 = norm(conv(p5)) and p7 = norm(conv(relu(p6))), 3x3 convolutions of stride 2: the `top_block` of a
-    `detectron2.modeling.FPN` that ends with p5.
+    """The `top_block` of a `detectron2.modeling.FPN` that ends with p5: p6 = norm(conv(p5)), p7 = norm(conv(relu(p6))).
 
-    As in the official code, which RetinaNet's p6 and p7 differ from by the norms. These train; with several processes
-    "SyncBN" (CUDA) or "naiveSyncBN" shares their statistics, "" leaves them out.
+    The convolutions are 3x3 with stride 2. As in the official code, the norms train, unlike RetinaNet, which has none.
+    With several processes "SyncBN" (CUDA) or "naiveSyncBN" shares their statistics; "" leaves them out.
     """
 
     def __init__(self, *, channels: int = 256, in_feature: str = "p5", norm: str = "SyncBN") -> None:
@@ -53,6 +54,6 @@ class ExtraLevels(nn.Module):
             weight_init.c2_xavier_fill(conv)
 
     def forward(self, p5: Tensor) -> list[Tensor]:
-        """(B, C, h, w) -> p6, p7: half and a quarter of the size, rounded up."""
+        """Return p6 and p7 of p5 (B, C, h, w): half and a quarter of its size, rounded up."""
         p6 = self.p6(p5)
         return [p6, self.p7(F.relu(p6))]

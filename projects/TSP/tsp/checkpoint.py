@@ -1,5 +1,4 @@
-"""Official TSP weights (Edward-Sun/TSP-Detection) under the names here. None were published; this is for weights
-trained with that code.
+"""Weights of the official code (Edward-Sun/TSP-Detection) under this project's names. None were published.
 
 TSP-FCOS:
 
@@ -37,18 +36,21 @@ from align_detr.checkpoint.key_map import Rules, rename
 
 
 def backbone_rules() -> Rules:
-    """ResNet, FPN and its two extra levels, of TSP-FCOS and TSP-RCNN."""
+    """Return the rules for ResNet, FPN and its two extra levels, of TSP-FCOS and TSP-RCNN."""
     return [
         (r"(backbone\.bottom_up\..+)", r"\1"),
         (r"(backbone\.fpn_(lateral|output)\d\..+)", r"\1"),
         (r"backbone\.top_block\.(p[67])\.conv\.(.+)", r"backbone.top_block.\1.\2"),
         (r"backbone\.top_block\.(p[67])\.bn\.(.+)", r"backbone.top_block.\1.norm.\2"),
-        (r"pixel_(mean|std)", ""),  # in BGR there; ours are in the config, for RGB images
+        (r"pixel_(mean|std)", ""),  # BGR there; here the config has them, in RGB
     ]
 
 
 def encoder_rules(official: str, ours: str) -> Rules:
-    """The encoder whose keys begin with the regular expression `official` (no groups in it), under the name `ours`."""
+    """Return the rules for the encoder whose keys begin with `official`, a regular expression without groups.
+
+    `ours` is what the keys begin with here.
+    """
     layer = rf"{official}layers\.(\d+)\."
     return [
         (layer + r"self_attn\.(.+)", rf"{ours}layers.\1.self_attn.\2"),
@@ -76,26 +78,26 @@ _FCOS_RULES = [
 
 
 def is_official_tsp_fcos(state: Mapping[str, Tensor]) -> bool:
-    """Whether the keys are those of the official TSP-FCOS."""
+    """Return whether the keys are those of the official TSP-FCOS."""
     return "pyramid_position_embedding" in state and "fcos_head.cls_logits.weight" in state
 
 
 def is_official_tsp_rcnn(state: Mapping[str, Tensor]) -> bool:
-    """Whether the keys are those of the official TSP-RCNN, with or without iterative refinement."""
+    """Return whether the keys are those of the official TSP-RCNN, with or without iterative refinement."""
     return any(key.startswith("roi_heads.box_head.") and "dec_pos_embed_proj" in key for key in state)
 
 
 def convert_official_tsp_fcos(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The official entries under the names here. Raises `ConfigError` for a key that is not TSP-FCOS's."""
+    """Return the official entries under this project's names; raise ConfigError for a key that is not TSP-FCOS's."""
     return rename(state, _FCOS_RULES, "TSP-FCOS")
 
 
 _RPN = r"proposal_generator\.rpn_head\."
-_STAGES = {"": 0, **{rf"{k}\.": k for k in range(4)}}  # what official keys say of the stage: nothing where there is one
+_STAGES = {"": 0, **{rf"{k}\.": k for k in range(4)}}  # official prefix -> stage; a single stage has no prefix
 
 
 def _stage_rules(official: str, stage: int) -> Rules:
-    """The region head and the predictors of one stage."""
+    """Return the rules for the region head and the predictors of one stage."""
     head, predictor = rf"roi_heads\.box_head\.{official}", rf"roi_heads\.box_predictor\.{official}"
     ours = f"roi_heads.stages.{stage}."
     return [
@@ -109,7 +111,7 @@ def _stage_rules(official: str, stage: int) -> Rules:
 
 
 def _tower_rules(official: str, ours: str) -> Rules:
-    """One tower of the proposal head."""
+    """Return the rules for one tower of the proposal head."""
     tower = f"proposal_generator.rpn_head.{ours}_tower."
     return [
         (rf"{_RPN}{official}_conv\.(\d+)\.conv\.(.+)", rf"{tower}convs.\1.\2"),
@@ -128,5 +130,5 @@ _RCNN_RULES: Rules = [
 
 
 def convert_official_tsp_rcnn(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The official entries under this project's names. Raises `ConfigError` for a key that is not TSP-RCNN's."""
+    """Return the official entries under this project's names; raise ConfigError for a key that is not TSP-RCNN's."""
     return rename(state, _RCNN_RULES, "TSP-RCNN")

@@ -1,4 +1,4 @@
-"""What both detectors give the library's encoder and ask of its matcher."""
+"""The encoder's input, and a check of the matcher, which TSP-FCOS and TSP-RCNN share."""
 
 from torch import Tensor, nn
 
@@ -7,10 +7,11 @@ from align_detr.structures import Memory
 
 
 def token_set(tokens: Tensor, position: Tensor, valid: Tensor | None) -> Memory:
-    """tokens, position (B, Q, C) and `valid` (B, Q), False for padding, or None without any -> what `Encoder` takes.
+    """Return the input of `Encoder`: tokens and position (B, Q, C), and `valid` (B, Q), False for padding.
 
-    Tokens have no map, so `shapes` and `valid_sizes` are empty. An image without a single valid token attends to its
-    padding, since attention over nothing is NaN; `valid` still hides those tokens from losses and detections.
+    `valid` is None where no token is padding. Tokens have no map, so `shapes` and `valid_sizes` are empty. An image
+    without a valid token attends to its padding, because attention over nothing is NaN; losses and detections still
+    leave these tokens out.
     """
     padding = None
     if valid is not None:
@@ -19,11 +20,12 @@ def token_set(tokens: Tensor, position: Tensor, valid: Tensor | None) -> Memory:
 
 
 def check_every_image_counts(matcher: nn.Module, key: str) -> None:
-    """Raises ConfigError for a matcher, at the config's `key`, that would leave images out of a step: the losses on
-    proposals and on boxes, which know of no matching, would keep them.
+    """Raise ConfigError if the matcher at the config's `key` skips images of a step.
+
+    The losses that do not depend on the matching would still use these images.
     """
     if getattr(matcher, "on_nonfinite", "raise") != "raise":
         raise ConfigError(
-            f'{key}.on_nonfinite is "{matcher.on_nonfinite}", but only the classes of the matched set would then do '
-            'without the image: set it to "raise"'
+            f'{key}.on_nonfinite is "{matcher.on_nonfinite}", which is not supported, because the other losses of TSP '
+            'would still use the skipped image: set it to "raise".'
         )

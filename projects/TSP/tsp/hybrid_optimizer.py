@@ -19,16 +19,16 @@ def get_hybrid_groups(
     weight_decay: float = 1e-4,
     weight_decay_norm: float = 0.0,
 ) -> list[dict[str, Any]]:
-    """Groups for `HybridOptimizer`: the parameters of the modules named in `transformer` (dotted names, as in
-    `get_param_groups`) go to AdamW with `transformer_lr`, all others to SGD with `lr`.
+    """Return groups for `HybridOptimizer`: AdamW with `transformer_lr` for the transformer, SGD with `lr` for the rest.
 
-    In TSP the transformer is the encoder with its final norm and nothing else: projections, position parameters and
-    heads belong to SGD. Raises ConfigError without a model, or where no parameter or every one is the transformer's.
+    `transformer` names its modules, as `get_param_groups` does. In TSP these are the encoder with its final norm;
+    projections, position parameters and heads belong to SGD. Raise ConfigError without a model, or if one of the two
+    has no parameter.
     """
-    # The factors serve as marks only: with equal rates the two kinds would share a group.
-    marks = dict.fromkeys(transformer, 2.0)
+    # The factors only keep the two kinds in separate groups, even if their rates are equal.
+    factors = dict.fromkeys(transformer, 2.0)
     groups = get_param_groups(
-        model=model, base_lr=1.0, lr_factors=marks, weight_decay=weight_decay, weight_decay_norm=weight_decay_norm
+        model=model, base_lr=1.0, lr_factors=factors, weight_decay=weight_decay, weight_decay_norm=weight_decay_norm
     )
     for group in groups:
         of_transformer = group["lr"] == 2.0
@@ -36,22 +36,21 @@ def get_hybrid_groups(
     kinds = {group["optimizer"] for group in groups}
     if len(kinds) < 2:
         raise ConfigError(
-            f"optimizer.params.transformer names {', '.join(transformer)}, which leaves {'/'.join(sorted(kinds))} "
-            f"alone with all parameters of {type(model).__name__}: name its transformer modules"
+            f"optimizer.params.transformer names {', '.join(transformer)}, which gives {'/'.join(sorted(kinds))} "
+            f"all parameters of {type(model).__name__}: name the modules of its transformer."
         )
     return groups
 
 
 class HybridOptimizer(torch.optim.Optimizer):
-    """torch's own SGD and AdamW behind one `Optimizer`; each group names its own as `optimizer`: "sgd" or "adamw".
+    """torch's SGD and AdamW behind one `Optimizer`; the key `optimizer` of each group is "sgd" or "adamw".
 
-    Before every step the gradient of the AdamW groups, by their common norm, is scaled to at most `clip_max_norm`
-    (0: not at all); the SGD groups are not clipped. With the published 0.01 practically every step is rescaled, and
-    since Adam does not see a common factor, that equalises the influence of the steps rather than bounding their size.
-    The official code calls this "full_model" clipping. The trainer's own clipping of the whole model
-    (`train.clip_grad.max_norm`) has to be off.
+    Each step first scales the gradient of the AdamW groups to a common norm of at most `clip_max_norm` (0: no
+    clipping); the SGD groups are not clipped. The published 0.01 rescales practically every step. As Adam is invariant
+    to a constant factor, this equalises the influence of the steps rather than bounding their size. The official code
+    calls it "full_model" clipping. The trainer's clipping of the whole model (`train.clip_grad.max_norm`) must be off.
 
-    Groups and state are shared with the two, so that schedulers, `GradScaler` and checkpoints see one optimizer.
+    Both optimizers share the groups and the state, so that schedulers, `GradScaler` and checkpoints see one optimizer.
     """
 
     def __init__(
@@ -66,11 +65,13 @@ class HybridOptimizer(torch.optim.Optimizer):
         weight_decay: float = 1e-4,
         clip_max_norm: float = 0.01,
     ) -> None:
-        """`lr`, `transformer_lr` and `weight_decay` hold for groups that do not state their own."""
+        """Build both optimizers; groups may override `lr`, `transformer_lr` and `weight_decay`."""
         groups = [dict(group) for group in params]
         for kind in ("sgd", "adamw"):
             if not any(group.get("optimizer") == kind for group in groups):
-                raise ConfigError(f"HybridOptimizer has no group of optimizer '{kind}': see get_hybrid_groups")
+                raise ConfigError(
+                    f"HybridOptimizer has no group of optimizer '{kind}': build the groups with get_hybrid_groups."
+                )
         sgd_groups = [group for group in groups if group["optimizer"] == "sgd"]
         self.clip_max_norm = float(clip_max_norm)
         self.sgd = torch.optim.SGD(sgd_groups, lr=float(lr), momentum=float(momentum), weight_decay=float(weight_decay))
@@ -82,11 +83,11 @@ class HybridOptimizer(torch.optim.Optimizer):
             weight_decay=weight_decay,
         )
         super().__init__([*self.sgd.param_groups, *self.adamw.param_groups], {})
-        self._share()
+        self._share_groups()
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step of both on the present gradients; returns what `closure`, if any, returned."""
+        """Step both optimizers on the current gradients; return the result of `closure`, if there is one."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -99,22 +100,24 @@ class HybridOptimizer(torch.optim.Optimizer):
         return loss
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Adds a group that names its optimizer, with all of that one's options; raises ConfigError for another."""
+        """Add a group with all options of the optimizer that it names; raise ConfigError if it names none."""
         if param_group.get("optimizer") not in ("sgd", "adamw"):
-            raise ConfigError("a group of HybridOptimizer must name its optimizer: 'sgd' or 'adamw'")
+            raise ConfigError(
+                "A group of HybridOptimizer has no optimizer: set its key 'optimizer' to 'sgd' or 'adamw'."
+            )
         super().add_param_group(param_group)
-        self._share()
+        self._share_groups()
 
     def __getstate__(self) -> dict[str, Any]:
-        own = {name: getattr(self, name) for name in ("sgd", "adamw", "clip_max_norm")}
-        return {**super().__getstate__(), **own}
+        added = {name: getattr(self, name) for name in ("sgd", "adamw", "clip_max_norm")}
+        return {**super().__getstate__(), **added}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)  # what load_state_dict ends with: new groups and a new state
-        self._share()
+        super().__setstate__(state)  # load_state_dict ends here, with new groups and a new state
+        self._share_groups()
 
-    def _share(self) -> None:
-        """Lets both work on this optimizer's groups and state."""
+    def _share_groups(self) -> None:
+        """Make both optimizers work on the groups and the state of this one."""
         for kind, optimizer in (("sgd", self.sgd), ("adamw", self.adamw)):
             optimizer.param_groups = [group for group in self.param_groups if group["optimizer"] == kind]
             optimizer.state = self.state

@@ -19,7 +19,7 @@ from align_detr.projects.tsp.fcos.assign import Assignment
 from align_detr.projects.tsp.fcos.geometry import centerness, point_giou
 from align_detr.projects.tsp.fcos.head import AssignedPredictions
 from align_detr.projects.tsp.fcos.losses import CenternessLoss, DenseFocalLoss, PointGIoULoss, RestrictedFocalLoss
-from align_detr.projects.tsp.fcos.matching import CenternessClassCost, OwnershipMatcher
+from align_detr.projects.tsp.fcos.matching import CenternessClassCost, PointOwnerMatcher
 from align_detr.projects.tsp.fcos.points import Points
 from align_detr.projects.tsp.fcos.selection import FoIs
 from align_detr.structures import Match, Predictions, Targets
@@ -175,7 +175,7 @@ def test_each_normaliser_is_a_mean_over_the_processes(monkeypatch: pytest.Monkey
     torch.manual_seed(0)
     preds, targets = random_points(torch.tensor([[0, 1, -1, 1, 0], [-1, -1, 0, 0, 0]]), [2, 1])
     match = matcher()({"main": preds}, targets)["main"]
-    owned = OwnershipMatcher()({"main": preds}, targets)["main"]
+    owned = PointOwnerMatcher()({"main": preds}, targets)["main"]
     points = Points(torch.empty(0), torch.randn(2, 5, 3), *[torch.empty(0)] * 6, image_sizes=[])
     assignment = Assignment(torch.empty(0), preds.owner, preds.owner, torch.empty(0))
 
@@ -200,7 +200,7 @@ def test_background_never_reaches_a_gradient() -> None:
     """Not even where its distances to some object are nothing that could be a box."""
     preds, targets = random_points(torch.full((1, 5), -1), [1])
     preds.target_distances = torch.full_like(preds.target_distances, -1e30)
-    match = OwnershipMatcher()({"main": preds}, targets)["main"]
+    match = PointOwnerMatcher()({"main": preds}, targets)["main"]
     assert len(match) == 5 and (match.weight == 0).all()
     for loss in (PointGIoULoss(), CenternessLoss()):
         value = loss(preds, targets, match, torch.tensor(1.0)).sum()

@@ -193,12 +193,12 @@ def test_added_groups_are_trained() -> None:
     late.grad = torch.ones(2)
     optimizer.step()
     assert_close(late.detach(), torch.full((2,), 1 - 0.1 * (1 + 1e-4)))
-    with pytest.raises(ConfigError, match="must name its optimizer"):
+    with pytest.raises(ConfigError, match="has no optimizer: set its key"):
         optimizer.add_param_group({"params": [nn.Parameter(torch.ones(1))]})
 
 
 def test_errors_name_the_remedy() -> None:
-    with pytest.raises(ConfigError, match="transformer names decoder, which leaves sgd alone"):
+    with pytest.raises(ConfigError, match="transformer names decoder, which gives sgd all parameters"):
         get_hybrid_groups(model=Model(), lr=0.1, transformer_lr=0.01, transformer=["decoder"])
     with pytest.raises(ConfigError, match="needs the model"):
         get_hybrid_groups(lr=0.1, transformer_lr=0.01)

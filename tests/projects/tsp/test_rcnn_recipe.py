@@ -12,7 +12,7 @@ from align_detr.modeling.losses import GIoULoss, IABCELoss
 from align_detr.modeling.matcher import GIoUCost, SoftmaxCost
 from align_detr.modeling.weighting import PrimeSampleWeighting
 from align_detr.projects.tsp.rcnn.detector import TSPRCNN
-from align_detr.projects.tsp.rcnn.losses import BackgroundFocalLoss, DeltaL1Loss, OwnMatcher
+from align_detr.projects.tsp.rcnn.losses import BackgroundFocalLoss, DeltaL1Loss, ProposalOwnerMatcher
 
 SIDES = [640, 672, 704, 736, 768, 800]
 BLOCKS = {50: [3, 4, 6, 3], 101: [3, 4, 23, 3]}
@@ -76,7 +76,7 @@ def test_losses(model: TSPRCNN) -> None:
     assert type(classes) is BackgroundFocalLoss
     assert (classes.weight, classes.background_weight, classes.gamma) == (1, 0.1, 2)
     assert {type(x): x.weight for x in heads.box_criterion.losses} == {DeltaL1Loss: 1, GIoULoss: 2}
-    assert type(heads.box_criterion.matcher) is OwnMatcher
+    assert type(heads.box_criterion.matcher) is ProposalOwnerMatcher
 
 
 def test_the_aligned_version() -> None:
@@ -88,7 +88,7 @@ def test_the_aligned_version() -> None:
     classifier = heads.stages[0].classifier.linear
     assert classifier.out_features == 7
     assert torch.allclose(classifier.bias.sigmoid(), torch.tensor(0.01))
-    assert type(heads.box_criterion.matcher) is OwnMatcher, "boxes still learn from all foreground"
+    assert type(heads.box_criterion.matcher) is ProposalOwnerMatcher, "boxes still learn from all foreground"
 
 
 @pytest.mark.parametrize("name", VARIANTS)

@@ -1,1 +1,1 @@
-"""TSP-FCOS: points of interest of a convolutional head, classified and refined by the encoder."""
+"""TSP-FCOS: points of the feature maps are the tokens; each becomes a class and a box."""

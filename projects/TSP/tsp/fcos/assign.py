@@ -13,10 +13,10 @@ from align_detr.structures import Targets
 
 @dataclass
 class Assignment:
-    """The objects of a batch as its points see them.
+    """The objects of a batch and the points that belong to them.
 
-    boxes (B, T, 4) absolute xyxy, zeros in padding; labels (B, P), -1 for background; owner (B, P), the object of its
-    image that a point belongs to, or -1; allowed (B, P, T), the objects that a point may be matched to.
+    boxes (B, T, 4) absolute xyxy, zeros in padding; labels (B, P), -1 for background; owner (B, P), the index of the
+    object that a point belongs to, or -1; allowed (B, P, T), True where a point may be matched to an object.
     """
 
     boxes: Tensor
@@ -26,11 +26,12 @@ class Assignment:
 
 
 class PointAssigner(nn.Module):
-    """FCOS's rule: a point is eligible for an object if it lies inside its box, within `radius` strides of its centre
-    on both axes (None: anywhere in the box), and if the farthest side of the box is in the range of the point's level.
+    """FCOS's assignment of points to objects.
 
-    Level l covers distances from `sizes[l - 1]` to `sizes[l]` pixels, both included. Of several objects a point belongs
-    to the smallest, the first on ties, and it may be matched to that one alone, as in the official code.
+    A point is eligible for an object if it lies inside the box, within `radius` strides of its centre on both axes
+    (None: anywhere in the box), and if its distance to the farthest side is in the range of its level: from
+    `sizes[l - 1]` to `sizes[l]` pixels for level l, both included. Of several objects a point belongs to the smallest,
+    the first on ties, and may be matched to that object only, as in the official code.
     """
 
     def __init__(self, *, sizes: Sequence[float] = (64, 128, 256, 512), radius: float | None = 1.5) -> None:
@@ -40,7 +41,7 @@ class PointAssigner(nn.Module):
 
     @torch.no_grad()
     def forward(self, points: Points, targets: Targets) -> Assignment:
-        """`targets.instances` give the boxes in pixels."""
+        """Assign the points of a batch to its objects, whose boxes in pixels are those of `targets.instances`."""
         boxes = pixel_boxes(targets, points.locations.device)
         eligible = self.eligible(points, boxes)
         area = (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
@@ -50,8 +51,8 @@ class PointAssigner(nn.Module):
         return Assignment(boxes, labels, owner, self.allowed(eligible, owner))
 
     def eligible(self, points: Points, boxes: Tensor) -> Tensor:
-        """(B, P, T) bool for boxes (B, T, 4); none lies inside an empty box, such as those of padding."""
-        low, high = self._ranges(points)
+        """Return (B, P, T) bool for boxes (B, T, 4); no point is eligible for an empty box, such as padding."""
+        low, high = self._distance_ranges(points)
         x, y = (v[:, None] for v in points.locations.unbind(-1))
         x0, y0, x1, y1 = (v[:, None] for v in boxes.unbind(-1))
         farthest = torch.maximum(torch.maximum(x - x0, x1 - x), torch.maximum(y - y0, y1 - y))
@@ -64,37 +65,41 @@ class PointAssigner(nn.Module):
         return right_level & (x > x0) & (x < x1) & (y > y0) & (y < y1)
 
     def allowed(self, eligible: Tensor, owner: Tensor) -> Tensor:
-        """(B, P, T): a point's own object."""
+        """Return (B, P, T) bool, True for the owner of a point only."""
         return owner[..., None] == torch.arange(eligible.shape[-1], device=owner.device)
 
-    def _ranges(self, points: Points) -> tuple[Tensor, Tensor]:
-        """(P,) each: the shortest and the longest distance of each point's level."""
+    def _distance_ranges(self, points: Points) -> tuple[Tensor, Tensor]:
+        """Return the shortest and the longest distance of each point's level, (P,) each."""
         bounds = torch.tensor([[-1.0, *self.sizes], [*self.sizes, torch.inf]], device=points.levels.device)
         shortest, longest = bounds[:, points.levels]
         return shortest, longest
 
 
 class SharedPointAssigner(PointAssigner):
-    """The rule as the paper words it: a point may be matched to every object it is eligible for, which leaves a true
-    assignment problem. Boxes and dense classes, which need one object a point, still take the smallest.
+    """The assignment as the paper words it: a point may be matched to every object that it is eligible for.
+
+    The matching is then a true assignment problem. Boxes and dense classes need one object per point and still take
+    the smallest.
     """
 
     def __init__(self, *, sizes: Sequence[float] = (64, 128, 256, 512), radius: float | None = None) -> None:
         super().__init__(sizes=sizes, radius=radius)
 
     def allowed(self, eligible: Tensor, owner: Tensor) -> Tensor:
-        """(B, P, T): all eligible pairs."""
+        """Return (B, P, T) bool, True for all eligible pairs."""
         return eligible
 
 
 def pixel_boxes(targets: Targets, device: torch.device) -> Tensor:
-    """(B, T, 4) absolute xyxy as annotated, zeros in padding: the targets' normalised boxes would round points on an
-    edge to both sides.
+    """Return the boxes as annotated, (B, T, 4) absolute xyxy, zeros in padding.
 
-    Raises ConfigError for targets without their instances.
+    The normalised boxes of the targets would round points on an edge to either side. Raise ConfigError for targets
+    without instances.
     """
     if len(targets.instances) != len(targets.counts):
-        raise ConfigError("TSP-FCOS assigns points by boxes in pixels: build its targets with Targets.from_instances")
+        raise ConfigError(
+            "The targets have no boxes in pixels, which assign points: build them with Targets.from_instances."
+        )
     source = targets.instances[0].gt_boxes.tensor
     boxes = source.new_zeros((*targets.labels.shape, 4), dtype=torch.float32)
     for b, (x, n) in enumerate(zip(targets.instances, targets.counts, strict=True)):
@@ -103,8 +108,10 @@ def pixel_boxes(targets: Targets, device: torch.device) -> Tensor:
 
 
 def side_distances(locations: Tensor, strides: Tensor, boxes: Tensor) -> Tensor:
-    """Distances (left, top, right, bottom) from points to the sides of boxes, in strides: locations (..., 2), strides
-    (...), boxes (..., 4) absolute xyxy, which broadcast -> (..., 4). Negative where a point is outside.
+    """Return the distances (left, top, right, bottom) from points to the sides of boxes, in strides.
+
+    locations (..., 2), strides (...), boxes (..., 4) absolute xyxy, which broadcast -> (..., 4), negative where a point
+    is outside.
     """
     x, y = locations.unbind(-1)
     x0, y0, x1, y1 = boxes.unbind(-1)

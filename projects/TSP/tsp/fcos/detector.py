@@ -1,4 +1,4 @@
-"""TSP-FCOS: points that an FCOS-like detector proposes, encoded together, are the predictions."""
+"""The TSP-FCOS detector: points that an FCOS-like head proposes are encoded together and become predictions."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -23,8 +23,7 @@ class TSPFCOS(Detector):
     """Transformer-based set prediction on FCOS (Sun et al. 2021): no decoder and no learned queries.
 
     backbone (with FPN) -> points -> selection -> encoding -> encoder -> head. `pixel_mean` and `pixel_std` are in the
-    channel order and range of the images (RGB, 0 to 255). In training, `forward` returns weighted losses by name;
-    otherwise detections.
+    channel order and range of the images (RGB, 0 to 255).
     """
 
     @configurable
@@ -56,12 +55,15 @@ class TSPFCOS(Detector):
         self.postprocess = postprocess
 
     def forward(self, batched_inputs: Sequence[Mapping[str, Any]]) -> dict[str, Tensor] | list[dict[str, Instances]]:
-        """detectron2's inputs: `image` (3, h, w) RGB, `height` and `width` of the output, and in training `instances`
-        with `gt_boxes`, `gt_classes`. Raises `DatasetError` for training input without images or annotations.
+        """Return weighted losses by name in training, otherwise detections.
+
+        The inputs are detectron2's: `image` (3, h, w) RGB, `height` and `width` of the output, and in training
+        `instances` with `gt_boxes` and `gt_classes`. Raise DatasetError for training input without images or
+        annotations.
         """
         if not self.training:
             return one_size_at_a_time(
-                [x["image"] for x in batched_inputs], lambda places: self._detect([batched_inputs[i] for i in places])
+                [x["image"] for x in batched_inputs], lambda indices: self._detect([batched_inputs[i] for i in indices])
             )
         targets = self.targets(batched_inputs)
         images = [self.normalize(x["image"]) for x in batched_inputs]
@@ -71,32 +73,33 @@ class TSPFCOS(Detector):
         return self.criterion(self.predict(points, fois), points, assignment, targets)
 
     def extract_points(self, images: Sequence[Tensor]) -> Points:
-        """All points of normalised (3, h, w) images, padded to the largest."""
+        """Return all points of normalised (3, h, w) images, padded to the largest."""
         features, padded_size = features_of_padded_batch(self.backbone, images)
         return self.points(features, [(x.shape[-2], x.shape[-1]) for x in images], padded_size)
 
     def predict(self, points: Points, fois: FoIs) -> PointPredictions:
-        """The predictions of the selected points, from all of them together."""
+        """Encode the selected points together and return their predictions."""
         return self.head(self.encoder(self.encoding(points, fois)).tokens, fois)
 
     def _detect(self, batched_inputs: Sequence[Mapping[str, Any]]) -> list[dict[str, Instances]]:
-        """Detections in images of one size, without padding between them: the towers' GroupNorm averages over whole
-        maps, so that padding would change what is found.
+        """Return the detections of images of one size.
+
+        The towers' GroupNorm averages over whole maps, so padding to another image's size would change the detections.
         """
         points = self.extract_points([self.normalize(x["image"]) for x in batched_inputs])
         return self.results(self.postprocess(self.predict(points, self.selection(points))), batched_inputs)
 
 
 def _check_levels(points: PointTowers, assigner: PointAssigner, encoding: FoIEncoding, head: PointHead) -> None:
-    """Raises ConfigError unless all parts count the same levels: on a device, a level too many ends the process."""
+    """Raise ConfigError unless all parts have the same levels: on a GPU, one level too many ends the process."""
     levels = len(points.strides)
     if len(assigner.sizes) != levels - 1:
         raise ConfigError(
             f"model.assigner.sizes has {len(assigner.sizes)} bounds for the {levels} levels of model.points: give one "
-            "between each level and the next"
+            "bound between each level and the next."
         )
     for name, count in {"encoding": len(encoding.level_embed), "head": len(head.scales)}.items():
         if count != levels:
             raise ConfigError(
-                f"model.{name}.num_levels is {count}, but model.points has {levels} levels: set it to {levels}"
+                f"model.{name}.num_levels is {count}, but model.points has {levels} levels: set it to {levels}."
             )

@@ -1,4 +1,4 @@
-"""What TSP-FCOS predicts for each token."""
+"""The head of TSP-FCOS and its predictions."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ from align_detr.structures import Predictions
 
 @dataclass(kw_only=True)
 class PointPredictions(Predictions):
-    """A prediction set of points: beside the boxes, `distances` (R, B, Q, 4) from the point to the sides (left, top,
-    right, bottom) in strides, `centerness` (R, B, Q) logits, and the points themselves.
+    """A prediction set of points.
+
+    distances (R, B, Q, 4) from the point to the sides (left, top, right, bottom) in strides; centerness (R, B, Q)
+    logits; `fois` are the points.
     """
 
     distances: Tensor
@@ -26,11 +28,11 @@ class PointPredictions(Predictions):
     fois: FoIs
 
     def pixel_boxes(self) -> Tensor:
-        """(B, Q, 4) absolute xyxy of the last row, not clipped."""
+        """Return the boxes of the last row, (B, Q, 4) absolute xyxy, not clipped."""
         return _boxes_around(self.fois, self.distances[-1])
 
     def assigned(self, assignment: Assignment) -> AssignedPredictions:
-        """The same set with what training knows of its points."""
+        """Return the set with the objects that its points belong to, which only training knows."""
         index = self.fois.index
         boxes = assignment.boxes[:, None]
         known = {
@@ -43,8 +45,10 @@ class PointPredictions(Predictions):
 
 @dataclass(kw_only=True)
 class AssignedPredictions(PointPredictions):
-    """A prediction set with what training knows of its points: `owner` (B, Q) the object a point belongs to or -1, and
-    `target_distances` (B, Q, T, 4) from the point to the sides of every object of the image.
+    """A prediction set of points in training.
+
+    owner (B, Q), the index of the object that a point belongs to, or -1; target_distances (B, Q, T, 4) from the point
+    to the sides of every object of its image.
     """
 
     owner: Tensor
@@ -52,25 +56,25 @@ class AssignedPredictions(PointPredictions):
 
     @property
     def foreground(self) -> Tensor:
-        """(B, Q): whether a point belongs to an object and is not padding."""
+        """(B, Q) bool, True where a point belongs to an object and is not padding."""
         return self.owner >= 0 if self.valid is None else (self.owner >= 0) & self.valid
 
 
 def require_points(preds: Predictions) -> AssignedPredictions:
-    """`preds` for a loss or a cost that reads owners. Raises ConfigError for a set of another detector."""
+    """Return `preds`; raise ConfigError if the set belongs to another detector."""
     if not isinstance(preds, AssignedPredictions):
         raise ConfigError(
-            "A loss or a cost of TSP-FCOS reads distances of points, but the predictions have none: use it in "
+            "A loss or a cost of TSP-FCOS reads the distances of points, which the predictions do not have: use it in "
             "model.criterion of a TSP-FCOS."
         )
     return preds
 
 
 class PointHead(nn.Module):
-    """Linear classifier (sigmoid), box and centerness of each token; distances are rectified and scaled by a learned
-    number of the level.
+    """Linear layers for the class (sigmoid), the distances and the centerness of each token.
 
-    The centerness is trained and not used in detection, as in the official recipe.
+    Distances are rectified and multiplied by a learned number per level. The centerness is trained but not used in
+    detection, as in the official recipe.
     """
 
     def __init__(
@@ -88,7 +92,7 @@ class PointHead(nn.Module):
         nn.init.zeros_(self.centerness.bias)
 
     def forward(self, hidden: Tensor, fois: FoIs) -> PointPredictions:
-        """hidden (B, Q, C) -> one row, float32."""
+        """Predict classes and boxes of encoded tokens: hidden (B, Q, C) -> one row, float32."""
         logits, centerness = self.class_embed(hidden).float(), self.centerness(hidden).float()
         distances = self.bbox_embed(hidden).float().relu() * self.scales[fois.levels][..., None]
         sizes = distances.new_tensor([[width, height] * 2 for height, width in fois.image_sizes])
@@ -104,6 +108,6 @@ class PointHead(nn.Module):
 
 
 def _boxes_around(fois: FoIs, distances: Tensor) -> Tensor:
-    """Distances (B, Q, 4) in strides -> absolute xyxy."""
+    """Return the boxes of distances (B, Q, 4) in strides, as absolute xyxy."""
     pixels = distances * fois.strides[..., None]
     return torch.cat([fois.locations - pixels[..., :2], fois.locations + pixels[..., 2:]], dim=-1)

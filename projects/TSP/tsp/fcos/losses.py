@@ -1,4 +1,4 @@
-"""TSP-FCOS's losses, each with its own normaliser: mean numbers over the processes, not of objects but of points."""
+"""The losses of TSP-FCOS. Each is normalised by a number of points, averaged over the processes."""
 
 import torch
 import torch.nn.functional as F
@@ -17,11 +17,11 @@ from align_detr.structures import MAIN, Match, Predictions, Targets
 
 
 class RestrictedFocalLoss(SigmoidFocalLoss):
-    """Focal loss of matched points as positives and all else as negatives, where an unmatched point of an object weighs
-    `unmatched_weight` at that object's class: it is nearly a positive.
+    """Focal loss with matched points as positives and everything else as negatives.
 
-    Divided by `matched_norm` x matched points + `foreground_norm` x points of objects, each at least 1. The official
-    script's "mixed_2x" is the default; its "mixed" is (1, 0.1), "set" (1, 0) and "all" (0, 1).
+    An unmatched point of an object is nearly a positive: its term at that object's class weighs `unmatched_weight`. The
+    sum is divided by `matched_norm` x matched points + `foreground_norm` x points of objects, each count at least 1.
+    The default is the official script's "mixed_2x"; "mixed" is (1, 0.1), "set" (1, 0) and "all" (0, 1).
     """
 
     def __init__(
@@ -41,7 +41,10 @@ class RestrictedFocalLoss(SigmoidFocalLoss):
         self.foreground_norm = foreground_norm
 
     def forward(self, preds: Predictions, targets: Targets, match: Match, num_boxes: Tensor) -> Tensor:
-        """logits (R, B, Q, K) -> (R,); `num_boxes` is not used. `match.weight`, if any, weighs the matched points."""
+        """Return the loss of each row: logits (R, B, Q, K) -> (R,).
+
+        `match.weight`, if given, weights the matched points. `num_boxes` is not used.
+        """
         points, logits, matched = require_points(preds), preds.logits.float(), (match.row, match.image, match.query)
         labels = targets.labels.new_full(logits.shape[:-1], logits.shape[-1])
         labels = labels.index_put(matched, match.of(targets.labels))
@@ -57,7 +60,7 @@ class RestrictedFocalLoss(SigmoidFocalLoss):
         return loss.sum((1, 2)) / (self.matched_norm * num_matched + self.foreground_norm * num_foreground)
 
     def element_weight(self, preds: AssignedPredictions, targets: Targets, labels: Tensor) -> Tensor:
-        """(R, B, Q, K) for the labels (R, B, Q) that the matching gives, K for background."""
+        """Return the weight of each term, (R, B, Q, K), for the matching's labels (R, B, Q), K for background."""
         of_owner = targets.labels.gather(1, preds.owner.clamp(min=0))
         of_owner = torch.where(preds.foreground, of_owner, -1)[..., None]
         classes = torch.arange(preds.logits.shape[-1], device=of_owner.device)
@@ -66,18 +69,20 @@ class RestrictedFocalLoss(SigmoidFocalLoss):
 
 
 class DownweightedFocalLoss(RestrictedFocalLoss):
-    """The same with `unmatched_weight` at all classes of every point of an object, the matched ones included: what the
-    official code does without ONLY_REWEIGHT_FG.
+    """RestrictedFocalLoss with `unmatched_weight` at all classes of every point of an object, matched or not.
+
+    The official code does this without ONLY_REWEIGHT_FG.
     """
 
     def element_weight(self, preds: AssignedPredictions, targets: Targets, labels: Tensor) -> Tensor:
-        """(B, Q, 1)."""
+        """Return the weight of each point, (B, Q, 1)."""
         return torch.where(preds.foreground, self.unmatched_weight, 1.0)[..., None]
 
 
 class PointGIoULoss(SetLoss):
-    """1 - generalised IoU in strides of the pairs, weighted by the points' centerness in the target's box, a mean by
-    these weights (TSP-FCOS, official code). `smooth` as in `point_giou`.
+    """Mean of 1 - generalised IoU over the matched pairs, weighted by the centerness of the point in the target's box.
+
+    The IoU is measured in strides (TSP-FCOS, official code); `smooth` is that of `point_giou`.
     """
 
     def __init__(self, *, name: str = "giou", weight: float = 1.0, smooth: float = 1.0) -> None:
@@ -85,7 +90,7 @@ class PointGIoULoss(SetLoss):
         self.smooth = smooth
 
     def forward(self, preds: Predictions, targets: Targets, match: Match, num_boxes: Tensor) -> Tensor:
-        """(R,); `num_boxes` is not used."""
+        """Return the loss of each row, (R,); `num_boxes` is not used."""
         points = require_points(preds)
         wanted = target_sides(points, match)
         central = centerness(wanted)
@@ -95,15 +100,16 @@ class PointGIoULoss(SetLoss):
 
 
 class CenternessLoss(SetLoss):
-    """Binary cross-entropy of the predicted centerness with the point's in the target's box, a mean over the pairs
-    (FCOS, Tian et al. 2019, section 3.3).
+    """Binary cross-entropy between predicted centerness and that of the point in the target's box.
+
+    The mean is taken over the matched pairs (FCOS, Tian et al. 2019, section 3.3).
     """
 
     def __init__(self, *, name: str = "centerness", weight: float = 1.0) -> None:
         super().__init__(name=name, weight=weight)
 
     def forward(self, preds: Predictions, targets: Targets, match: Match, num_boxes: Tensor) -> Tensor:
-        """(R,); `num_boxes` is not used."""
+        """Return the loss of each row, (R,); `num_boxes` is not used."""
         points = require_points(preds)
         wanted = centerness(target_sides(points, match))
         entropy = F.binary_cross_entropy_with_logits(match.at(points.centerness), wanted, reduction="none")
@@ -112,8 +118,9 @@ class CenternessLoss(SetLoss):
 
 
 class DenseFocalLoss(nn.Module):
-    """Focal loss of the dense classifier over all points of all levels, padding included as background, divided by the
-    number of foreground points, at least 1. A classifier of one class learns foreground.
+    """Focal loss of the dense classifier over all points of all levels, with padding as background.
+
+    The sum is divided by the number of foreground points, at least 1. A classifier of one class learns foreground.
     """
 
     def __init__(self, *, weight: float = 1.0, alpha: float = 0.25, gamma: float = 2.0) -> None:
@@ -122,7 +129,7 @@ class DenseFocalLoss(nn.Module):
         self.focal = SigmoidFocalLoss(alpha=alpha, gamma=gamma)
 
     def forward(self, points: Points, assignment: Assignment) -> Tensor:
-        """Logits (B, P, K) -> 0-d."""
+        """Return the weighted loss of `points.logits` (B, P, K), 0-d."""
         logits = points.logits.float()
         labels, foreground = assignment.labels, assignment.labels >= 0
         if logits.shape[-1] == 1:
@@ -132,8 +139,10 @@ class DenseFocalLoss(nn.Module):
 
 
 class PointCriterion(nn.Module):
-    """TSP-FCOS's four losses: classes on the matched set, boxes and centerness on all points of objects, and the dense
-    classifier (TSP, section 4.3; that boxes are no set loss is the official code's).
+    """The four losses of TSP-FCOS (TSP, section 4.3).
+
+    `matched` is the set loss on classes, `foreground` the losses on boxes and centerness of all points of objects (not
+    a set loss, as in the official code), and `dense` the loss of the dense classifier.
     """
 
     def __init__(self, *, matched: SetCriterion, foreground: SetCriterion, dense: nn.Module) -> None:
@@ -146,7 +155,7 @@ class PointCriterion(nn.Module):
     def forward(
         self, preds: PointPredictions, points: Points, assignment: Assignment, targets: Targets
     ) -> dict[str, Tensor]:
-        """Weighted 0-d losses by name, in float32 whatever autocast says."""
+        """Return the weighted 0-d losses by name, in float32 even under autocast."""
         sets = {MAIN: preds.assigned(assignment)}
         losses = self.matched(sets, targets)
         losses.update(self.foreground(sets, targets))
@@ -156,8 +165,9 @@ class PointCriterion(nn.Module):
 
 
 def target_sides(preds: AssignedPredictions, match: Match) -> Tensor:
-    """Distances (M, 4) from each point to the sides of its target, or 1 where the pair weighs nothing: whatever a
-    background point would give must not reach a gradient.
+    """Return the distances (M, 4) from each matched point to the sides of its target.
+
+    They are 1 where the weight of the pair is 0, so that no value of a background point reaches a gradient.
     """
     sides = preds.target_distances[match.image, match.query, match.target]
     return sides if match.weight is None else torch.where(match.weight[:, None] > 0, sides, 1.0)

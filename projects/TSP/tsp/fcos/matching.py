@@ -1,6 +1,4 @@
-"""Matching of points: the terms of the cost, for the library's matcher, which leaves out what is not `allowed`; and the
-match of every point with the object it belongs to.
-"""
+"""Matching of points: two costs for the library's matcher, and the matcher that pairs each point with its owner."""
 
 from collections.abc import Mapping
 
@@ -14,20 +12,21 @@ from align_detr.structures import Match, Predictions, Targets
 
 
 class CenternessClassCost(Cost):
-    """-s (c + 1e-6): the probability s of the target's class, less from where the point lies off the centre of the
-    target's box, c being its centerness there (TSP-FCOS, official code; the paper has the probability alone).
+    """-s (c + 1e-6): s is the probability of the target's class, c the centerness of the point in the target's box.
+
+    As in the official code of TSP-FCOS; the paper has the probability only.
     """
 
     @torch.no_grad()
     def forward(self, preds: Predictions, targets: Targets) -> Tensor:
-        """(R, B, Q, T) in [-1, 0], without gradient."""
+        """Return the costs (R, B, Q, T), in [-1, 0], without gradient."""
         rows, _, queries, _ = preds.logits.shape
         label = targets.labels[None, :, None].expand(rows, -1, queries, -1)
         return -preds.logits.gather(-1, label).sigmoid() * (centerness(require_points(preds).target_distances) + 1e-6)
 
 
 class PointGIoUCost(Cost):
-    """1 - generalised IoU in strides; `smooth` as in `point_giou`."""
+    """1 - generalised IoU, measured in strides; `smooth` is that of `point_giou`."""
 
     def __init__(self, *, weight: float, smooth: float = 1.0) -> None:
         super().__init__(weight=weight)
@@ -35,22 +34,23 @@ class PointGIoUCost(Cost):
 
     @torch.no_grad()
     def forward(self, preds: Predictions, targets: Targets) -> Tensor:
-        """(R, B, Q, T) in [0, 2], without gradient; points outside an object's box, which the matcher leaves out, may
-        exceed it.
+        """Return the costs (R, B, Q, T), without gradient.
+
+        They are in [0, 2] for points inside the object's box; the matcher leaves out all others.
         """
         points = require_points(preds)
         return 1 - point_giou(points.distances[:, :, :, None], points.target_distances, self.smooth)
 
 
-class OwnershipMatcher(nn.Module):
-    """Every point with the object it belongs to, known beforehand and many to one: what TSP's box losses are taken
-    over. Points of the background, and of padding, are among the pairs with weight 0, since their number is not known
-    without asking the device.
+class PointOwnerMatcher(nn.Module):
+    """The matcher of TSP's box losses: every point is paired with its owner, and an owner may have many points.
+
+    Points of the background and of padding are pairs of weight 0, because counting them would wait for the device.
     """
 
     @torch.no_grad()
     def forward(self, sets: Mapping[str, Predictions], targets: Targets) -> dict[str, Match]:
-        """A match of R x B x Q pairs for every set."""
+        """Return a match of R x B x Q pairs for every set."""
         return {name: self._match(require_points(preds)) for name, preds in sets.items()}
 
     def _match(self, preds: AssignedPredictions) -> Match:

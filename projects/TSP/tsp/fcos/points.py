@@ -1,4 +1,4 @@
-"""The dense part of TSP-FCOS: every point of every level, with its features, its class scores and its place."""
+"""The dense part of TSP-FCOS: every point of every level with its features, class scores and location."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,10 +14,10 @@ from align_detr.projects.tsp.initialization import initialize_convolutions
 
 @dataclass
 class Points:
-    """All P points of a batch, level by level, row by row.
+    """All P points of a batch, level by level and row by row.
 
-    features (B, C, P); logits (B, P, K) of the dense classifier; position (B, P, D) encodings; `padding` (B, P) True
-    outside the image, and `inside[b]` how many points of image b are not; locations (P, 2) as (x, y) in pixels; strides
+    features (B, C, P); logits (B, P, K) of the dense classifier; position (B, P, D) encodings; `padding` (B, P), True
+    outside the image; `inside[b]`, the number of points inside image b; locations (P, 2) as (x, y) in pixels; strides
     and levels (P,); `image_sizes[b]` = (height, width) in pixels.
     """
 
@@ -33,13 +33,12 @@ class Points:
 
 
 class PointTowers(nn.Module):
-    """Two towers of `num_convs` convolutions, each with GroupNorm and ReLU, one for classes and one for boxes, shared
-    by all levels, and a sigmoid classifier of K classes on the former (TSP, section 4.2).
+    """A class tower and a box tower that all levels share, and a dense sigmoid classifier (TSP, section 4.2).
 
-    Both towers' outputs are the points' features; nothing dense is predicted from the box tower. The paper speaks of a
-    binary classifier of features of interest, the official code has all classes, and so has this;
-    `num_classes=1` gives the binary one. `strides[l]` is that of `in_features[l]`. `init_std` is that of the weights of
-    all convolutions.
+    Each tower has `num_convs` convolutions with GroupNorm and ReLU. The features of a point are the outputs of both
+    towers; the classifier reads the class tower, and no box is predicted here. The paper describes a binary classifier
+    of features of interest (`num_classes=1`); the default is the official code's, with all classes. `strides[l]` is the
+    stride of `in_features[l]`; `init_std` is the standard deviation of all convolutions' initial weights.
     """
 
     def __init__(
@@ -57,12 +56,12 @@ class PointTowers(nn.Module):
         super().__init__()
         if len(in_features) != len(strides):
             raise ConfigError(
-                f"model.points has {len(in_features)} in_features and {len(strides)} strides: give one for each"
+                f"model.points has {len(in_features)} in_features and {len(strides)} strides: give one per map."
             )
         self.in_features = list(in_features)
         self.strides = list(strides)
-        self.class_tower = _tower(channels, num_convs)
-        self.box_tower = _tower(channels, num_convs)
+        self.class_tower = _build_tower(channels, num_convs)
+        self.box_tower = _build_tower(channels, num_convs)
         self.class_embed = nn.Conv2d(channels, num_classes, 3, padding=1)
         self.position = position
         for part in (self.class_tower, self.box_tower, self.class_embed):
@@ -72,50 +71,55 @@ class PointTowers(nn.Module):
     def forward(
         self, features: Mapping[str, Tensor], image_sizes: Sequence[tuple[int, int]], padded_size: tuple[int, int]
     ) -> Points:
-        """features[name] (B, channels, h, w) of a batch padded to `padded_size`; sizes are (height, width) in pixels.
+        """Return all points of features[name] (B, channels, h, w), of a batch padded to `padded_size`.
 
-        A point counts as inside its image where the nearest-neighbour view of the padded image does. The official code
-        stretches a mask of the largest unpadded image over the maps, which shifts all positions unless sizes agree.
+        Sizes are (height, width) in pixels. A point is inside its image where a nearest-neighbour view of the padded
+        image is. The official code stretches a mask of the largest unpadded image over the maps, which shifts all
+        positions unless the sizes are equal.
         """
-        maps = [self._map(features, name) for name in self.in_features]
+        maps = [self._require_map(features, name) for name in self.in_features]
         classes = [self.class_tower(x) for x in maps]
-        both = [torch.cat([c, self.box_tower(x)], dim=1).flatten(2) for c, x in zip(classes, maps, strict=True)]
+        features_of_levels = [
+            torch.cat([c, self.box_tower(x)], dim=1).flatten(2) for c, x in zip(classes, maps, strict=True)
+        ]
         logits = [self.class_embed(c).flatten(2) for c in classes]
         shapes = [(x.shape[-2], x.shape[-1]) for x in maps]
-        valid = [[valid_size(size, padded_size, shape) for size in image_sizes] for shape in shapes]
-        masks = [padding_mask(v, shape, maps[0].device) for v, shape in zip(valid, shapes, strict=True)]
-        places = [_places(shape, stride, maps[0].device) for shape, stride in zip(shapes, self.strides, strict=True)]
+        valid_sizes = [[valid_size(size, padded_size, shape) for size in image_sizes] for shape in shapes]
+        masks = [padding_mask(v, shape, maps[0].device) for v, shape in zip(valid_sizes, shapes, strict=True)]
+        locations = [
+            _locations(shape, stride, maps[0].device) for shape, stride in zip(shapes, self.strides, strict=True)
+        ]
         counts = torch.tensor([h * w for h, w in shapes])
         return Points(
-            features=torch.cat(both, dim=-1),
+            features=torch.cat(features_of_levels, dim=-1),
             logits=torch.cat(logits, dim=-1).transpose(1, 2),
             position=torch.cat([self.position(mask).flatten(2) for mask in masks], dim=-1).transpose(1, 2),
             padding=torch.cat([mask.flatten(1) for mask in masks], dim=1),
-            inside=[sum(level[b][0] * level[b][1] for level in valid) for b in range(len(image_sizes))],
-            locations=torch.cat(places),
+            inside=[sum(level[b][0] * level[b][1] for level in valid_sizes) for b in range(len(image_sizes))],
+            locations=torch.cat(locations),
             strides=torch.tensor(self.strides).repeat_interleave(counts).to(maps[0].device, torch.float32),
             levels=torch.arange(len(maps)).repeat_interleave(counts).to(maps[0].device),
             image_sizes=list(image_sizes),
         )
 
-    def _map(self, features: Mapping[str, Tensor], name: str) -> Tensor:
+    def _require_map(self, features: Mapping[str, Tensor], name: str) -> Tensor:
         if name not in features:
             raise ConfigError(
-                f"model.points.in_features names '{name}', but the backbone gives {', '.join(features)}: set it to "
-                "some of these"
+                f"model.points.in_features names '{name}', but the backbone gives {', '.join(features)}: name "
+                "some of these."
             )
         return features[name]
 
 
-def _tower(channels: int, num_convs: int) -> nn.Sequential:
+def _build_tower(channels: int, num_convs: int) -> nn.Sequential:
     blocks: list[nn.Module] = []
     for _ in range(num_convs):
         blocks += [nn.Conv2d(channels, channels, 3, padding=1), nn.GroupNorm(32, channels), nn.ReLU()]
     return nn.Sequential(*blocks)
 
 
-def _places(shape: tuple[int, int], stride: int, device: torch.device) -> Tensor:
-    """(h w, 2): (column, row) times the stride, plus half of it rounded down."""
+def _locations(shape: tuple[int, int], stride: int, device: torch.device) -> Tensor:
+    """Return (column, row) of each cell times the stride, plus half the stride rounded down: (h * w, 2)."""
     rows, columns = (torch.arange(n, device=device, dtype=torch.float32) * stride + stride // 2 for n in shape)
     y, x = torch.meshgrid(rows, columns, indexing="ij")
     return torch.stack([x, y], dim=-1).flatten(0, 1)

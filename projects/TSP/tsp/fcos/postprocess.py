@@ -1,4 +1,4 @@
-"""From points to detections."""
+"""Post-processing of TSP-FCOS: from points to detections."""
 
 import torch
 from detectron2.layers import batched_nms
@@ -9,11 +9,10 @@ from align_detr.projects.tsp.fcos.head import PointPredictions
 
 
 class PointPostprocess(nn.Module):
-    """The `candidates_per_level` best pairs of point and class of each level, class-wise NMS, then the
-    `num_detections` best.
+    """The best `candidates_per_level` pairs of point and class per level, class-wise NMS, the best `num_detections`.
 
-    Scores are the square roots of the class probability, as in the official code, where FCOS multiplied by centerness;
-    the order is that of the probability. `nms_threshold=None` leaves NMS out: the set loss then has to do without.
+    Scores are square roots of the class probability, as in the official code, which leaves out FCOS's product with the
+    centerness; the order is that of the probability. `nms_threshold=None` turns NMS off and relies on the set loss.
     """
 
     def __init__(
@@ -25,7 +24,7 @@ class PointPostprocess(nn.Module):
         self.nms_threshold = nms_threshold
 
     def forward(self, predictions: PointPredictions) -> list[Instances]:
-        """`pred_boxes` absolute xyxy, not clipped, `scores` descending, `pred_classes` for every image."""
+        """Return `pred_boxes` (absolute xyxy, not clipped), `scores` (descending) and `pred_classes` of each image."""
         scores = predictions.logits[-1].sigmoid().sqrt()
         if predictions.valid is not None:
             scores = torch.where(predictions.valid[..., None], scores, 0.0)
@@ -34,7 +33,7 @@ class PointPostprocess(nn.Module):
         return [self._detect(*x) for x in zip(scores, boxes, levels, sizes, strict=True)]
 
     def _detect(self, scores: Tensor, boxes: Tensor, levels: Tensor, size: tuple[int, int]) -> Instances:
-        """scores (Q, K), boxes (Q, 4), levels (Q,) of one image."""
+        """Return the detections of one image: scores (Q, K), boxes (Q, 4), levels (Q,)."""
         parts = []
         for level in levels.unique():
             of_level = (levels == level).nonzero().squeeze(1)

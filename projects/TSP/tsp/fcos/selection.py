@@ -1,4 +1,4 @@
-"""Features of interest: the few hundred points that become tokens."""
+"""Features of interest (FoIs): the few hundred points that become tokens."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,9 +14,10 @@ from align_detr.structures import Memory
 
 @dataclass
 class FoIs:
-    """The Q selected points of each image: `index` (B, Q) into its points; `valid` (B, Q) False for a point of the
-    padding, or None where there is none; locations (B, Q, 2), strides (B, Q), levels (B, Q); `image_sizes[b]` =
-    (height, width).
+    """The Q selected points of each image.
+
+    index (B, Q) into the points; `valid` (B, Q), False in padding, or None where no selected point is padding;
+    locations (B, Q, 2); strides (B, Q); levels (B, Q); `image_sizes[b]` = (height, width).
     """
 
     index: Tensor
@@ -28,21 +29,27 @@ class FoIs:
 
     @classmethod
     def at(cls, points: Points, index: Tensor, valid: Tensor | None = None) -> "FoIs":
-        """The points of `index` (B, Q)."""
-        places = (points.locations[index], points.strides[index], points.levels[index])
-        return cls(index, valid, *places, image_sizes=points.image_sizes)
+        """Return the points at `index` (B, Q)."""
+        return cls(
+            index=index,
+            valid=valid,
+            locations=points.locations[index],
+            strides=points.strides[index],
+            levels=points.levels[index],
+            image_sizes=points.image_sizes,
+        )
 
 
 class FoISelection(nn.Module):
-    """The `num_queries` points of the highest class score, over all levels, or all points of a smaller image.
+    """The `num_queries` points of highest class score over all levels, or all points of a smaller image.
 
-    In training foreground points score (s + 1) / 2 instead of s (`boost`), so that objects are learned from before the
-    classifier finds them, and of the points selected a random share is kept, drawn uniformly from `keep`, the same
-    ranks for all images. The paper's text has been read as dropping 70 %, which is `keep=(0.3, 0.3)`; the
-    official code keeps 70 to 100 %, and so does the default.
+    In training, foreground points score (s + 1) / 2 instead of s (`boost`), so that objects train the model before the
+    classifier finds them. Then a random share of the selected points is kept, drawn uniformly from `keep`, with the
+    same ranks for all images. The default follows the official code, which keeps 70 to 100 %; `keep=(0.3, 0.3)` is the
+    other reading of the paper, which drops 70 %.
 
-    Padding is not selected. `keep_padding=True` is the official behaviour: its points compete and attend, and an image
-    depends on the batch it is in.
+    Points of the padding are not selected. With `keep_padding=True` they are, and attend, as in the official code: the
+    detections of an image then depend on its batch.
     """
 
     def __init__(
@@ -56,14 +63,19 @@ class FoISelection(nn.Module):
         super().__init__()
         low, high = keep
         if not 0 < low <= high <= 1:
-            raise ConfigError(f"model.selection.keep is {list(keep)}, but must be two shares, 0 < low <= high <= 1")
+            raise ConfigError(
+                f"model.selection.keep is {list(keep)}, but must be two shares: set 0 < low <= high <= 1."
+            )
         self.num_queries = num_queries
         self.keep = (float(low), float(high))
         self.boost = boost
         self.keep_padding = keep_padding
 
     def forward(self, points: Points, foreground: Tensor | None = None) -> FoIs:
-        """`foreground` (B, P) bool is known in training only. Scores descend until the drop, which shuffles them."""
+        """Select the points of each image; `foreground` (B, P) bool is known in training only.
+
+        Scores descend, except in training, where the random drop shuffles the points.
+        """
         scores = self.scores(points, foreground)
         top = scores.topk(min(self.num_queries, scores.shape[1]), dim=1)
         count = top.indices.shape[1]
@@ -75,23 +87,23 @@ class FoISelection(nn.Module):
 
     @torch.no_grad()
     def scores(self, points: Points, foreground: Tensor | None = None) -> Tensor:
-        """(B, P) highest probability of a class, float32; -1 for padding."""
+        """Return the highest class probability of each point, (B, P) float32; -1 for padding."""
         scores = points.logits.float().amax(-1).sigmoid()
         if foreground is not None and self.boost:
             scores = torch.where(foreground, (scores + 1) / 2, scores)
         return scores if self.keep_padding else scores.masked_fill(points.padding, -1.0)
 
     def drop(self, points: Points, fois: FoIs, ranks: Tensor) -> FoIs:
-        """The FoIs at `ranks` (q,), the same of every image."""
+        """Return the FoIs at `ranks` (q,), which are the same for every image."""
         ranks = ranks.to(fois.index.device, non_blocking=True)
         return FoIs.at(points, fois.index[:, ranks], None if fois.valid is None else fois.valid[:, ranks])
 
 
 def draw_ranks(count: int, keep: tuple[float, float]) -> Tensor:
-    """A random floor(count (high - (high - low) u)), at least 1, of `count` ranks in random order, (q,) int64 on the
-    host; u is uniform in [0, 1).
+    """Draw floor(count (high - (high - low) u)), at least 1, of `count` ranks in random order; u is uniform in [0, 1).
 
-    From torch's global generator of the host: the length of what is selected then needs nothing from the device.
+    The ranks, (q,) int64, come from torch's global generator on the host, so that their number needs no copy from the
+    device.
     """
     low, high = keep
     kept = int(count * (high - (high - low) * float(torch.rand((), dtype=torch.float64))))
@@ -99,10 +111,10 @@ def draw_ranks(count: int, keep: tuple[float, float]) -> Tensor:
 
 
 class FoIEncoding(nn.Module):
-    """Tokens of the FoIs: their features, projected and normed; their sine position plus a learned vector of their
-    level, which the encoder adds to queries and keys (TSP, section 4.2).
+    """Tokens and positions of the FoIs (TSP, section 4.2).
 
-    The vectors start at one for every level, as in the official code.
+    A token is the projected and normed feature of a point. Its position, which the encoder adds to queries and keys, is
+    the sine encoding plus a learned vector per level. The vectors start at 1, as in the official code.
     """
 
     def __init__(self, *, in_channels: int = 512, embed_dim: int = 512, num_levels: int = 5) -> None:
@@ -112,7 +124,7 @@ class FoIEncoding(nn.Module):
         self.level_embed = nn.Parameter(torch.ones(num_levels, embed_dim))
 
     def forward(self, points: Points, fois: FoIs) -> Memory:
-        """Tokens and positions (B, Q, C)."""
+        """Return tokens and positions, (B, Q, C) each."""
         index = fois.index
         features = points.features.gather(2, index[:, None].expand(-1, points.features.shape[1], -1)).transpose(1, 2)
         position = points.position.gather(1, index[..., None].expand(-1, -1, points.position.shape[-1]))

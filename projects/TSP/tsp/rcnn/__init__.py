@@ -1,1 +1,1 @@
-"""TSP-RCNN: regions of a proposal network, classified and refined by the encoder."""
+"""TSP-RCNN: regions of a proposal network are the tokens; each becomes a class and a box."""

@@ -1,4 +1,4 @@
-"""Losses of TSP-RCNN beside those of the library, and the criterion of its boxes."""
+"""The losses that TSP-RCNN adds to the library's, and the criterion of its boxes."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,12 +12,12 @@ from align_detr.structures import MAIN, Match, Predictions, Targets
 
 
 class BackgroundFocalLoss(SetLoss):
-    """Cross-entropy over K classes and background, the background's modulated: w 2 (1 - p)^gamma with p the probability
-    of background, held constant, and w = `background_weight`; matched proposals weigh 1 (times the match's weight).
+    """Cross-entropy over K classes and background, with a modulated background term.
 
-    Summed, divided by the sum of the weights w. Whatever is not matched is background, foreground proposals too. The
-    modulation is that of the official code. There, an image batch in which nothing is matched costs nothing; here its
-    background does.
+    A matched proposal weighs 1, times the match's weight. Every other proposal is background, even if it belongs to an
+    object, and weighs w = `background_weight`; its term is multiplied by 2 (1 - p)^gamma, where the probability p of
+    background has no gradient. The sum is divided by the sum of the weights. The modulation is the official code's,
+    where a batch without any match has no loss; here it trains background.
     """
 
     def __init__(
@@ -28,29 +28,27 @@ class BackgroundFocalLoss(SetLoss):
         self.gamma = gamma
 
     def forward(self, preds: Predictions, targets: Targets, match: Match, num_boxes: Tensor) -> Tensor:
-        """logits (R, B, Q, K + 1) -> (R,); `num_boxes` plays no part."""
-        log_p = preds.logits.float().log_softmax(-1)
+        """Return the loss of each row: logits (R, B, Q, K + 1) -> (R,); `num_boxes` is not used."""
+        log_p = preds.logits.float().log_softmax(-1)  # (R, B, Q, K + 1)
         background = log_p[..., -1]
         matched = (match.row, match.image, match.query)
-        w = torch.full_like(background, self.background_weight).index_put(matched, log_p.new_ones(()))
-        w = w if preds.valid is None else w * preds.valid
-        others = -2 * (1 - background.detach().exp()) ** self.gamma * background
-        others = (w * others).index_put(matched, log_p.new_zeros(()))
-        positives = -log_p[(*matched, match.of(targets.labels))]
-        total = others.sum((1, 2)) + sum_by_row(positives, match, log_p.shape[0])
-        return total / (w.sum((1, 2)) + 1e-6)
+        weights = torch.full_like(background, self.background_weight).index_put(matched, log_p.new_ones(()))
+        weights = weights if preds.valid is None else weights * preds.valid
+        negatives = -2 * (1 - background.detach().exp()) ** self.gamma * background
+        negatives = (weights * negatives).index_put(matched, log_p.new_zeros(()))
+        positives = -log_p[(*matched, match.of(targets.labels))]  # (M,)
+        total = negatives.sum((1, 2)) + sum_by_row(positives, match, log_p.shape[0])
+        return total / (weights.sum((1, 2)) + 1e-6)
 
 
 class DeltaL1Loss(SetLoss):
-    """Absolute differences of box deltas, in the weighted space of their coder, summed over matches, divided by the
-    normaliser (Fast R-CNN with beta = 0).
-    """
+    """Absolute differences of box deltas, as their coder weights them, summed over matches (Fast R-CNN, beta = 0)."""
 
     def __init__(self, *, name: str = "box_l1", weight: float = 1.0) -> None:
         super().__init__(name=name, weight=weight)
 
     def forward(self, preds: Predictions, targets: Targets, match: Match, num_boxes: Tensor) -> Tensor:
-        """deltas (R, B, Q, 4) -> (R,)."""
+        """Return the loss of each row, divided by `num_boxes`: deltas (R, B, Q, 4) -> (R,)."""
         predicted = require_rois(preds)
         proposals = predicted.proposals[match.image, match.query]
         wanted = predicted.coder.encode(cxcywh_to_xyxy(match.of(targets.boxes)), proposals)
@@ -58,20 +56,23 @@ class DeltaL1Loss(SetLoss):
         return sum_by_row(loss, match, preds.logits.shape[0]) / num_boxes
 
 
-class OwnMatcher(nn.Module):
-    """Matches every foreground proposal to its own object: no assignment is solved, and an object may have many."""
+class ProposalOwnerMatcher(nn.Module):
+    """The matcher of TSP-RCNN's box losses: every foreground proposal is paired with its owner, without assignment.
+
+    An object may have many proposals.
+    """
 
     @torch.no_grad()
     def forward(self, sets: Mapping[str, RoIPredictions], targets: Targets) -> dict[str, Match]:
-        """A match for every set."""
-        return {name: preds.own_match() for name, preds in sets.items()}
+        """Return a match for every set."""
+        return {name: preds.match_owners() for name, preds in sets.items()}
 
 
 class ProposalCriterion(nn.Module):
-    """Losses divided by the number of sampled proposals of this process, as Fast R-CNN's are, at least 1.
+    """Losses divided by the number of sampled proposals of this process, at least 1, as in Fast R-CNN.
 
-    With `OwnMatcher` and box losses it is the second half of TSP-RCNN's published recipe: classes are a set loss, boxes
-    learn from all foreground proposals. With a `HungarianMatcher` boxes learn from the matched alone.
+    With `ProposalOwnerMatcher` and box losses it is the second half of TSP-RCNN's published recipe: classes have a set
+    loss, boxes learn from all foreground proposals. With a `HungarianMatcher` boxes learn from matched proposals only.
     """
 
     def __init__(self, *, matcher: nn.Module, losses: Sequence[SetLoss]) -> None:
@@ -80,7 +81,7 @@ class ProposalCriterion(nn.Module):
         self.losses = nn.ModuleList(losses)
 
     def forward(self, sets: Mapping[str, RoIPredictions], targets: Targets) -> dict[str, Tensor]:
-        """Weighted 0-d losses by name of the set `main`, in float32 whatever autocast says."""
+        """Return the weighted 0-d losses of the set `main` by name, in float32 even under autocast."""
         with torch.autocast(targets.boxes.device.type, enabled=False):
             preds = sets[MAIN].float()
             match = self.matcher({MAIN: preds}, targets)[MAIN]

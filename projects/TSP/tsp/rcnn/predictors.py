@@ -1,4 +1,4 @@
-"""Classes and boxes of encoded proposals (TSP-RCNN)."""
+"""The predictors of TSP-RCNN: classes and boxes of encoded proposals."""
 
 import math
 from collections.abc import Sequence
@@ -22,16 +22,16 @@ class SoftmaxClassifier(nn.Module):
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """hidden (B, Q, C) -> logits (B, Q, K + 1) float32, background last."""
+        """Classify: hidden (B, Q, C) -> logits (B, Q, K + 1) float32, background last."""
         return self.linear(hidden).float()
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """(B, Q, K + 1), background last, which is what detectron2's post-processing expects."""
+        """Return (B, Q, K + 1), background last, as detectron2's post-processing expects it."""
         return logits.softmax(-1)
 
 
 class SigmoidClassifier(nn.Module):
-    """One linear layer over K classes, for the losses on sigmoid logits; every class starts at `prior`."""
+    """One linear layer over K classes, for losses on sigmoid logits; every probability starts at `prior`."""
 
     softmax = False
 
@@ -42,11 +42,11 @@ class SigmoidClassifier(nn.Module):
         nn.init.constant_(self.linear.bias, math.log(prior / (1 - prior)))
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """hidden (B, Q, C) -> logits (B, Q, K) float32."""
+        """Classify: hidden (B, Q, C) -> logits (B, Q, K) float32."""
         return self.linear(hidden).float()
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """(B, Q, K + 1) with a last column of zeros, the place of background in detectron2's post-processing."""
+        """Return (B, Q, K + 1) with a last column of zeros, where detectron2's post-processing expects background."""
         return F.pad(logits.sigmoid(), (0, 1))
 
 
@@ -54,7 +54,7 @@ Classifier = SoftmaxClassifier | SigmoidClassifier
 
 
 class ClassBoxes(nn.Module):
-    """A three-layer perceptron that predicts box deltas for every class; `weights` are those of `BoxCoder`."""
+    """A three-layer MLP that predicts box deltas for every class; `weights` are those of `BoxCoder`."""
 
     def __init__(
         self, *, num_classes: int = 80, embed_dim: int = 512, weights: Sequence[float] = (10.0, 10.0, 5.0, 5.0)
@@ -68,12 +68,12 @@ class ClassBoxes(nn.Module):
         nn.init.zeros_(last.get_parameter("bias"))
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """hidden (B, Q, C) -> deltas (B, Q, D, 4) float32, one for each of D box classes."""
+        """Predict boxes: hidden (B, Q, C) -> deltas (B, Q, D, 4) float32, for D box classes."""
         return self.mlp(hidden).float().unflatten(-1, (-1, 4))
 
 
 class AgnosticBoxes(ClassBoxes):
-    """The same with one box for all classes, which can be the proposal of a further stage."""
+    """ClassBoxes with one box for all classes, which can be the proposal of the next stage."""
 
     def __init__(self, *, embed_dim: int = 512, weights: Sequence[float] = (10.0, 10.0, 5.0, 5.0)) -> None:
         super().__init__(num_classes=1, embed_dim=embed_dim, weights=weights)

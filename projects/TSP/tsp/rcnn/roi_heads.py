@@ -1,4 +1,4 @@
-"""TSP-RCNN's region heads, in the place of detectron2's."""
+"""TSP-RCNN's region heads, a replacement for detectron2's."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -25,8 +25,9 @@ from align_detr.structures import MAIN, Targets
 
 
 class RoIStage(nn.Module):
-    """One transformer over the proposals with its classifier and boxes. As a later stage, a refined proposal belongs to
-    the object of largest IoU where that reaches `iou_threshold`.
+    """A transformer over the proposals with its classifier and boxes.
+
+    In a later stage, a refined proposal belongs to the object of largest IoU if that reaches `iou_threshold`.
     """
 
     def __init__(
@@ -39,7 +40,7 @@ class RoIStage(nn.Module):
         self.iou_threshold = iou_threshold
 
     def forward(self, pooled: Tensor, rois: RoIs, previous: RoIOutputs | None = None) -> RoIOutputs:
-        """Pooled regions (N, C', r, r) of all images after one another, and what the stage before said."""
+        """Classify and refine regions (N, C', r, r) of all images, concatenated; `previous` is the stage before."""
         hidden = self.transformer(pooled, rois, None if previous is None else previous.hidden)
         return RoIOutputs(
             hidden=hidden, logits=self.classifier(hidden), deltas=self.boxes(hidden), coder=self.boxes.coder
@@ -47,8 +48,9 @@ class RoIStage(nn.Module):
 
 
 class ClassWiseNMS(nn.Module):
-    """Detections of an image: non-maximum suppression class by class, then the `num_detections` highest scores of those
-    above `score_threshold`. A `nms_threshold` of 1 suppresses nothing.
+    """Class-wise NMS, then the `num_detections` highest scores above `score_threshold`.
+
+    An `nms_threshold` of 1 suppresses nothing.
     """
 
     def __init__(self, *, nms_threshold: float = 0.7, score_threshold: float = 0.0, num_detections: int = 100) -> None:
@@ -58,10 +60,11 @@ class ClassWiseNMS(nn.Module):
         self.num_detections = num_detections
 
     def forward(self, probabilities: Tensor, boxes: Tensor, rois: RoIs) -> list[Instances]:
-        """probabilities (B, Q, K + 1), boxes (B, Q, D, 4) absolute xyxy -> `pred_boxes` inside their images, `scores`
-        descending, `pred_classes`.
+        """Return `pred_boxes` inside the image, `scores` (descending) and `pred_classes` of each image.
+
+        probabilities (B, Q, K + 1); boxes (B, Q, D, 4) absolute xyxy.
         """
-        found, _ = fast_rcnn_inference(
+        detections, _ = fast_rcnn_inference(
             [x[:n].flatten(1) for x, n in zip(boxes, rois.counts, strict=True)],
             [x[:n] for x, n in zip(probabilities, rois.counts, strict=True)],
             rois.image_sizes,
@@ -69,7 +72,7 @@ class ClassWiseNMS(nn.Module):
             self.nms_threshold,
             self.num_detections,
         )
-        return found
+        return detections
 
 
 @ROI_HEADS_REGISTRY.register()
@@ -77,8 +80,8 @@ class TSPROIHeads(nn.Module):
     """Set prediction on the proposals of an R-CNN (TSP-RCNN, Sun et al. 2021, section 4.2).
 
     A drop-in for detectron2's ROI heads inside `GeneralizedRCNN`, with any proposal generator. Several `stages` refine
-    iteratively: each but the last needs class-agnostic boxes, which are the next one's proposals. `criterion` is the
-    set loss and `box_criterion` adds the losses on boxes; both see {"main": RoIPredictions}.
+    iteratively: each but the last needs class-agnostic boxes, which are the proposals of the next. `criterion` is the
+    set loss, and `box_criterion` adds the losses on boxes; both get {"main": RoIPredictions}.
     """
 
     @configurable
@@ -109,41 +112,43 @@ class TSPROIHeads(nn.Module):
         for stage in stages[:-1]:
             if not isinstance(stage.boxes, AgnosticBoxes):
                 raise ConfigError(
-                    f"roi_heads.stages has {len(self.stages)} stages, but one before the last predicts a box for each "
-                    "class: set its boxes to AgnosticBoxes, whose box is the next stage's proposal"
+                    f"model.roi_heads.stages has {len(self.stages)} stages, but one before the last predicts a box per "
+                    "class: set its boxes to AgnosticBoxes, whose box is the next stage's proposal."
                 )
 
     @classmethod
     def from_config(cls, cfg: Any, input_shape: Mapping[str, ShapeSpec]) -> dict[str, Any]:
-        """The published heads with the numbers of MODEL.ROI_HEADS, MODEL.ROI_BOX_HEAD and TEST of a yacs config in the
-        place of theirs: classes, feature maps, pooling, sampling, boxes, post-processing. Raises `ConfigError` for what
-        they do not have: masks, keypoints, a band of ignored proposals.
+        """Return the constructor's arguments from a yacs config.
+
+        They are those of the published heads, with the numbers of MODEL.ROI_HEADS, MODEL.ROI_BOX_HEAD and TEST for
+        classes, feature maps, pooling, sampling, boxes and post-processing. Raise ConfigError for what the heads do not
+        support: masks, keypoints and a band of ignored proposals.
         """
-        given, box = cfg.MODEL.ROI_HEADS, cfg.MODEL.ROI_BOX_HEAD
+        roi_heads, box_head = cfg.MODEL.ROI_HEADS, cfg.MODEL.ROI_BOX_HEAD
         _check_yacs(cfg)
         model = model_zoo.get_config("TSP/tsp_rcnn_r50_36ep").model
-        model.backbone.out_channels = input_shape[given.IN_FEATURES[0]].channels
+        model.backbone.out_channels = input_shape[roi_heads.IN_FEATURES[0]].channels
         heads = model.roi_heads
-        heads.update(num_classes=given.NUM_CLASSES, in_features=given.IN_FEATURES)
+        heads.update(num_classes=roi_heads.NUM_CLASSES, in_features=roi_heads.IN_FEATURES)
         heads.pooler.update(
-            output_size=box.POOLER_RESOLUTION,
-            scales=[1 / input_shape[name].stride for name in given.IN_FEATURES],
-            sampling_ratio=box.POOLER_SAMPLING_RATIO,
-            pooler_type=box.POOLER_TYPE,
+            output_size=box_head.POOLER_RESOLUTION,
+            scales=[1 / input_shape[name].stride for name in roi_heads.IN_FEATURES],
+            sampling_ratio=box_head.POOLER_SAMPLING_RATIO,
+            pooler_type=box_head.POOLER_TYPE,
         )
         heads.sampler.update(
-            iou_threshold=given.IOU_THRESHOLDS[0],
-            batch_size_per_image=given.BATCH_SIZE_PER_IMAGE,
-            positive_fraction=given.POSITIVE_FRACTION,
+            iou_threshold=roi_heads.IOU_THRESHOLDS[0],
+            batch_size_per_image=roi_heads.BATCH_SIZE_PER_IMAGE,
+            positive_fraction=roi_heads.POSITIVE_FRACTION,
         )
-        boxes = AgnosticBoxes if box.CLS_AGNOSTIC_BBOX_REG else ClassBoxes
+        boxes = AgnosticBoxes if box_head.CLS_AGNOSTIC_BBOX_REG else ClassBoxes
         options = {} if boxes is AgnosticBoxes else {"num_classes": "${....num_classes}"}
         heads.stages[0].boxes = L(boxes)(
-            embed_dim=heads.stages[0].boxes.embed_dim, weights=box.BBOX_REG_WEIGHTS, **options
+            embed_dim=heads.stages[0].boxes.embed_dim, weights=box_head.BBOX_REG_WEIGHTS, **options
         )
         heads.postprocess.update(
-            nms_threshold=given.NMS_THRESH_TEST,
-            score_threshold=given.SCORE_THRESH_TEST,
+            nms_threshold=roi_heads.NMS_THRESH_TEST,
+            score_threshold=roi_heads.SCORE_THRESH_TEST,
             num_detections=cfg.TEST.DETECTIONS_PER_IMAGE,
         )
         return {key: instantiate(value) for key, value in heads.items() if key != "_target_"}
@@ -155,14 +160,17 @@ class TSPROIHeads(nn.Module):
         proposals: Sequence[Instances],
         targets: Sequence[Instances] | None = None,
     ) -> tuple[list[Instances], dict[str, Tensor]]:
-        """detectron2's interface: in training, with `gt_boxes` and `gt_classes`, no instances and the losses, else the
-        detections and no losses.
+        """Return no instances and the losses in training, otherwise the detections and no losses, as detectron2 does.
+
+        `targets` have `gt_boxes` and `gt_classes`. Raise DatasetError for training without them.
         """
         if self.training:
             if not targets:
                 raise DatasetError("The training images have no annotations: train with a mapper that reads them.")
-            truth = Targets.from_instances(targets, num_classes=self.num_classes, device=targets[0].gt_classes.device)
-            return [], self.losses(features, RoIs.from_instances(self.sampler(proposals, targets)), truth)
+            ground_truth = Targets.from_instances(
+                targets, num_classes=self.num_classes, device=targets[0].gt_classes.device
+            )
+            return [], self.losses(features, RoIs.from_instances(self.sampler(proposals, targets)), ground_truth)
         rois = RoIs.from_instances(proposals)
         outputs: RoIOutputs = self.stages[0](self.pool(features, rois), rois)
         for stage in self.stages[1:]:
@@ -172,22 +180,24 @@ class TSPROIHeads(nn.Module):
         return self.postprocess(probabilities, outputs.boxes(rois), rois), {}
 
     def losses(self, features: Mapping[str, Tensor], rois: RoIs, targets: Targets) -> dict[str, Tensor]:
-        """Weighted losses of the sampled proposals; those of a stage k before the last end with `_k`."""
+        """Return the weighted losses of the sampled proposals; those of a stage k before the last end with `_k`."""
         losses: dict[str, Tensor] = {}
         outputs: RoIOutputs | None = None
         for k, stage in enumerate(self.stages):
             if outputs is not None:
-                rois = self._relabelled(rois.refined(outputs.boxes(rois)[:, :, 0].detach()), targets, stage)
+                rois = self._assign_owners(rois.refined(outputs.boxes(rois)[:, :, 0].detach()), targets, stage)
             outputs = stage(self.pool(features, rois), rois, outputs)
             sets = {MAIN: RoIPredictions.of(outputs, rois, targets, softmax=stage.classifier.softmax)}
-            found = {**self.criterion(sets, targets), **self.box_criterion(sets, targets)}
+            of_stage = {**self.criterion(sets, targets), **self.box_criterion(sets, targets)}
             suffix = "" if k == len(self.stages) - 1 else f"_{k}"
-            losses.update({f"{name}{suffix}": value for name, value in found.items()})
+            losses.update({f"{name}{suffix}": value for name, value in of_stage.items()})
         return losses
 
     def pool(self, features: Mapping[str, Tensor], rois: RoIs) -> Tensor:
-        """Regions (N, C', r, r) of all images after one another, float32: boxes would be rounded by whole pixels with
-        the maps' half precision. With several stages, each passes back its share of the gradient (Cascade R-CNN).
+        """Return the regions (N, C', r, r) of all images, concatenated, in float32.
+
+        Half precision would round the boxes by whole pixels. Each of several stages passes back its share of the
+        gradient (Cascade R-CNN).
         """
         maps = [features[name].float() for name in self.in_features]
         with torch.autocast(rois.boxes.device.type, enabled=False):
@@ -196,7 +206,7 @@ class TSPROIHeads(nn.Module):
         return pooled if share == 1 else pooled.detach() + share * (pooled - pooled.detach())
 
     @staticmethod
-    def _relabelled(rois: RoIs, targets: Targets, stage: RoIStage) -> RoIs:
+    def _assign_owners(rois: RoIs, targets: Targets, stage: RoIStage) -> RoIs:
         owners = [
             assign_objects(boxes.tensor, objects.gt_boxes.tensor, stage.iou_threshold)
             for boxes, objects in zip(rois.of_images(), targets.instances, strict=True)
@@ -205,13 +215,13 @@ class TSPROIHeads(nn.Module):
 
 
 def _check_yacs(cfg: Any) -> None:
-    """Raises ConfigError for detectron2 keys that ask for what these heads do not do."""
+    """Raise ConfigError for detectron2 keys that these heads do not support."""
     for key in ("MASK_ON", "KEYPOINT_ON"):
         if cfg.MODEL[key]:
-            raise ConfigError(f"MODEL.{key} is True, but TSPROIHeads predict boxes alone: set it to False")
-    given = cfg.MODEL.ROI_HEADS
-    if len(given.IOU_THRESHOLDS) != 1 or list(given.IOU_LABELS) != [0, 1]:
+            raise ConfigError(f"MODEL.{key} is True, but TSPROIHeads predicts boxes only: set it to False.")
+    thresholds, labels = list(cfg.MODEL.ROI_HEADS.IOU_THRESHOLDS), list(cfg.MODEL.ROI_HEADS.IOU_LABELS)
+    if len(thresholds) != 1 or labels != [0, 1]:
         raise ConfigError(
-            f"MODEL.ROI_HEADS.IOU_THRESHOLDS is {list(given.IOU_THRESHOLDS)} with IOU_LABELS {list(given.IOU_LABELS)}, "
-            "but for TSPROIHeads a proposal is foreground or background: give one threshold and the labels [0, 1]"
+            f"MODEL.ROI_HEADS.IOU_THRESHOLDS is {thresholds} with IOU_LABELS {labels}, but for TSPROIHeads a proposal "
+            "is foreground or background: give one threshold and the labels [0, 1]."
         )

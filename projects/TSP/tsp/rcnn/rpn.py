@@ -14,7 +14,7 @@ from align_detr.projects.tsp.initialization import initialize_convolutions
 
 
 class LevelNormTower(nn.Module):
-    """3x3 convolutions that all levels share, each followed by a batch norm of the level's own and ReLU."""
+    """3x3 convolutions that all levels share, each followed by a norm per level and ReLU."""
 
     def __init__(self, *, channels: int, num_convs: int, num_levels: int, norm: str) -> None:
         super().__init__()
@@ -23,7 +23,7 @@ class LevelNormTower(nn.Module):
         self.norms = cast(Sequence[nn.ModuleList], nn.ModuleList(norms))  # torch does not type what a list holds
 
     def forward(self, x: Tensor, level: int) -> Tensor:
-        """x (B, C, h, w) of the level of that index -> (B, C, h, w)."""
+        """Apply the tower to the map of one level: x (B, C, h, w) -> (B, C, h, w)."""
         for conv, norm in zip(self.convs, self.norms[level], strict=True):
             x = norm(conv(x)).relu()
         return x
@@ -31,11 +31,11 @@ class LevelNormTower(nn.Module):
 
 @RPN_HEAD_REGISTRY.register()
 class TowerRPNHead(nn.Module):
-    """Objectness and box deltas of all anchors, each from a tower of its own, where detectron2's head shares one
-    convolution (TSP, Sun et al. 2021; the towers and their norms are those of the official code).
+    """Objectness and box deltas of all anchors, with a tower each (TSP, Sun et al. 2021).
 
-    A drop-in for detectron2's `StandardRPNHead`: `RPN(head=...)`, or MODEL.RPN.HEAD_NAME "TowerRPNHead". `num_levels`
-    is the number of feature maps, as each has its own statistics; `norm` is one of detectron2's names.
+    detectron2's head shares one convolution; the towers and their norms are those of the official code. A drop-in for
+    `StandardRPNHead`: `RPN(head=...)`, or MODEL.RPN.HEAD_NAME "TowerRPNHead". `num_levels` is the number of feature
+    maps, each of which has its norms; `norm` is one of detectron2's names.
     """
 
     @configurable
@@ -60,18 +60,21 @@ class TowerRPNHead(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: Any, input_shape: Sequence[ShapeSpec]) -> dict[str, Any]:
-        """The constructor's arguments from a yacs config; MODEL.RPN.CONV_DIMS gives the number of convolutions."""
+        """Return the constructor's arguments from a yacs config; the convolutions are as many as MODEL.RPN.CONV_DIMS.
+
+        Raise ConfigError for maps or anchors that the levels cannot share, and for another number of channels.
+        """
         anchors = build_anchor_generator(cfg, input_shape)
         if len({shape.channels for shape in input_shape}) > 1 or len(set(anchors.num_anchors)) > 1:
             raise ConfigError(
-                "TowerRPNHead shares its convolutions: give all of MODEL.RPN.IN_FEATURES the same number of channels "
-                "and of anchors a cell"
+                "The levels of TowerRPNHead share their convolutions, but MODEL.RPN.IN_FEATURES differ: give all of "
+                "them the same number of channels and of anchors per cell."
             )
         widths = list(cfg.MODEL.RPN.CONV_DIMS)
         if any(width not in (-1, input_shape[0].channels) for width in widths):
             raise ConfigError(
                 f"MODEL.RPN.CONV_DIMS is {widths}, but the towers of TowerRPNHead keep the number of channels: give -1 "
-                "for each convolution"
+                "per convolution."
             )
         return {
             "in_channels": input_shape[0].channels,
@@ -82,7 +85,7 @@ class TowerRPNHead(nn.Module):
         }
 
     def forward(self, features: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """One (B, C, h, w) map a level -> objectness logits (B, A, h, w) and deltas (B, 4 A, h, w), float32."""
+        """Return objectness logits (B, A, h, w) and deltas (B, 4 A, h, w) of each map (B, C, h, w), float32."""
         objectness, deltas = [], []
         for level, x in enumerate(features):
             objectness.append(self.objectness_logits(self.objectness_tower(x, level)).float())

@@ -1,4 +1,4 @@
-"""Which proposals are trained on, and to which object each belongs (TSP-RCNN)."""
+"""Sampling of TSP-RCNN's training proposals, and the object that each belongs to."""
 
 import math
 from collections.abc import Sequence
@@ -14,11 +14,10 @@ BACKGROUND = -1  # owner of a proposal that belongs to no object
 
 
 def assign_objects(boxes: Tensor, objects: Tensor, iou_threshold: float) -> Tensor:
-    """The object of largest IoU of each proposal, where that reaches `iou_threshold`, else -1: boxes (n, 4) and objects
-    (g, 4), xyxy in one unit -> (n,) int64.
+    """Return the index of the object of largest IoU with each proposal, or -1 where the IoU is below `iou_threshold`.
 
-    As in the official code, with the proposal's best object alone and ">="; the paper is read as any object with
-    IoU > 0.5. Of equal objects the first counts.
+    boxes (n, 4) and objects (g, 4), xyxy in the same unit -> (n,) int64. As in the official code, only the best object
+    counts, the first on ties, and the threshold is included; the paper reads as any object with IoU > 0.5.
     """
     if len(objects) == 0:
         return torch.full((len(boxes),), BACKGROUND, device=boxes.device)
@@ -27,8 +26,9 @@ def assign_objects(boxes: Tensor, objects: Tensor, iou_threshold: float) -> Tens
 
 
 def jitter(objects: Tensor, noise: Tensor) -> Tensor:
-    """Boxes (g, 4) xyxy moved by up to 10 % of their sides and scaled by 0.8 to 1.25, as `noise` (g, 4) in [0, 1) says:
-    shift of x, y, factor of width, height.
+    """Shift boxes (g, 4) xyxy by up to 10 % of their sides and scale them by 0.8 to 1.25.
+
+    noise (g, 4) in [0, 1): shift of x, y, factor of width, height.
     """
     centre, size = xyxy_to_cxcywh(objects).split(2, dim=-1)
     shifted = centre + (noise[:, :2] - 0.5) * 0.2 * size
@@ -36,13 +36,13 @@ def jitter(objects: Tensor, noise: Tensor) -> Tensor:
 
 
 class ProposalSampler:
-    """Labels, samples and randomly drops the proposals of each image (TSP-RCNN, official code).
+    """Labelling, sampling and random drop of the proposals of each image (TSP-RCNN, official code).
 
-    A proposal is foreground where its best IoU reaches `iou_threshold`; an image without any gets its objects, jittered
-    (see `jitter`), as proposals more. At most `positive_fraction` of `batch_size_per_image` proposals are foreground,
-    the rest is filled with background. Of these n a random share is kept: floor(n f), f uniform in `keep_range`. The
-    paper's text speaks of dropping 70 %, its code keeps 70 to 100 %, which is the default; (0.3, 0.3) is the other
-    reading. All draws come from torch's global generators.
+    A proposal is foreground if its best IoU reaches `iou_threshold`; an image without foreground gets its objects,
+    jittered (see `jitter`), as further proposals. At most `positive_fraction` of `batch_size_per_image` proposals are
+    foreground; background fills the rest. Of these n proposals floor(n f) are kept at random, f uniform in
+    `keep_range`. The default follows the official code, which keeps 70 to 100 %; (0.3, 0.3) is the other reading of the
+    paper, which drops 70 %. All draws come from torch's global generators.
     """
 
     def __init__(
@@ -58,12 +58,16 @@ class ProposalSampler:
         self.positive_fraction = positive_fraction
         self.keep_range = tuple(keep_range)
         if len(self.keep_range) != 2 or not 0 < self.keep_range[0] <= self.keep_range[1] <= 1:
-            raise ConfigError(f"sampler.keep_range is {list(keep_range)}: set two shares, 0 < lowest <= highest <= 1")
+            raise ConfigError(
+                f"model.roi_heads.sampler.keep_range is {list(keep_range)}, but must be two shares: set 0 < low "
+                "<= high <= 1."
+            )
 
     @torch.no_grad()
     def __call__(self, proposals: Sequence[Instances], objects: Sequence[Instances]) -> list[Instances]:
-        """`proposal_boxes` of each image and its `gt_boxes`, both absolute xyxy, -> the sampled `proposal_boxes` with
-        `gt_idxs`, the index of the object that each belongs to, or -1.
+        """Return the sampled `proposal_boxes` of each image, with the index of their object, or -1, as `gt_idxs`.
+
+        `proposal_boxes` and the objects' `gt_boxes` are absolute xyxy.
         """
         return [self._sample(p, g.gt_boxes.tensor) for p, g in zip(proposals, objects, strict=True)]
 
@@ -80,23 +84,23 @@ class ProposalSampler:
         return Instances(proposals.image_size, proposal_boxes=Boxes(boxes[index]), gt_idxs=owner[index])
 
     def draw_noise(self, objects: Tensor) -> Tensor:
-        """Uniform numbers in [0, 1), in the shape of `objects` (g, 4)."""
+        """Draw uniform numbers in [0, 1), in the shape of `objects` (g, 4)."""
         return torch.rand_like(objects)
 
     def draw_order(self, foreground: Tensor, background: Tensor) -> Tensor:
-        """Indices of the sampled proposals, foreground first, each part in random order."""
-        chosen = _shuffled(foreground)[: int(self.positive_fraction * self.batch_size_per_image)]
-        return torch.cat([chosen, _shuffled(background)[: self.batch_size_per_image - len(chosen)]])
+        """Draw the indices of the sampled proposals: foreground first, each part in random order."""
+        chosen = _shuffle(foreground)[: int(self.positive_fraction * self.batch_size_per_image)]
+        return torch.cat([chosen, _shuffle(background)[: self.batch_size_per_image - len(chosen)]])
 
     def draw_kept(self, count: int, device: torch.device) -> Tensor:
-        """Which of `count` sampled proposals are kept, in random order."""
+        """Draw which of `count` sampled proposals are kept, in random order."""
         return torch.randperm(count, device=device)[: self.num_kept(count, float(torch.rand(())))]
 
     def num_kept(self, count: int, uniform: float) -> int:
-        """How many of `count` are kept for a number in [0, 1): all of the range's upper end for 0."""
+        """Return how many of `count` proposals are kept; `uniform` in [0, 1) is 0 at the upper end of the range."""
         low, high = self.keep_range
         return math.floor(count * (high - (high - low) * uniform))
 
 
-def _shuffled(index: Tensor) -> Tensor:
+def _shuffle(index: Tensor) -> Tensor:
     return index[torch.randperm(len(index), device=index.device)]

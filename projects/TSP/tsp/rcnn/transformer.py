@@ -1,4 +1,4 @@
-"""From pooled regions to encoded tokens (TSP-RCNN)."""
+"""The transformer of TSP-RCNN: from pooled regions to encoded tokens."""
 
 import math
 
@@ -16,19 +16,20 @@ from align_detr.structures import Memory
 class BoxPositionEncoding(nn.Module):
     """Sines and cosines of the eight numbers cx, cy, w, h, x0, y0, x1, y1 of a box, `embed_dim` / 8 features each.
 
-    As DETR's encoding: times 2 pi, even features sines and odd ones cosines. Accounts of the paper name the first four
-    numbers only; this follows the official code. Raises ConfigError unless `embed_dim` is a multiple of 16.
+    As in DETR, the numbers are multiplied by 2 pi; even features are sines, odd ones cosines. Descriptions of the paper
+    name the first four numbers only; the eight follow the official code. Raise ConfigError unless `embed_dim` is a
+    multiple of 16.
     """
 
     def __init__(self, *, embed_dim: int = 512, temperature: float = 10000.0) -> None:
         super().__init__()
         if embed_dim % 16:
-            raise ConfigError(f"embed_dim of BoxPositionEncoding is {embed_dim}: set a multiple of 16")
+            raise ConfigError(f"embed_dim of BoxPositionEncoding is {embed_dim}: set it to a multiple of 16.")
         self.num_features = embed_dim // 8
         self.temperature = temperature
 
     def forward(self, boxes: Tensor) -> Tensor:
-        """boxes (..., 4) xyxy, divided by the sides of their image -> (..., C) float32."""
+        """Encode boxes (..., 4) xyxy, divided by the sides of their image -> (..., C) float32."""
         numbers = torch.cat([xyxy_to_cxcywh(boxes), boxes], dim=-1)[..., None]
         exponent = torch.arange(0, self.num_features, 2, device=boxes.device, dtype=torch.float32) / self.num_features
         phase = numbers * 2 * math.pi / self.temperature**exponent
@@ -36,10 +37,10 @@ class BoxPositionEncoding(nn.Module):
 
 
 class RoITransformer(nn.Module):
-    """Regions become tokens that attend to each other: LN(projected region + projected position), then the encoder,
-    which adds the position itself to queries and keys (TSP, Sun et al. 2021, section 4.2).
+    """A transformer in which the regions attend to each other (TSP, Sun et al. 2021, section 4.2).
 
-    Regions have `in_channels` channels and `resolution` cells a side; matrices start from Xavier's uniform
+    Tokens are LN(projected region + projected position); the encoder adds the position itself to queries and keys.
+    Regions have `in_channels` channels and `resolution` x `resolution` cells. Matrices start from Xavier's uniform
     distribution.
     """
 
@@ -61,13 +62,14 @@ class RoITransformer(nn.Module):
         initialize_matrices(self)
 
     def forward(self, pooled: Tensor, rois: RoIs, previous: Tensor | None = None) -> Tensor:
-        """pooled (N, C', r, r) of all images after one another, N the sum of `rois.counts`, and in a later stage what
-        the one before returned -> (B, Q, C).
+        """Encode regions: pooled (N, C', r, r) of all images, concatenated, N the sum of `rois.counts` -> (B, Q, C).
+
+        `previous` (B, Q, C) is the output of the stage before, if there is one.
         """
         return self.encoder(self.tokens(pooled, rois, previous)).tokens
 
     def tokens(self, pooled: Tensor, rois: RoIs, previous: Tensor | None = None) -> Memory:
-        """The encoder's input. A later stage takes (own tokens + `previous`) / sqrt(2), as the official code does."""
+        """Return the encoder's input; a later stage takes (tokens + `previous`) / sqrt(2), as in the official code."""
         position = self.position(rois.boxes / rois.sides)
         content = pad_images(self.projection(pooled.flatten(1)).split(rois.counts))
         tokens = self.norm(content + self.position_projection(position))

@@ -20,8 +20,8 @@ from align_detr.projects.tsp import (
     ClassWiseNMS,
     DeltaL1Loss,
     ExtraLevels,
-    OwnMatcher,
     ProposalCriterion,
+    ProposalOwnerMatcher,
     ProposalSampler,
     RoIStage,
     RoITransformer,
@@ -95,7 +95,7 @@ model = L(TSPRCNN)(
             losses=[L(BackgroundFocalLoss)(weight=1.0, background_weight=0.1)],
         ),
         box_criterion=L(ProposalCriterion)(
-            matcher=L(OwnMatcher)(),
+            matcher=L(ProposalOwnerMatcher)(),
             losses=[L(DeltaL1Loss)(weight=1.0), L(GIoULoss)(name="box_giou", weight=2.0)],
         ),
         postprocess=L(ClassWiseNMS)(nms_threshold=0.7, score_threshold=0.0, num_detections=100),
