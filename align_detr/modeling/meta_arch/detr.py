@@ -59,8 +59,9 @@ class DETR(Detector):
 
     def forward(self, batched_inputs: Sequence[Mapping[str, Any]]) -> dict[str, Tensor] | list[dict[str, Instances]]:
         """Return losses or detections of detectron2's inputs: `image` (3, h, w) RGB, `height` and `width` of the output
-        and, in training, `instances` with `gt_boxes`, `gt_classes`. Raise DatasetError for training input without images
-        or annotations.
+        and, in training, `instances` with `gt_boxes`, `gt_classes`.
+
+        Raise DatasetError for training input without images or annotations.
         """
         if not batched_inputs and not self.training:
             return []
