@@ -85,7 +85,7 @@ STEP = [
 
 
 def demo_with(override: str) -> DictConfig:
-    """The model of the smallest Align-DINO config, with a setting that the command line would take."""
+    """Return the model of the smallest Align-DINO config, with an override of the command line."""
     return load_config("quickstart/digits.py", [f"model.{override}"]).model
 
 
@@ -116,7 +116,7 @@ def some_proposals(num_queries: int) -> Proposals:
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("count", [3, 5])
 def test_groups_need_a_proposal_for_each_content(count: int, training: bool) -> None:
-    """With fewer proposals the rows of a group would be another group's."""
+    """It raises: with fewer proposals the rows of a group would be another group's."""
     targets = Targets(torch.zeros(2, 1).long(), torch.rand(2, 1, 4), [1, 1]) if training else None
     source = GroupMixedSelectionQueries(num_queries=4, embed_dim=8, groups=2)
     with pytest.raises(ConfigError, match=rf"num_queries is {count}, but num_queries of Group.* is 4: give both"):
@@ -151,7 +151,7 @@ def denoising(**options: object) -> DenoisingQueries:
 
 
 def test_settings_of_dn_detr() -> None:
-    """Its label noise is the probability itself; a class more, "unknown", is in its table alone."""
+    """Its label noise is the probability itself, and its table has one more class, "unknown"."""
     for options in ({"label_noise": 1.5}, {"label_noise": -1}, {"box_noise": -1}, {"groups": 2.5}, {"max_queries": 0}):
         ((name, value),) = options.items()
         with pytest.raises(ConfigError, match=rf"model\.queries\.{name} is {value}, but must"):
@@ -163,7 +163,7 @@ def test_settings_of_dn_detr() -> None:
 
 
 def test_object_proposals_may_know_other_classes() -> None:
-    """Only their class 0 is used."""
+    """Nothing raises: only their class 0 is used."""
     parts, others = (dict(tiny_detector("two_stage", num_classes=n).named_children()) for n in (3, 1))
     model = DeformableDETR(**parts | {"proposals": others["proposals"]}).train()
     assert all(torch.isfinite(x) for x in model([image_input(64, 96, 2)]).values())

@@ -42,7 +42,7 @@ def test_numbers_are_logged() -> None:
 
 
 class Lines(logging.Handler):
-    """Keeps what the denoising sources log, whatever other tests made of the loggers above theirs."""
+    """Handler that keeps what the denoising sources log, whatever other tests did to the loggers above."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class Lines(logging.Handler):
 
 @pytest.fixture
 def logged(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, str]]]:
-    """The lines that are logged in a test, the first of each place among them."""
+    """Return the lines logged in a test; lines logged once per process are logged anew."""
     monkeypatch.setattr(detectron2_logger, "_LOG_COUNTER", Counter())
     logger, handler = logging.getLogger("align_detr.modeling.queries.denoising"), Lines()
     before = logger.level

@@ -125,7 +125,7 @@ def test_rescaled_squares() -> None:
 
 
 def test_hidden_queries_take_no_part() -> None:
-    """Not even where they are no numbers."""
+    """This holds even if they are NaN."""
     torch.manual_seed(0)
     preds = Predictions(logits=torch.randn(1, 1, 4, 2), boxes=torch.rand(1, 1, 4, 4))
     targets = Targets(labels=torch.tensor([[1]]), boxes=torch.rand(1, 1, 4), counts=[1])

@@ -60,7 +60,7 @@ def test_a_box_with_swapped_corners() -> None:
 
 
 def test_memory_computes_once_for_each_of_its_contents() -> None:
-    """Of an image that covers 1 x 2 of 2 x 4 tokens."""
+    """The image covers 1 x 2 of 2 x 4 tokens."""
     tokens = torch.ones(1, 8, 3)
     memory = Memory(tokens, 2 * tokens, padding=None, shapes=[(2, 4)], valid_sizes=[[(1, 2)]])
     assert memory.tokens_and_position is memory.tokens_and_position and memory.valid_ratios is memory.valid_ratios
