@@ -35,7 +35,7 @@ def load_config(config_file: str, overrides: Sequence[str] = ()) -> DictConfig:
 
 
 def _load_file(path: str) -> DictConfig:
-    """Load a config file; turn every error into a ConfigError with the file, the line and the error's own text."""
+    """Load a config file; turn every error into a ConfigError with the file, the line and its text."""
     try:
         return LazyConfig.load(path)
     except AlignDetrError:

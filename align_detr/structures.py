@@ -180,8 +180,8 @@ class Predictions:
     cxcywh; `iou` (R, B, Q) logits of an IoU branch; `groups` query groups that share a layer (R = layers x groups);
     `valid` (B, Q) False where a query is padding; `allowed` (B, Q, T) False where a query may not be matched to a
     target; `match` is given where it is known beforehand; `class_agnostic` sets know one class, "object"; `scale`
-    multiplies the number of targets that normalises the losses; `origin` is the part of the model that an error about
-    the logits names.
+    multiplies the number of targets that normalises the losses; `copies` is the number of queries matched to each
+    target, or None for the matcher's; `origin` is the part of the model that an error about the logits names.
     """
 
     logits: Tensor
@@ -194,6 +194,7 @@ class Predictions:
     match: Match | None = None
     class_agnostic: bool = False
     scale: float = 1.0
+    copies: int | None = None
     origin: str = "head"
 
     def float(self) -> Predictions:
@@ -280,7 +281,7 @@ class QueryPart:
     points or (B, Q, 4) boxes, normalised, or None. The Q queries are `groups` runs of equal length that do not see each
     other, nor any other part, but for the part `main` where `sees_main`. `match` (its row is 0) is given where it is
     known beforehand; a part without it is matched group by group. `valid` (B, Q) is False for queries that are padding,
-    the same ones in each group. `scale` multiplies the number of targets that normalises the losses.
+    the same ones in each group. `scale` and `copies` as in `Predictions`.
     """
 
     name: str
@@ -292,26 +293,28 @@ class QueryPart:
     match: Match | None = None
     valid: Tensor | None = None
     scale: float = 1.0
+    copies: int | None = None
 
     def as_set(self, predictions: Predictions) -> Predictions:
-        """The predictions of this part's queries, (R, B, Q, ...) with a row a layer, as a named set knows them."""
-        num_layers = predictions.logits.shape[0]
+        """The predictions of this part's queries, (R, B, Q, ...) with one row per layer, as a named set knows them."""
+        predictions = dataclasses.replace(predictions, valid=self.valid, scale=self.scale, copies=self.copies)
         if self.match is not None:
-            match = self.match.repeat_rows(num_layers)
-            return dataclasses.replace(predictions, match=match, valid=self.valid, scale=self.scale)
-        logits, boxes, iou = (
-            None if x is None else _groups_to_rows(x, self.groups)
-            for x in (predictions.logits, predictions.boxes, predictions.iou)
-        )
-        valid = None if self.valid is None else self.valid[:, : self.valid.shape[1] // self.groups]
+            return dataclasses.replace(predictions, match=self.match.repeat_rows(len(predictions.boxes)))
+        if self.groups == 1:
+            return predictions
         return dataclasses.replace(
-            predictions, logits=logits, boxes=boxes, iou=iou, groups=self.groups, valid=valid, scale=self.scale
+            predictions,
+            logits=_groups_to_rows(predictions.logits, self.groups),
+            boxes=_groups_to_rows(predictions.boxes, self.groups),
+            iou=None if predictions.iou is None else _groups_to_rows(predictions.iou, self.groups),
+            valid=None if self.valid is None else self.valid[:, : self.valid.shape[1] // self.groups],
+            groups=self.groups,
         )
 
 
 def _groups_to_rows(x: Tensor, groups: int) -> Tensor:
     """(L, B, G * Q, ...) -> (L * G, B, Q, ...)."""
-    return x if groups == 1 else x.unflatten(2, (groups, -1)).movedim(2, 1).flatten(0, 1)
+    return x.unflatten(2, (groups, -1)).movedim(2, 1).flatten(0, 1)
 
 
 @dataclass

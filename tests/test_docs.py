@@ -140,6 +140,15 @@ def test_the_layout_is_complete() -> None:
         assert files <= set(spans(layout()[folder]))
 
 
+def test_stable_packages_list_their_names() -> None:
+    """What docs/stability.md calls public has an `__all__`."""
+    public = re.search(r"^- Public are (.+?)^- ", PAGES["docs/stability.md"].read_text(), re.MULTILINE | re.DOTALL)[1]
+    packages = [x for x in spans(public) if x.startswith("align_detr")]
+    assert len(packages) == 5
+    for name in packages:
+        assert pkgutil.resolve_name(name).__all__
+
+
 def test_config_of_the_guide(tmp_path: Path) -> None:
     """The config of CONTRIBUTING.md loads from a folder beside those of its parents."""
     config, _ = re.findall(r"```python\n(.*?)```", PAGES["CONTRIBUTING.md"].read_text(), re.DOTALL)

@@ -2,7 +2,13 @@
 
 from align_detr.data.build import build_test_loader, build_train_loader
 from align_detr.data.builtin import register_builtin_datasets
-from align_detr.data.datasets import check_dataset, check_num_classes, count_images, load_dataset
+from align_detr.data.datasets import (
+    check_dataset,
+    check_num_classes,
+    count_images,
+    datasets_read_once,
+    load_dataset,
+)
 from align_detr.data.mapper import DetrMapper
 from align_detr.paths import data_folder
 
@@ -16,6 +22,7 @@ __all__ = [
     "check_num_classes",
     "count_images",
     "data_folder",
+    "datasets_read_once",
     "load_dataset",
     "register_builtin_datasets",
 ]

@@ -4,7 +4,9 @@ import difflib
 import json
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,29 @@ from align_detr.paths import data_folder
 
 logger = logging.getLogger(__name__)
 
+# Records that were read to be counted, by data set; None outside of `datasets_read_once`.
+_counted: ContextVar[dict[str, list[dict[str, Any]]] | None] = ContextVar("counted", default=None)
+
+
+@contextmanager
+def datasets_read_once() -> Iterator[None]:
+    """Keep what `count_images` reads until a loader takes it: COCO's annotations take tens of seconds to read.
+
+    Inside, a name stands for one set of records; register no data set anew.
+    """
+    token = _counted.set({})
+    try:
+        yield
+    finally:
+        _counted.reset(token)
+
 
 def as_names(names: str | Iterable[str]) -> list[str]:
     """Return a list of data set names from one name or several (a LazyConfig gives a ListConfig)."""
-    return [names] if isinstance(names, str) else [str(name) for name in names]
+    listed = [names] if isinstance(names, str) else [str(name) for name in names]
+    if not listed:
+        raise DatasetError("The config names no data set: set dataloader.train.dataset and dataloader.test.dataset.")
+    return listed
 
 
 def load_dataset(names: str | Iterable[str]) -> list[dict[str, Any]]:
@@ -29,21 +50,11 @@ def load_dataset(names: str | Iterable[str]) -> list[dict[str, Any]]:
     Raise DatasetError for a name that is not registered, a missing file or folder, annotations that cannot be used,
     and data sets whose classes differ.
     """
-    names = as_names(names)
-    if not names:
-        raise DatasetError("The config names no data set: set dataloader.train.dataset and dataloader.test.dataset.")
+    names, counted = as_names(names), _counted.get() or {}
     records: list[dict[str, Any]] = []
     for name in names:
-        loaded = _read(name)
-        check_dataset(name, loaded)
-        records += loaded
-    classes = {name: MetadataCatalog.get(name).get("thing_classes") for name in names}
-    for name in names[1:]:
-        if classes[name] != classes[names[0]]:
-            raise DatasetError(
-                f"The data sets '{names[0]}' and '{name}' have different classes and cannot be used together: give "
-                "both the same categories."
-            )
+        records += counted.pop(name) if name in counted else _read_and_check(name)
+    _check_same_classes(names)
     return records
 
 
@@ -52,7 +63,12 @@ def count_images(names: str | Iterable[str]) -> int:
 
     Raise DatasetError as `load_dataset` does.
     """
-    return len(load_dataset(names))
+    names, counted = as_names(names), _counted.get()
+    if counted is None:
+        return len(load_dataset(names))
+    counted.update({name: _read_and_check(name) for name in names if name not in counted})
+    _check_same_classes(names)
+    return sum(len(counted[name]) for name in names)
 
 
 def check_dataset(name: str, records: Sequence[dict[str, Any]]) -> None:
@@ -86,6 +102,22 @@ def check_num_classes(model_num_classes: int, dataset_name: str) -> None:
             f"The model has {model_num_classes} classes, but the data set '{dataset_name}' has {len(classes)}: set "
             f"model.head.num_classes={len(classes)} (in an R-CNN, model.roi_heads.num_classes)."
         )
+
+
+def _read_and_check(name: str) -> list[dict[str, Any]]:
+    records = _read(name)
+    check_dataset(name, records)
+    return records
+
+
+def _check_same_classes(names: Sequence[str]) -> None:
+    classes = {name: MetadataCatalog.get(name).get("thing_classes") for name in names}
+    for name in names[1:]:
+        if classes[name] != classes[names[0]]:
+            raise DatasetError(
+                f"The data sets '{names[0]}' and '{name}' have different classes and cannot be used together: give "
+                "both the same categories."
+            )
 
 
 def _check_boxes(name: str, annotations: Sequence[tuple[dict, dict]]) -> None:

@@ -12,6 +12,7 @@ from detectron2.utils import comm
 from omegaconf import DictConfig
 
 from align_detr.checkpoint.checkpointer import Checkpointer
+from align_detr.data import datasets_read_once
 from align_detr.engine.build import build_checkpointer, build_ema, build_model, build_optimizer, check_classes
 from align_detr.engine.distributed import wrap_ddp
 from align_detr.engine.hooks import EvaluationHook, GroupLRScheduler, UpdateEMA, group_rates
@@ -28,6 +29,7 @@ from align_detr.evaluation.evaluate import evaluate, require_evaluation
 logger = logging.getLogger(__name__)
 
 
+@datasets_read_once()
 def train(cfg: DictConfig, *, resume: bool = False) -> Mapping[str, Any]:
     """Train and evaluate at the end; return the last evaluation's results ({} on all but the main process).
 

@@ -34,13 +34,13 @@ def draw_detections(
     model.eval()
     with torch.no_grad():
         outputs = [model([record])[0]["instances"].to("cpu") for record in records]
-    for axis, record, found in zip(axes, records, outputs, strict=False):
+    for axis, record, detections in zip(axes, records, outputs, strict=False):
         axis.imshow(np.ascontiguousarray(record["image"].permute(1, 2, 0).numpy()))
         for box, label in record["truth"]:
             _draw_box(axis, box, names[label], _TRUTH, below=True)
-        found = found[found.scores >= threshold]
+        shown = detections[detections.scores >= threshold]
         for box, label, score in zip(
-            found.pred_boxes.tensor.tolist(), found.pred_classes.tolist(), found.scores.tolist(), strict=True
+            shown.pred_boxes.tensor.tolist(), shown.pred_classes.tolist(), shown.scores.tolist(), strict=True
         ):
             _draw_box(axis, box, f"{names[label]} {score:.2f}", _FOUND, below=False)
     figure.suptitle(f"green: ground truth, red: detections with a score of at least {threshold}", fontsize=11)

@@ -58,7 +58,7 @@ class Levels:
 
 @dataclass
 class Taps:
-    """Factors of the entries of N rows; their product is what `SamplingMatrix.weight` holds.
+    """Bilinear taps of N rows: an entry is the product of a point's weight and its corner's two bilinear weights.
 
     `weights` (N, K) of the sampling points; `along` (2, 2, N, K): the bilinear weight of [tap, axis], axes in the order
     (x, y); `fraction` (2, N, K): the position relative to the first tap, in tokens.

@@ -4,8 +4,10 @@ from torch import nn
 
 
 def initialize_matrices(module: nn.Module) -> None:
-    """Draw every matrix of `module` from Xavier's uniform distribution, as DETR does for its transformer; copies of a
-    layer thus differ. Then parts with a `reset_parameters` of their own, PyTorch's layers excepted, are reset by it.
+    """Draw every matrix of `module` from Xavier's uniform distribution, as DETR does for its transformer.
+
+    Copies of a layer thus differ. Then reset each submodule that has its own `reset_parameters`, PyTorch's layers
+    excepted.
     """
     for parameter in module.parameters():
         if parameter.dim() > 1:

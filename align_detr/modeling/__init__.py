@@ -1,9 +1,10 @@
-"""The parts that detectors are made of: every public one by name. Configs import from here, so that files may move.
+"""Every public part of the detectors. Configs import from here, so that files may move.
 
-`docs/stability.md` says what is promised of these names.
+`docs/stability.md` says which promises these names carry.
 """
 
 from align_detr.layers import LearnedPositionEncoding, SinePositionEncoding
+from align_detr.modeling.alignment import align, class_loss_of, set_class_loss
 from align_detr.modeling.backbone import MobileNetV2, build_resnet, build_small_resnet
 from align_detr.modeling.conditional import ConditionalDecoderLayer, FirstConditionalDecoderLayer
 from align_detr.modeling.criterion import SetCriterion
@@ -197,10 +198,13 @@ __all__ = [
     "TwoStageProposals",
     "UnitPositiveLoss",
     "VariFocalLoss",
+    "align",
     "alignment_quality",
     "build_resnet",
     "build_small_resnet",
     "cardinality_error",
     "class_error",
+    "class_loss_of",
     "rescaled_squares",
+    "set_class_loss",
 ]

@@ -1,24 +1,25 @@
-"""Conditional attention: contents and positions are compared apart from one another (Conditional-DETR, Meng et al.
-2021, section 3.3), and the decoder layers made of it, which DAB-DETR, DN-DETR and Group-DETR share.
+"""Conditional attention, which compares contents and positions separately (Conditional-DETR, Meng et al. 2021, section
+3.3), and its decoder layers, which DAB-DETR, DN-DETR and Group-DETR share.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from align_detr.modeling.decoder_layers import DecoderLayer
+from align_detr.errors import ConfigError
+from align_detr.modeling.decoder_layers import DecoderLayer, position_of
 from align_detr.structures import Memory, QueryPlace
 
 
 class SplitProjectionAttention(nn.Module):
-    """What the two attentions below share: contents and positions have projections of their own, values are contents
-    alone.
-    """
+    """Base of the two attentions below: contents and positions have separate projections; values are contents only."""
 
     def __init__(self, *, embed_dim: int, num_heads: int, dropout: float = 0.0) -> None:
         super().__init__()
         if embed_dim % num_heads:
-            raise ValueError(f"embed_dim {embed_dim} is not a multiple of num_heads {num_heads}")
+            raise ValueError(
+                f"embed_dim is {embed_dim}, but must be a multiple of num_heads ({num_heads}): change one."
+            )
         self.num_heads = num_heads
         self.dropout = dropout
         self.query_content = nn.Linear(embed_dim, embed_dim)
@@ -29,40 +30,45 @@ class SplitProjectionAttention(nn.Module):
         nn.init.zeros_(self.out_proj.bias)
 
     def _split(self, x: Tensor) -> Tensor:
-        """(B, Q, C) -> (B, H, Q, C / H)."""
+        """Split the channels among the heads: (B, Q, C) -> (B, H, Q, C / H)."""
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, blocked: Tensor | None) -> Tensor:
-        """query (B, H, Q, D), key (B, H, S, D), value (B, H, S, C / H) -> (B, Q, C), with the scale 1 / sqrt(D)."""
+        """Attend with the scale 1 / sqrt(D): query (B, H, Q, D), key (B, H, S, D), value (B, H, S, C / H) -> (B, Q, C).
+
+        `blocked` is True where a query ignores a key; its shape broadcasts to (B, H, Q, S).
+        """
         out = F.scaled_dot_product_attention(
             query,
             key,
             value,
             attn_mask=None if blocked is None else ~blocked,
             dropout_p=self.dropout if self.training else 0.0,
-        )
+        )  # (B, H, Q, C / H)
         return self.out_proj(out.transpose(1, 2).flatten(2))
 
 
 class ConditionalSelfAttention(SplitProjectionAttention):
-    """Attention among queries: projected contents and positions are added up, for queries and for keys."""
+    """Attention among queries: queries and keys are sums of a projected content and a projected position."""
 
     def __init__(self, *, embed_dim: int, num_heads: int, dropout: float = 0.0) -> None:
         super().__init__(embed_dim=embed_dim, num_heads=num_heads, dropout=dropout)
         self.query_position = nn.Linear(embed_dim, embed_dim)
 
     def forward(self, x: Tensor, position: Tensor, *, blocked: Tensor | None = None) -> Tensor:
-        """x, position (B, Q, C) -> (B, Q, C); `blocked` (Q, Q) or (B, 1, Q, Q) is True where a query may not look."""
-        query = self.query_content(x) + self.query_position(position)
-        key = self.key_content(x) + self.key_position(position)
+        """Attend: x, position (B, Q, C) -> (B, Q, C); `blocked` (Q, Q) or (B, 1, Q, Q) is True where a query (row)
+        ignores another (column).
+        """
+        query = self.query_content(x) + self.query_position(position)  # (B, Q, C)
+        key = self.key_content(x) + self.key_position(position)  # (B, Q, C)
         return self._attend(self._split(query), self._split(key), self._split(self.value(x)), blocked)
 
 
 class ConditionalCrossAttention(SplitProjectionAttention):
-    """Attention of queries to tokens: each head compares the content of the query with that of the token, and the
-    encoded reference of the query with the position of the token; the logit is the sum of the two (equation 2).
+    """Attention of queries to tokens: per head, the logit is the product of the two contents plus the product of the
+    query's encoded reference and the token's position (equation 2).
 
-    It is one product of vectors twice as long as a head's values, and scaled accordingly.
+    Both products are computed as one, of concatenated vectors of length 2 C / H, and scaled accordingly.
     """
 
     def __init__(self, *, embed_dim: int, num_heads: int, dropout: float = 0.0) -> None:
@@ -70,26 +76,28 @@ class ConditionalCrossAttention(SplitProjectionAttention):
         self.query_sine = nn.Linear(embed_dim, embed_dim)
 
     def forward(self, x: Tensor, place: QueryPlace, memory: Memory, *, padding: Tensor | None = None) -> Tensor:
-        """x (B, Q, C), with `place.position` and `place.sine` -> (B, Q, C); `padding` (B, S) is True for tokens to
-        ignore.
+        """Attend: x (B, Q, C), with `place.position` and `place.sine` -> (B, Q, C); `padding` (B, S) is True for tokens
+        to ignore. Raise ConfigError if the queries have no encoded references.
         """
-        key_position = self.key_position(memory.position)
+        key_position = self.key_position(memory.position)  # (B, S, C)
         query, key = self._project_contents(x, place, memory, key_position)
-        query = torch.cat([self._split(query), self._split(self.query_sine(place.sine))], dim=-1)
-        key = torch.cat([self._split(key), self._split(key_position)], dim=-1)
-        blocked = None if padding is None else padding[:, None, None, :]
+        # Split before concatenating, so that each head has its part of the contents and of the positions.
+        sine = self.query_sine(_sine_of(place))  # (B, Q, C)
+        query = torch.cat([self._split(query), self._split(sine)], dim=-1)  # (B, H, Q, 2 C / H)
+        key = torch.cat([self._split(key), self._split(key_position)], dim=-1)  # (B, H, S, 2 C / H)
+        blocked = None if padding is None else padding[:, None, None, :]  # (B, 1, 1, S)
         return self._attend(query, key, self._split(self.value(memory.tokens)), blocked)
 
     def _project_contents(
         self, x: Tensor, place: QueryPlace, memory: Memory, key_position: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The contents of queries (B, Q, C) and keys (B, S, C), projected."""
+        """Return the projected contents of queries (B, Q, C) and keys (B, S, C)."""
         return self.query_content(x), self.key_content(memory.tokens)
 
 
 class FirstConditionalCrossAttention(ConditionalCrossAttention):
-    """The same with positions also added to the contents, as the papers' code has it in the first layer, whose queries
-    start without content.
+    """`ConditionalCrossAttention` with positions also added to the contents, as in the first layer of the papers' code,
+    whose queries start without content.
     """
 
     def __init__(self, *, embed_dim: int, num_heads: int, dropout: float = 0.0) -> None:
@@ -100,14 +108,14 @@ class FirstConditionalCrossAttention(ConditionalCrossAttention):
         self, x: Tensor, place: QueryPlace, memory: Memory, key_position: Tensor
     ) -> tuple[Tensor, Tensor]:
         query, key = super()._project_contents(x, place, memory, key_position)
-        return query + self.query_position(place.position), key + key_position
+        return query + self.query_position(position_of(place)), key + key_position
 
 
 class ConditionalDecoderLayer(DecoderLayer):
-    """DETR's decoder layer with conditional attentions. It needs `QueryPlace.sine`.
+    """DETR's decoder layer with conditional attentions; it reads `QueryPlace.sine`.
 
-    Without `mask_padding`, queries also look at tokens outside their image. The papers' own code masks these, as the
-    encoder does; detrex's port forgot it in the decoder, and False gives its numbers for weights trained with it.
+    If `mask_padding` is False, queries also attend to tokens outside their image. The papers' code masks these tokens
+    in encoder and decoder; detrex's port forgets it in the decoder: False gives its numbers for its weights.
     """
 
     attention_to_image: type[ConditionalCrossAttention] = ConditionalCrossAttention
@@ -137,6 +145,16 @@ class ConditionalDecoderLayer(DecoderLayer):
 
 
 class FirstConditionalDecoderLayer(ConditionalDecoderLayer):
-    """The first of them: see `FirstConditionalCrossAttention`."""
+    """`ConditionalDecoderLayer` for the first layer of a decoder, with `FirstConditionalCrossAttention`."""
 
     attention_to_image = FirstConditionalCrossAttention
+
+
+def _sine_of(place: QueryPlace) -> Tensor:
+    """Return the encoded references of the queries, (B, Q, C). Raise ConfigError if they have none."""
+    if place.sine is None:
+        raise ConfigError(
+            "The queries have no encoded references, which conditional attention compares with tokens' positions: set "
+            "model.decoder.query_position to a module that makes them, such as ConditionalPosition."
+        )
+    return place.sine

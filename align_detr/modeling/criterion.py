@@ -1,6 +1,7 @@
 """From named prediction sets to named, weighted and normalised losses."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -13,16 +14,18 @@ from align_detr.structures import MAIN, Match, Predictions, SkippedImages, Targe
 
 
 class SetCriterion(nn.Module):
-    """Matches every set and applies every loss to it, in float32 whatever autocast says.
+    """Criterion that matches every set and applies every loss to it, in float32 whatever autocast says.
 
     The last row of set `main` is reported as `loss_<name>`, row i before it as `loss_<name>_<i>`; other sets add their
     name: `loss_<name>_dn_<i>`, `loss_<name>_enc`. The names depend on the sets and losses alone, never on the data:
-    detectron2 reads rank 0's names from every rank. A set that has nothing to say this time, such as denoising without
-    any target, is passed with Q = 0 queries and `Match.empty`; its losses are then 0.
+    detectron2 reads rank 0's names from every rank. A set without content in a step, such as denoising without any
+    target, is passed with Q = 0 queries and `Match.empty`; its losses are then 0.
 
     `weighting` gives the pairs of every solved set their weights (see `PrimeSampleWeighting`); known matches keep
-    theirs. `set_weights[set]` multiplies all losses of a set (1 where it is not named).
+    theirs. `set_weights[set]` multiplies all losses of a set, 1 by default.
     """
+
+    losses: Sequence[SetLoss]
 
     def __init__(
         self,
@@ -34,19 +37,17 @@ class SetCriterion(nn.Module):
     ) -> None:
         super().__init__()
         self.matcher = matcher
-        self.losses = nn.ModuleList(losses)
+        self.losses = cast("Sequence[SetLoss]", nn.ModuleList(losses))  # for torch, a list of any modules
         self.weighting = weighting
         self.set_weights = dict(set_weights or {})
         names = [loss.name for loss in losses]
         for name in names:
             if names.count(name) > 1:
-                raise ConfigError(
-                    f"criterion.losses has two losses of the name '{name}': give one of them another name"
-                )
+                raise ConfigError(f"criterion.losses has two losses named '{name}': give one of them another name.")
 
     def forward(self, sets: Mapping[str, Predictions], targets: Targets) -> dict[str, Tensor]:
-        """Weighted 0-d losses by name; their sum is what is minimised. Raises SkippedImages where the matcher skips
-        images and the targets are `restartable`.
+        """Return weighted 0-d losses by name, whose sum is minimised. Raise SkippedImages if the matcher skips images
+        and the targets are `restartable`.
         """
         self._check_set_weights(sets)
         for name, preds in sets.items():
@@ -61,43 +62,45 @@ class SetCriterion(nn.Module):
                 sets = {name: preds.without_images(sorted(skipped)) for name, preds in sets.items()}
             count = sum(n for image, n in enumerate(targets.counts) if image not in skipped)
             num_boxes = mean_over_ranks(torch.full((), float(count), device=targets.boxes.device)).clamp(min=1)
-            losses = {}
+            losses: dict[str, Tensor] = {}
+            silent = {loss.name for loss in self.losses}
             for name, preds in sets.items():
-                found = self._set_losses(name, preds, preds.own_targets(targets), matches[name], num_boxes)
-                for twice in losses.keys() & found.keys():
-                    raise ConfigError(f"two losses would be reported as '{twice}': give one of them another name")
-                losses.update(found)
-            self._check_losses(losses)
+                own_targets = preds.own_targets(targets)
+                for loss_name, rows in self._set_losses(name, preds, own_targets, matches[name], num_boxes):
+                    for twice in losses.keys() & rows.keys():
+                        raise ConfigError(f"Two losses are reported as '{twice}': give one of them another name.")
+                    losses.update(rows)
+                    silent -= {loss_name} if rows else set()
+            for loss_name in sorted(silent):
+                raise ConfigError(
+                    f"No prediction set has what the loss '{loss_name}' needs: remove it from criterion.losses."
+                )
             return losses
 
     def _set_losses(
         self, name: str, preds: Predictions, targets: Targets, match: Match, num_boxes: Tensor
-    ) -> dict[str, Tensor]:
+    ) -> Iterator[tuple[str, dict[str, Tensor]]]:
+        """Yield the name of each loss, and its weighted values in the set `name` by the names of their rows."""
         if self.weighting is not None and preds.match is None:
             match = self.weighting(preds, targets, match)
-        losses, num_layers = {}, preds.logits.shape[0] // preds.groups
+        num_layers = preds.logits.shape[0] // preds.groups
         for loss in self.losses:
-            rows = loss(preds, targets, match, num_boxes * preds.scale)
-            rows = rows.view(len(rows) // preds.groups, preds.groups).mean(1)
+            rows = loss(preds, targets, match, num_boxes * preds.scale)  # (r,), r <= R
+            rows = rows.view(len(rows) // preds.groups, preds.groups).mean(1)  # one per layer
             rows = rows * (loss.weight * self.set_weights.get(name, 1.0))
-            losses.update(_named_rows(f"loss_{loss.name}", name, rows, num_layers))
-        return losses
-
-    def _check_losses(self, found: Mapping[str, Tensor]) -> None:
-        for loss in self.losses:
-            if not any(name.startswith(f"loss_{loss.name}") for name in found):
-                raise ConfigError(
-                    f"no prediction set has what the loss '{loss.name}' needs: remove it from the criterion"
-                )
+            yield loss.name, _named_rows(f"loss_{loss.name}", name, rows, num_layers)
 
     def _check_set_weights(self, sets: Mapping[str, Predictions]) -> None:
         for name in self.set_weights:
             if name not in sets:
-                known = ", ".join(sets)
-                raise ConfigError(f"criterion.set_weights names the set '{name}', but the model predicts {known}")
+                raise ConfigError(
+                    f"criterion.set_weights names the set '{name}', but the model predicts {', '.join(sets)}: remove "
+                    "it, or name one of them."
+                )
 
 
 def _named_rows(loss: str, set_name: str, values: Tensor, num_layers: int) -> dict[str, Tensor]:
+    """Return the values of the last layers, (r,), by name."""
     base = loss if set_name == MAIN else f"{loss}_{set_name}"
     first = num_layers - values.shape[0]
     return {

@@ -1,4 +1,4 @@
-"""The decoder: queries look at each other and at the image, layer after layer."""
+"""The decoder: in each layer, queries attend to each other and to the image."""
 
 import copy
 from collections.abc import Sequence
@@ -16,15 +16,16 @@ from align_detr.structures import MAIN, Memory, Predictions, QueryPart, QueryPla
 
 
 class Decoder(nn.Module):
-    """`num_layers` copies of `layer`, each with its own weights; every layer's output passes `norm`, if there is one,
-    and the head. `first_layer` takes the place of the first copy.
+    """`num_layers` copies of `layer` with separate weights; the head reads every layer's output, through `norm` if it
+    is given. `first_layer` replaces the first copy.
 
-    `query_position` makes the positions of the queries for each layer (those that the queries bring, unless given).
+    `query_position` (see `QueryPosition`) computes the queries' positions for each layer; by default they are those of
+    the query parts.
 
-    `refine`: each layer moves the references for the next (Deformable-DETR, section 4.2; DAB-DETR, section 4): the
-    head's correction, from the output before `norm`, is added to the reference and passed on without gradient. With
-    `look_forward_twice` a layer's boxes start from the previous layer's reference with its gradient, so that a layer's
-    box loss also trains the layer before it (DINO, Zhang et al. 2022, section 3.5).
+    With `refine`, each layer moves the references for the next (Deformable-DETR, section 4.2; DAB-DETR, section 4): the
+    head's correction, from the output before `norm`, is added to the reference, which continues without gradient. With
+    `look_forward_twice`, a layer's boxes start from the reference with the gradient of the previous layer's correction,
+    so that a layer's box loss also trains the layer before it (DINO, Zhang et al. 2022, section 3.5).
     """
 
     query_position: QueryPosition
@@ -51,9 +52,7 @@ class Decoder(nn.Module):
         initialize_matrices(self)
 
     def forward(self, queries: Sequence[QueryPart], memory: Memory, head: Head) -> dict[str, Predictions]:
-        """The parts of the queries, decoded together -> a prediction set for each, under the part's name, one row a
-        layer and query group.
-        """
+        """Decode all query parts together and return their prediction sets by name, with a row per layer and group."""
         hidden, references = self.decode(queries, memory, head)
         predictions, start = {}, 0
         for part in queries:
@@ -64,64 +63,69 @@ class Decoder(nn.Module):
         return predictions
 
     def decode(self, queries: Sequence[QueryPart], memory: Memory, head: Head) -> tuple[Tensor, list[Tensor] | None]:
-        """The normed output of every layer for the queries of all parts, (R, B, Q, C), and the references that its
-        boxes start from, R of (B, Q, 2 or 4), or None. Raises `ConfigError` where there is nothing to refine, or the
-        head is for another number of layers.
+        """Return every layer's normed output for the queries of all parts, (R, B, Q, C), and the references from which
+        its boxes start, R of (B, Q, 2 or 4), or None if the queries have none. Here R = layers.
+
+        Raise ConfigError if references or head do not allow refinement, or the head is for another number of layers.
         """
         if isinstance(head, LayerwiseHead) and head.num_layers != len(self.layers):
             raise ConfigError(
                 f"model.head.num_layers is {head.num_layers}, but model.decoder.num_layers is {len(self.layers)}: give "
-                "both the same number"
+                "both the same number."
             )
-        x = torch.cat([part.content for part in queries], dim=1)
+        x = torch.cat([part.content for part in queries], dim=1)  # (B, Q, C), Q over all parts
         given_position = _concatenate([part.position for part in queries], "positions")
         reference = _concatenate([part.reference for part in queries], "references")
         refining = _require_refining(head, reference) if self.refine else None
-        runs = separate_runs(queries)
+        runs = separate_runs(queries)  # blocks that need no mask
         blocked = None if runs > 1 else blocked_pairs(queries)
         outputs: list[Tensor] = []
-        starts = [] if reference is None else [reference] * len(self.layers)
+        starts = [] if reference is None else [reference] * len(self.layers)  # of each layer's boxes
         layer: QueryLayer
         for i, layer in enumerate(self.layers):
             position, sine = self.query_position(x, given_position, reference, memory, i)
             place = QueryPlace(position=position, sine=sine, reference=reference, blocked=blocked, runs=runs)
             x = layer(x, place, memory)
-            outputs.append(self.norm(x))
+            outputs.append(self.norm(x))  # for the head only: the next layer takes x without this norm
             if refining is not None and reference is not None and i + 1 < len(self.layers):
-                moved = refining.refine(x, reference, i)
-                reference = moved.detach()
+                moved = refining.refine(x, reference, i)  # (B, Q, 4), also where the references were points
+                reference = moved.detach()  # no gradient through it, for stability (Deformable-DETR, A.4)
                 starts[i + 1] = moved if self.look_forward_twice else reference
         return torch.stack(outputs), starts or None
 
 
 def blocked_pairs(queries: Sequence[QueryPart]) -> Tensor | None:
-    """(Q, Q) bool, True where a query (row) may not look at another (column): their groups differ, unless the other is
-    of `main` and the query may see `main`. With padding among the queries (B, 1, Q, Q): nothing but itself looks at a
-    query that is not valid. None where nothing is blocked.
+    """Return which query (row) may not attend to which other (column), bool: (Q, Q), or (B, 1, Q, Q) if some queries
+    are padding, or None if nothing is blocked.
+
+    Two queries are blocked if their groups differ, unless the column belongs to `main` and the row's part sees `main`.
+    A padding query is hidden from all others, but not from itself, since a softmax needs at least one key.
     """
     groups = sum(part.groups for part in queries if part.content.shape[1])
     if groups <= 1 and all(part.valid is None for part in queries):
         return None
     device = queries[0].content.device
     groups_of, may_see_main, of_main, first_group = [], [], [], 0
-    for part in queries:
+    for part in queries:  # groups are numbered over all parts, so that no two parts share one
         length = part.content.shape[1]
         groups_of.append(first_group + torch.arange(length, device=device) // max(1, length // part.groups))
         may_see_main.append(torch.full((length,), part.sees_main, device=device))
         of_main.append(torch.full((length,), part.name == MAIN, device=device))
         first_group += part.groups
     group, sees_main, is_main = (torch.cat(x) for x in (groups_of, may_see_main, of_main))  # (Q,) each
-    blocked = (group[:, None] != group) & ~(sees_main[:, None] & is_main)  # row: who looks; column: at whom
+    blocked = (group[:, None] != group) & ~(sees_main[:, None] & is_main)  # (Q, Q)
     if all(part.valid is None for part in queries):
         return blocked
-    valid = torch.cat([_valid_of(part) for part in queries], dim=1)
-    alone = torch.eye(len(group), dtype=torch.bool, device=device)  # padding looks at itself: attention needs some key
-    return ((blocked | ~valid[:, None, :]) & ~alone)[:, None]
+    valid = torch.cat([_valid_of(part) for part in queries], dim=1)  # (B, Q)
+    itself = torch.eye(len(group), dtype=torch.bool, device=device)
+    return ((blocked | ~valid[:, None, :]) & ~itself)[:, None]  # the 1 is for the heads
 
 
 def separate_runs(queries: Sequence[QueryPart]) -> int:
-    """How many runs of equal length the queries are, where `blocked_pairs` says nothing but that none sees another;
-    else 1. Such runs need no mask, which Group-DETR's 11 x 300 queries would pay for with 11 times as many pairs.
+    """Return the number of runs, i.e. equally long query blocks, if the only rule is that runs do not attend to each
+    other; otherwise 1.
+
+    Such runs join the batch and need no mask: for the 11 x 300 queries of Group-DETR, a mask costs 11 times the pairs.
     """
     parts = [part for part in queries if part.content.shape[1]]
     lengths = {part.content.shape[1] // part.groups for part in parts}
@@ -131,25 +135,25 @@ def separate_runs(queries: Sequence[QueryPart]) -> int:
 
 
 def _valid_of(part: QueryPart) -> Tensor:
-    """(B, Q) bool."""
+    """Return which queries are not padding, (B, Q) bool."""
     if part.valid is not None:
         return part.valid
     return torch.ones(part.content.shape[:2], dtype=torch.bool, device=part.content.device)
 
 
 def _concatenate(values: Sequence[Tensor | None], what: str) -> Tensor | None:
-    """Join the values of all parts, (B, Q, ...) each, along Q; raise ConfigError if only some parts have one."""
+    """Join the values of all parts along Q: (B, Q, ...), or None. Raise ConfigError if only some parts have one."""
     present = [value for value in values if value is not None]
     if present and len(present) < len(values):
         raise ConfigError(
-            f"Some parts of model.queries provide {what} and others do not: use sources that agree, since the decoder "
-            "reads all parts together."
+            f"Some parts of model.queries provide {what} and others do not, although the decoder joins all parts: use "
+            "sources that agree."
         )
     return torch.cat(present, dim=1) if present else None
 
 
 def _require_refining(head: Head, reference: Tensor | None) -> RefiningHead:
-    """Return the head as one that moves references. Raise ConfigError if there are none, or if it does not."""
+    """Return the head, which has to move references. Raise ConfigError if it cannot, or there are no references."""
     if reference is None:
         raise ConfigError(
             "model.decoder.refine is True, but model.queries provides no references: set refine to False, or use a "

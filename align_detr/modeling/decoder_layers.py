@@ -1,4 +1,4 @@
-"""The layers of DETR's decoder. A layer takes contents, places and the image's tokens, and returns new contents."""
+"""The layers of DETR's decoder: contents, positions and the image's tokens in, new contents out."""
 
 from typing import Protocol
 
@@ -10,18 +10,18 @@ from align_detr.structures import Memory, QueryPlace
 
 
 class QueryLayer(Protocol):
-    """What a decoder asks of its layers."""
+    """The interface of a decoder's layers."""
 
     def __call__(self, x: Tensor, place: QueryPlace, memory: Memory) -> Tensor:
-        """x (B, Q, C) -> (B, Q, C)."""
+        """Update the contents: x (B, Q, C) -> (B, Q, C)."""
 
 
 class DecoderLayer(nn.Module):
-    """Self-attention, cross-attention to the image and feed-forward block, each followed by its norm (DETR, supplement
+    """Self-attention, cross-attention to the image and feed-forward block, each followed by a norm (DETR, supplement
     A.3).
     """
 
-    self_attn: nn.Module  # a subclass may have others
+    self_attn: nn.Module  # subclasses replace it
     cross_attn: nn.Module
 
     def __init__(
@@ -43,40 +43,45 @@ class DecoderLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, place: QueryPlace, memory: Memory) -> Tensor:
-        """x (B, Q, C) -> (B, Q, C). Raises `ConfigError` where the queries have no positions."""
+        """Update the contents: x (B, Q, C) -> (B, Q, C). Raise ConfigError if the queries have no positions."""
         x = self.self_attn_norm(x + self.dropout(self._attend_queries(x, place)))
         x = self.cross_attn_norm(x + self.dropout(self._attend_image(x, place, memory)))
         return self.ffn_norm(x + self.dropout(self.ffn(x)))
 
     def _attend_queries(self, x: Tensor, place: QueryPlace) -> Tensor:
-        """Self-attention of each run of queries: runs join the batch, which is less work than a mask over all pairs."""
-        runs = (len(x), place.runs)
+        """Let queries attend to each other inside each of the `place.runs` runs: (B, Q, C) -> (B, Q, C).
+
+        Runs join the batch, (B, Q, C) -> (B * runs, Q / runs, C): less work than a mask over all pairs.
+        """
+        batch_and_runs = (len(x), place.runs)
         x, position = (value.unflatten(1, (place.runs, -1)).flatten(0, 1) for value in (x, position_of(place)))
-        return self._attend_each_other(x, position, place.blocked).unflatten(0, runs).flatten(1, 2)
+        return self._attend_each_other(x, position, place.blocked).unflatten(0, batch_and_runs).flatten(1, 2)
 
     def _attend_each_other(self, x: Tensor, position: Tensor, blocked: Tensor | None) -> Tensor:
+        """Let the queries x, (B, Q, C), attend to each other: (B, Q, C)."""
         with_position = x + position
         return self.self_attn(with_position, with_position, x, blocked=blocked)
 
     def _attend_image(self, x: Tensor, place: QueryPlace, memory: Memory) -> Tensor:
+        """Let the queries x, (B, Q, C), attend to the image's tokens: (B, Q, C)."""
         return self.cross_attn(x + position_of(place), memory.placed, memory.tokens, padding=memory.padding)
 
 
 class PreNormDecoderLayer(DecoderLayer):
-    """The same with each norm before its block and an un-normed residual (DETR's `--pre_norm`)."""
+    """`DecoderLayer` with each norm before its block and residuals without norm (DETR's `--pre_norm`)."""
 
     def forward(self, x: Tensor, place: QueryPlace, memory: Memory) -> Tensor:
-        """x (B, Q, C) -> (B, Q, C)."""
+        """Update the contents: x (B, Q, C) -> (B, Q, C). Raise ConfigError if the queries have no positions."""
         x = x + self.dropout(self._attend_queries(self.self_attn_norm(x), place))
         x = x + self.dropout(self._attend_image(self.cross_attn_norm(x), place, memory))
         return x + self.dropout(self.ffn(self.ffn_norm(x)))
 
 
 def position_of(place: QueryPlace) -> Tensor:
-    """The positions of the queries, (B, Q, C). Raises `ConfigError` where they have none."""
+    """Return the positions of the queries, (B, Q, C). Raise ConfigError if they have none."""
     if place.position is None:
         raise ConfigError(
-            "model.decoder.query_position is null, which leaves queries the positions they bring, but those of "
-            "model.queries bring none: give it a part that makes them of references, as ReferencePosition in DINO"
+            "The queries have no positions, as model.queries provides none and model.decoder.query_position is null: "
+            "set query_position to a module that computes them from references, such as ReferencePosition."
         )
     return place.position

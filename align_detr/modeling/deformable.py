@@ -1,4 +1,4 @@
-"""Encoder and decoder layers that look at a few sampled points of every level (Deformable-DETR, Zhu et al. 2021)."""
+"""Encoder and decoder layers that attend to a few sampling points per level (Deformable-DETR, Zhu et al. 2021)."""
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +11,8 @@ from align_detr.structures import Memory, QueryPlace
 
 
 class DeformableEncoderLayer(EncoderLayer):
-    """`EncoderLayer` whose tokens attend to `num_points` places near their own in each of `num_levels` levels, for each
-    head (section 4.1 of the paper).
+    """`EncoderLayer` whose tokens attend, per head, to `num_points` sampling points around themselves in each of
+    `num_levels` levels (section 4.1 of the paper).
     """
 
     def __init__(
@@ -34,8 +34,9 @@ class DeformableEncoderLayer(EncoderLayer):
         )
 
     def forward(self, x: Tensor, memory: Memory, reference: Tensor | None = None) -> Tensor:
-        """x (B, S, C), positions and padding from `memory` -> (B, S, C). `reference` is `token_references(memory)`,
-        which `DeformableEncoder` computes once for all layers.
+        """Update the tokens: x (B, S, C), positions and padding from `memory` -> (B, S, C).
+
+        `reference` (B, S, L, 2) is `token_references(memory)`, which `DeformableEncoder` computes once for all layers.
         """
         reference = token_references(memory) if reference is None else reference
         attended = self.self_attn(x + memory.position, reference, x, memory.shapes, memory.padding)
@@ -44,10 +45,10 @@ class DeformableEncoderLayer(EncoderLayer):
 
 
 class DeformableEncoder(Encoder):
-    """The encoder of such layers."""
+    """An encoder of `DeformableEncoderLayer`s."""
 
     def forward(self, memory: Memory) -> Memory:
-        """The memory with its tokens (B, S, C) encoded."""
+        """Return the memory with its tokens, (B, S, C), encoded."""
         reference = token_references(memory)
         x = memory.tokens
         for layer in self.layers:
@@ -56,8 +57,8 @@ class DeformableEncoder(Encoder):
 
 
 class DeformableDecoderLayer(DecoderLayer):
-    """`DecoderLayer` whose queries look at `num_points` places near their reference, or spread over it where it is a
-    box, in each of `num_levels` levels, for each head (section 4.1 of the paper).
+    """`DecoderLayer` whose queries attend, per head, to `num_points` sampling points around their reference point, or
+    scaled to their reference box, in each of `num_levels` levels (section 4.1 of the paper).
     """
 
     def __init__(
@@ -81,37 +82,37 @@ class DeformableDecoderLayer(DecoderLayer):
     def _attend_image(self, x: Tensor, place: QueryPlace, memory: Memory) -> Tensor:
         if place.reference is None:
             raise ConfigError(
-                f"model.decoder.layer is a {type(self).__name__}, which looks around references, but model.queries "
+                f"model.decoder.layer is {type(self).__name__}, which samples around references, but model.queries "
                 "provides none: use a source of queries with references, or DecoderLayer."
             )
-        reference = in_each_level(place.reference, memory)
+        reference = in_each_level(place.reference, memory)  # (B, Q, L, 2 or 4)
         return self.cross_attn(x + position_of(place), reference, memory.tokens, memory.shapes, memory.padding)
 
 
 def token_centres(memory: Memory) -> Tensor:
-    """The centre of every token in its own image, (x, y) with 1 at the image's right and bottom edge, beyond it in
-    padding: (B, S, 2) float32.
+    """Return the centre (x, y) of every token, (B, S, 2) float32, with 1 at the image's right and bottom edge; the
+    centres of padding lie beyond 1.
     """
     device = memory.tokens.device
-    # (L, B, 2): one copy to the device for all levels
+    # (L, B, 2) as (height, width) in tokens: one copy to the device for all levels
     extents = torch.tensor(memory.valid_sizes, dtype=torch.float32).to(device, non_blocking=True)
     centres = []
     for (rows, columns), extent in zip(memory.shapes, extents, strict=True):
         y, x = (torch.arange(n, device=device) + 0.5 for n in (rows, columns))
-        y, x = y / extent[:, :1], x / extent[:, 1:]
-        grid = torch.stack([x[:, None, :].expand(-1, rows, -1), y[:, :, None].expand(-1, -1, columns)], dim=-1)
-        centres.append(grid.flatten(1, 2))
+        y, x = y / extent[:, :1], x / extent[:, 1:]  # (B, rows), (B, columns)
+        x, y = x[:, None, :].expand(-1, rows, -1), y[:, :, None].expand(-1, -1, columns)  # (B, rows, columns)
+        centres.append(torch.stack([x, y], dim=-1).flatten(1, 2))  # (B, rows * columns, 2)
     return torch.cat(centres, dim=1)
 
 
 def token_references(memory: Memory) -> Tensor:
-    """Return the centre of every token as a place in each level's padded map, (B, S, L, 2) float32."""
+    """Return the centre of every token relative to each level's padded map, (B, S, L, 2) float32."""
     return in_each_level(token_centres(memory), memory)
 
 
 def in_each_level(reference: Tensor, memory: Memory) -> Tensor:
-    """Places in the image, (B, Q, 2) points or (B, Q, 4) boxes, as places in each level's padded map: (B, Q, L, 2 or
-    4).
+    """Convert points (B, Q, 2) or boxes (B, Q, 4), relative to the image, to coordinates relative to each level's
+    padded map: (B, Q, L, 2 or 4).
     """
-    ratios = memory.valid_ratios.repeat(1, 1, reference.shape[-1] // 2)
+    ratios = memory.valid_ratios.repeat(1, 1, reference.shape[-1] // 2)  # (B, L, 2 or 4): once more for width, height
     return reference[:, :, None] * ratios[:, None]

@@ -12,9 +12,9 @@ from align_detr.structures import Memory
 
 
 class EncoderLayer(nn.Module):
-    """Self-attention and feed-forward block, each followed by its norm (DETR, supplement A.3)."""
+    """Self-attention and feed-forward block, each followed by a norm (DETR, supplement A.3)."""
 
-    self_attn: nn.Module  # a subclass may have another
+    self_attn: nn.Module  # subclasses replace it
 
     def __init__(
         self,
@@ -33,28 +33,30 @@ class EncoderLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, memory: Memory) -> Tensor:
-        """x (B, S, C), positions and padding from `memory` -> (B, S, C)."""
+        """Update the tokens: x (B, S, C), positions and padding from `memory` -> (B, S, C)."""
         x = self.self_attn_norm(x + self.dropout(self._attend(x, memory)))
         return self.ffn_norm(x + self.dropout(self.ffn(x)))
 
     def _attend(self, x: Tensor, memory: Memory) -> Tensor:
+        """Let the tokens x, (B, S, C), attend to each other: (B, S, C)."""
         with_position = x + memory.position
         return self.self_attn(with_position, with_position, x, padding=memory.padding)
 
 
 class PreNormEncoderLayer(EncoderLayer):
-    """The same with each norm before its block and an un-normed residual (DETR's `--pre_norm`); the encoder then ends
-    with a norm.
+    """`EncoderLayer` with each norm before its block and residuals without norm (DETR's `--pre_norm`).
+
+    The encoder then needs a `norm` at its end.
     """
 
     def forward(self, x: Tensor, memory: Memory) -> Tensor:
-        """x (B, S, C), positions and padding from `memory` -> (B, S, C)."""
+        """Update the tokens: x (B, S, C), positions and padding from `memory` -> (B, S, C)."""
         x = x + self.dropout(self._attend(self.self_attn_norm(x), memory))
         return x + self.dropout(self.ffn(self.ffn_norm(x)))
 
 
 class Encoder(nn.Module):
-    """`num_layers` copies of `layer`, each with its own weights, and `norm` at the end where there is one."""
+    """`num_layers` copies of `layer` with separate weights, and `norm` at the end if it is given."""
 
     def __init__(self, *, layer: nn.Module, num_layers: int, norm: nn.Module | None = None) -> None:
         super().__init__()
@@ -63,7 +65,7 @@ class Encoder(nn.Module):
         initialize_matrices(self)
 
     def forward(self, memory: Memory) -> Memory:
-        """The memory with its tokens (B, S, C) encoded."""
+        """Return the memory with its tokens, (B, S, C), encoded."""
         x = memory.tokens
         for layer in self.layers:
             x = layer(x, memory)
@@ -71,10 +73,11 @@ class Encoder(nn.Module):
 
 
 class InputPositionEncoder(Encoder):
-    """The same, with the positions also added to the tokens once before the first layer (DETR, table 3, "at input").
+    """`Encoder` with the positions also added to the tokens once, before the first layer (DETR, table 3, "at input").
 
-    Values then tell where they come from, which a short training from scratch needs: with positions in queries and keys
-    alone, a place can be told only by what attends to what. `content_scale` multiplies the tokens before the addition.
+    Values then hold their position, which a short training from scratch needs: with positions in queries and keys
+    only, the values show a position only through the attention weights. `content_scale` multiplies the tokens before
+    the addition.
     """
 
     def __init__(
@@ -84,14 +87,15 @@ class InputPositionEncoder(Encoder):
         self.content_scale = content_scale
 
     def forward(self, memory: Memory) -> Memory:
-        """The memory with its tokens (B, S, C) placed and encoded."""
+        """Add the positions to the tokens, (B, S, C), and return the memory with these encoded."""
         return super().forward(memory.with_tokens(self.content_scale * memory.tokens + memory.position))
 
 
 class ScaledPositionEncoder(Encoder):
-    """The same, with the positions in each layer multiplied by a perceptron of the layer's input, one for all layers.
+    """`Encoder` with the positions in each layer multiplied by an MLP of the layer's input; all layers share the MLP.
 
-    DAB-DETR (Liu et al. 2022) describes this for its decoder; its released code, which we follow, has it here as well.
+    DAB-DETR (Liu et al. 2022) describes this for its decoder; its released code, which this follows, has it in the
+    encoder as well.
     """
 
     def __init__(self, *, layer: nn.Module, num_layers: int, embed_dim: int, norm: nn.Module | None = None) -> None:
@@ -100,7 +104,7 @@ class ScaledPositionEncoder(Encoder):
         initialize_matrices(self.position_scale)
 
     def forward(self, memory: Memory) -> Memory:
-        """The memory with its tokens (B, S, C) encoded; its positions are the ones that came in."""
+        """Return the memory with its tokens, (B, S, C), encoded and its positions unscaled."""
         x = memory.tokens
         for layer in self.layers:
             x = layer(x, dataclasses.replace(memory, position=memory.position * self.position_scale(x)))

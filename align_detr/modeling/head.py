@@ -15,23 +15,25 @@ from align_detr.structures import Predictions
 
 
 class Head(Protocol):
-    """What a decoder asks of a head: the classes and boxes of its outputs."""
+    """The interface of a decoder's head."""
 
     def __call__(self, hidden: Tensor, references: Sequence[Tensor] | None) -> Predictions:
-        """hidden (R, B, Q, C), references R of (B, Q, 2 or 4) or None -> a set of R rows."""
+        """Predict classes and boxes: hidden (R, B, Q, C), references R of (B, Q, 2 or 4) or None -> a set of R rows."""
 
 
 @runtime_checkable
 class RefiningHead(Head, Protocol):
-    """What a decoder that refines asks of a head: also the box to which a layer moves its reference."""
+    """The interface of a head for a decoder with `refine`."""
 
     def refine(self, x: Tensor, reference: Tensor, layer: int) -> Tensor:
-        """x (B, Q, C), reference (B, Q, 2 or 4) -> (B, Q, 4), with gradient."""
+        """Move the references by the correction of layer `layer`: x (B, Q, C), reference (B, Q, 2 or 4) -> (B, Q, 4),
+        with gradient.
+        """
 
 
 class SoftmaxHead(nn.Module):
-    """One linear classifier over K classes and "no object", and one three-layer perceptron for boxes, shared by all
-    layers (DETR, section 3.2).
+    """One linear classifier over K classes and "no object", and one three-layer MLP for boxes, shared by all layers
+    (DETR, section 3.2).
     """
 
     def __init__(self, *, num_classes: int = 80, embed_dim: int = 256) -> None:
@@ -41,19 +43,21 @@ class SoftmaxHead(nn.Module):
         self.bbox_embed = MLP(embed_dim, embed_dim, 4, 3)
 
     def forward(self, hidden: Tensor, references: Sequence[Tensor] | None = None) -> Predictions:
-        """hidden (R, B, Q, C) -> logits (R, B, Q, K + 1) and boxes (R, B, Q, 4) normalised cxcywh, float32."""
+        """Predict logits (R, B, Q, K + 1) and boxes (R, B, Q, 4), normalised cxcywh, in float32, from hidden
+        (R, B, Q, C). References are ignored.
+        """
         return Predictions(
             logits=self.class_embed(hidden).float(), boxes=self.bbox_embed(hidden).float().sigmoid(), softmax=True
         )
 
 
 class SharedHead(nn.Module):
-    """One linear classifier over K classes, each with its own sigmoid, and one three-layer perceptron that moves a
-    reference to a box, shared by all layers (Conditional-DETR, DAB-DETR, plain Deformable-DETR).
+    """One linear classifier with a sigmoid per class, and one three-layer MLP that moves a reference to a box, shared
+    by all layers (Conditional-DETR, DAB-DETR, plain Deformable-DETR).
 
-    Every class starts with probability `prior`; boxes start at their reference, with `size_logit` for the size where
-    the reference is a point. `eps` as in `inverse_sigmoid`. With `softmax` the classifier is that of `SoftmaxHead`,
-    over K classes and "no object", and `prior` is not used.
+    Every class starts with probability `prior`. Boxes start at their reference; if it is a point, `size_logit` is the
+    logit of their initial width and height. `eps` as in `inverse_sigmoid`. With `softmax` the classifier is that of
+    `SoftmaxHead`, over K classes and "no object", and `prior` is not used.
     """
 
     def __init__(
@@ -73,9 +77,9 @@ class SharedHead(nn.Module):
         self.class_embed = linear_classifier(embed_dim, num_classes, prior, softmax)
         self.bbox_embed = box_correction(embed_dim, size_logit)
 
-    def forward(self, hidden: Tensor, references: Sequence[Tensor]) -> Predictions:
-        """hidden (R, B, Q, C), references R of (B, Q, 2 or 4) -> logits (R, B, Q, K, or K + 1 where `softmax`), boxes
-        (R, B, Q, 4). Raises `ConfigError` without references.
+    def forward(self, hidden: Tensor, references: Sequence[Tensor] | None) -> Predictions:
+        """Predict logits (R, B, Q, K, or K + 1 with `softmax`) and boxes (R, B, Q, 4), normalised cxcywh, in float32,
+        from hidden (R, B, Q, C) and references, R of (B, Q, 2 or 4). Raise ConfigError without references.
         """
         references = _require_references(references, self)
         corrections = self.bbox_embed(hidden)
@@ -83,13 +87,17 @@ class SharedHead(nn.Module):
         return Predictions(logits=self.class_embed(hidden).float(), boxes=torch.stack(boxes), softmax=self.softmax)
 
     def refine(self, x: Tensor, reference: Tensor, layer: int) -> Tensor:
-        """The box that layer number `layer` moves the reference to: x (B, Q, C) -> (B, Q, 4), with gradient."""
+        """Move the references by the correction of layer `layer`: x (B, Q, C), reference (B, Q, 2 or 4) -> (B, Q, 4),
+        with gradient.
+        """
         return move_reference(self.bbox_embed(x), reference, self.eps)
 
 
 class LayerwiseHead(nn.Module):
-    """The same with a classifier and a box perceptron for each of `num_layers` layers (Deformable-DETR with box
-    refinement, DINO). Where references are points at first, only the first layer needs a `size_logit`.
+    """`SharedHead` with a separate classifier and box MLP for each of `num_layers` layers (Deformable-DETR with box
+    refinement, DINO).
+
+    `size_logit` is that of the first layer: later references are boxes, even if the first ones are points.
     """
 
     def __init__(
@@ -115,9 +123,9 @@ class LayerwiseHead(nn.Module):
             box_correction(embed_dim, size_logit if i == 0 else 0.0) for i in range(num_layers)
         )
 
-    def forward(self, hidden: Tensor, references: Sequence[Tensor]) -> Predictions:
-        """hidden (R, B, Q, C), references R of (B, Q, 2 or 4) -> logits (R, B, Q, K, or K + 1 where `softmax`), boxes
-        (R, B, Q, 4). Raises `ConfigError` without references.
+    def forward(self, hidden: Tensor, references: Sequence[Tensor] | None) -> Predictions:
+        """Predict logits (R, B, Q, K, or K + 1 with `softmax`) and boxes (R, B, Q, 4), normalised cxcywh, in float32,
+        from hidden (R, B, Q, C) and references, R of (B, Q, 2 or 4). Raise ConfigError without references.
         """
         references = _require_references(references, self)
         logits = [classify(x) for classify, x in zip(self.class_embed, hidden, strict=True)]
@@ -125,51 +133,53 @@ class LayerwiseHead(nn.Module):
         return Predictions(logits=torch.stack(logits).float(), boxes=torch.stack(boxes), softmax=self.softmax)
 
     def refine(self, x: Tensor, reference: Tensor, layer: int) -> Tensor:
-        """The box that layer number `layer` moves the reference to: x (B, Q, C) -> (B, Q, 4), with gradient."""
+        """Move the references by the correction of layer `layer`: x (B, Q, C), reference (B, Q, 2 or 4) -> (B, Q, 4),
+        with gradient.
+        """
         return move_reference(self.bbox_embed[layer](x), reference, self.eps)
 
 
 class LayerwiseIoUHead(LayerwiseHead):
-    """The same with a linear branch a layer that predicts the IoU of each box with its object (IoU-Net, Jiang et al.
-    2018, in the form of Align-DETR's table 4); train it with `IoUBranchLoss`.
+    """`LayerwiseHead` with a linear branch per layer that predicts the IoU of each box with its object (IoU-Net, Jiang
+    et al. 2018, in the form of Align-DETR's table 4). Train it with `IoUBranchLoss`.
     """
 
     def __init__(self, *, num_layers: int, embed_dim: int = 256, **others: Any) -> None:
         super().__init__(num_layers=num_layers, embed_dim=embed_dim, **others)
         self.iou_embed = nn.ModuleList(nn.Linear(embed_dim, 1) for _ in range(num_layers))
 
-    def forward(self, hidden: Tensor, references: Sequence[Tensor]) -> Predictions:
-        """As `LayerwiseHead`, with `iou` logits (R, B, Q)."""
+    def forward(self, hidden: Tensor, references: Sequence[Tensor] | None) -> Predictions:
+        """Predict as `LayerwiseHead`, with `iou` logits (R, B, Q)."""
         iou = [embed(x).squeeze(-1) for embed, x in zip(self.iou_embed, hidden, strict=True)]
         return dataclasses.replace(super().forward(hidden, references), iou=torch.stack(iou).float())
 
 
 def _require_references(references: Sequence[Tensor] | None, head: nn.Module) -> Sequence[Tensor]:
-    """The references; raises `ConfigError` where the queries bring none."""
+    """Return the references. Raise ConfigError if the queries have none."""
     if references is None:
         raise ConfigError(
-            f"model.head is a {type(head).__name__}, whose boxes start from references, but model.queries brings none: "
-            "use a source of queries with references, or SoftmaxHead"
+            f"model.head is {type(head).__name__}, whose boxes start from references, but model.queries provides none: "
+            "use a source of queries with references, or SoftmaxHead."
         )
     return references
 
 
 def linear_classifier(embed_dim: int, num_classes: int, prior: float, softmax: bool) -> nn.Linear:
-    """A `prior_classifier` of K classes or, with `softmax`, DETR's classifier of K classes and "no object"."""
+    """Build a `prior_classifier` of K classes or, with `softmax`, DETR's classifier of K classes and "no object"."""
     return nn.Linear(embed_dim, num_classes + 1) if softmax else prior_classifier(embed_dim, num_classes, prior)
 
 
 def prior_classifier(embed_dim: int, num_classes: int, prior: float) -> nn.Linear:
-    """A linear classifier whose classes all start near probability `prior` (RetinaNet, section 4.1)."""
+    """Build a linear classifier whose classes all start near probability `prior` (RetinaNet, section 4.1)."""
     classifier = nn.Linear(embed_dim, num_classes)
     nn.init.constant_(classifier.bias, -math.log((1 - prior) / prior))
     return classifier
 
 
 def box_correction(embed_dim: int, size_logit: float = 0.0) -> MLP:
-    """A three-layer perceptron that starts by correcting nothing, but for `size_logit` in width and height."""
+    """Build a three-layer MLP whose output starts at 0, except for `size_logit` in width and height."""
     mlp = MLP(embed_dim, embed_dim, 4, 3)
-    last = cast(nn.Linear, mlp.layers[-1])  # PyTorch's types do not say what a ModuleList holds
+    last = cast(nn.Linear, mlp.layers[-1])  # PyTorch's ModuleList is not typed by its items
     nn.init.zeros_(last.weight)
     nn.init.zeros_(last.bias)
     nn.init.constant_(last.bias[2:], size_logit)
@@ -177,10 +187,10 @@ def box_correction(embed_dim: int, size_logit: float = 0.0) -> MLP:
 
 
 def move_reference(correction: Tensor, reference: Tensor, eps: float) -> Tensor:
-    """Adds the logits of a reference point (..., 2) or box (..., 4) to a correction (..., 4): a normalised cxcywh box
-    (..., 4), float32 (Deformable-DETR, section 4.1 and equation 5 of its supplement).
+    """Add a correction (..., 4) to the logits of a reference point (..., 2) or box (..., 4) and return the normalised
+    cxcywh box (..., 4) in float32 (Deformable-DETR, section 4.1 and equation 5 of its supplement).
     """
     start = inverse_sigmoid(reference, eps)
     if start.shape[-1] == 2:
-        start = nn.functional.pad(start, (0, 2))  # a point says nothing about the size
+        start = nn.functional.pad(start, (0, 2))  # a point has no size: the correction alone gives it
     return (correction.float() + start).sigmoid()

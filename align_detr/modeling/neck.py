@@ -11,16 +11,17 @@ from align_detr.structures import Memory
 
 
 def padding_mask(valid: Sequence[tuple[int, int]], shape: tuple[int, int], device: torch.device) -> Tensor:
-    """(B, h, w) bool, True outside the top left `valid[b]` = (rows, columns) of a map of `shape`."""
+    """Return (B, h, w) bool, True outside the top left `valid[b]` = (rows, columns) of a map of `shape`."""
     rows, columns = (torch.arange(n, device=device) for n in shape)
     inside = torch.stack([(rows[:, None] < h) & (columns < w) for h, w in valid])
     return ~inside
 
 
 def valid_size(image: tuple[int, int], padded: tuple[int, int], shape: tuple[int, int]) -> tuple[int, int]:
-    """Rows and columns of a map of `shape` that a nearest-neighbour view of the padded image places inside the image.
+    """Return the rows and columns of a map of `shape` that lie in the image if the padded image is resized to the map
+    by nearest neighbour.
 
-    Row i looks at image row floor(i * padded_height / rows), so the count is the ceiling of rows * height /
+    Row i of the map reads image row floor(i * padded_height / rows), so the count is the ceiling of rows * height /
     padded_height, at least 1.
     """
     rows, columns = (max(1, -(-n * cells // total)) for n, total, cells in zip(image, padded, shape, strict=True))
@@ -28,7 +29,7 @@ def valid_size(image: tuple[int, int], padded: tuple[int, int], shape: tuple[int
 
 
 class SingleScaleNeck(nn.Module):
-    """Projects one backbone map to `embed_dim` channels with a 1x1 convolution and flattens it (DETR, section 3.2)."""
+    """A 1x1 convolution of one backbone map to `embed_dim` channels, flattened to tokens (DETR, section 3.2)."""
 
     def __init__(self, *, in_feature: str, in_channels: int, embed_dim: int, position: nn.Module) -> None:
         super().__init__()
@@ -39,13 +40,14 @@ class SingleScaleNeck(nn.Module):
     def forward(
         self, features: Mapping[str, Tensor], image_sizes: Sequence[tuple[int, int]], padded_size: tuple[int, int]
     ) -> Memory:
-        """features[in_feature] (B, in_channels, h, w) of a batch padded to `padded_size`; sizes are (height, width) in
-        pixels.
+        """Make tokens of features[in_feature], (B, in_channels, h, w), of a batch padded to `padded_size`.
+
+        Sizes are (height, width) in pixels. Raise ConfigError if the feature is missing.
         """
         if self.in_feature not in features:
             raise ConfigError(
                 f"model.neck.in_feature is '{self.in_feature}', but the backbone gives {', '.join(features)}: "
-                "set it to one of these, or add it to model.backbone.out_features"
+                "set it to one of these, or add it to model.backbone.out_features."
             )
         x = self.projection(features[self.in_feature])
         shape = (x.shape[-2], x.shape[-1])
@@ -55,22 +57,19 @@ class SingleScaleNeck(nn.Module):
         return Memory(
             tokens=x.flatten(2).transpose(1, 2),
             position=position.flatten(2).transpose(1, 2),
-            padding=None
-            if all(v == shape for v in valid)
-            else mask.flatten(1),  # without padding attention takes its fast path
+            padding=None if all(v == shape for v in valid) else mask.flatten(1),  # None: attention's fast path
             shapes=[shape],
             valid_sizes=[valid],
         )
 
 
 class MultiScaleNeck(nn.Module):
-    """Projects backbone maps to `embed_dim` channels, a 1x1 convolution and group norm each, and puts their tokens
-    after one another, with a learned vector a level added to the positions (Deformable-DETR, Zhu et al. 2021, appendix
-    A.2).
+    """A 1x1 convolution and group norm per backbone map, to `embed_dim` channels, whose tokens are concatenated; a
+    learned vector per level is added to the positions (Deformable-DETR, Zhu et al. 2021, appendix A.2).
 
-    `in_channels` names the maps, finest first, and their channels. Where `num_levels` is larger than that, a 3x3
-    convolution of stride 2 with group norm makes each further level, the first from the last map as the backbone gives
-    it, the next from the level before.
+    `in_channels` names the maps, finest first, and their channels. If `num_levels` is larger than their number, a 3x3
+    convolution of stride 2 with group norm makes each further level: the first from the last backbone map, before its
+    projection, each other one from the level before.
     """
 
     def __init__(
@@ -86,7 +85,7 @@ class MultiScaleNeck(nn.Module):
         if num_levels < len(in_channels):
             raise ConfigError(
                 f"model.neck.num_levels is {num_levels}, but in_channels names the {len(in_channels)} maps "
-                f"{', '.join(in_channels)}: raise num_levels, or name fewer maps"
+                f"{', '.join(in_channels)}: increase num_levels, or name fewer maps."
             )
         self.in_features = list(in_channels)
         self.position = position
@@ -101,14 +100,15 @@ class MultiScaleNeck(nn.Module):
     def forward(
         self, features: Mapping[str, Tensor], image_sizes: Sequence[tuple[int, int]], padded_size: tuple[int, int]
     ) -> Memory:
-        """features[name] (B, in_channels[name], h, w) of a batch padded to `padded_size`; sizes are (height, width) in
-        pixels.
+        """Make tokens of features[name], (B, in_channels[name], h, w) each, of a batch padded to `padded_size`.
+
+        Sizes are (height, width) in pixels. Raise ConfigError if a feature is missing.
         """
         maps = self._project(features)
         shapes = [(int(x.shape[-2]), int(x.shape[-1])) for x in maps]
         valid = [[valid_size(size, padded_size, shape) for size in image_sizes] for shape in shapes]
         masks = [padding_mask(v, shape, maps[0].device) for v, shape in zip(valid, shapes, strict=True)]
-        tokens = torch.cat([_as_tokens(x) for x in maps], dim=1)
+        tokens = torch.cat([_as_tokens(x) for x in maps], dim=1)  # (B, S, C)
         positions = [_as_tokens(self.position(m)) + e for m, e in zip(masks, self.level_embed, strict=True)]
         full = all(size == shape for sizes, shape in zip(valid, shapes, strict=True) for size in sizes)
         return Memory(
@@ -120,12 +120,12 @@ class MultiScaleNeck(nn.Module):
         )
 
     def _project(self, features: Mapping[str, Tensor]) -> list[Tensor]:
-        """The map of each level, (B, C, h, w), finest first."""
+        """Return the map of each level, (B, C, h, w), finest first."""
         for name in self.in_features:
             if name not in features:
                 raise ConfigError(
                     f"model.neck.in_channels names '{name}', but the backbone gives {', '.join(features)}: "
-                    "name one of these, or add it to model.backbone.out_features"
+                    "name one of these, or add it to model.backbone.out_features."
                 )
         inputs = [features[name] for name in self.in_features]
         maps = [level(x) for level, x in zip(self.levels, inputs, strict=False)]
@@ -137,11 +137,12 @@ class MultiScaleNeck(nn.Module):
 
 
 def _as_tokens(x: Tensor) -> Tensor:
-    """(B, C, h, w) -> (B, h * w, C)."""
+    """Flatten a map, (B, C, h, w) -> (B, h * w, C)."""
     return x.flatten(2).transpose(1, 2)
 
 
 def _projection(conv: nn.Conv2d, num_groups: int) -> nn.Sequential:
+    """Initialise a convolution and append its group norm."""
     nn.init.xavier_uniform_(conv.weight)
     if conv.bias is not None:
         nn.init.zeros_(conv.bias)

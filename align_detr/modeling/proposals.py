@@ -1,4 +1,4 @@
-"""The first stage of two-stage detectors: every token proposes a box, and the best become the decoder's queries."""
+"""The first stage of two-stage detectors: each token proposes a box, and the best ones become decoder queries."""
 
 from collections.abc import Sequence
 
@@ -13,20 +13,20 @@ from align_detr.modeling.deformable import token_centres
 from align_detr.modeling.head import box_correction, linear_classifier
 from align_detr.structures import Memory, Predictions, Proposals
 
-ANCHOR_SIDE = 0.05  # of the image, at the finest level; twice as much at each further level, unless given
-SMALLEST, LARGEST = 0.01, 0.99  # between them lie the centre and the sides of an anchor that may propose
+ANCHOR_SIDE = 0.05  # default, relative to the image, at the finest level; it doubles per level
+SMALLEST, LARGEST = 0.01, 0.99  # open range of centre and sides of an anchor that may propose
 
 
 class TwoStageProposals(nn.Module):
-    """The parts that both kinds of proposals share: a projection of the tokens, a classifier and a box perceptron, as
-    the ones of a decoder layer (Deformable-DETR, Zhu et al. 2021, appendix A.4).
+    """Base of both kinds of proposals: a projection of the tokens, a classifier and a box MLP, like those of a decoder
+    layer (Deformable-DETR, Zhu et al. 2021, appendix A.4).
 
-    A token's box starts at an anchor, see `token_anchors`, of side `anchor_sides[l]` of the image at level l. In the
-    released code padding and tokens whose anchor leaves the image have the same score, all of them, and may be picked;
-    and an image with fewer tokens than `num_queries` stops the program. Here they come last, and the proposals of an
-    image that has too few are padding: `valid` is False there and their references are finite.
+    A token's box starts at an anchor (see `token_anchors`), whose side at level l is `anchor_sides[l]` of the image. In
+    the released code, padding and tokens whose anchor leaves the image share one score and may be selected, and an
+    image with fewer tokens than `num_queries` raises an error. Here such tokens come last, and the missing proposals of
+    an image are padding: `valid` is False and their references are finite.
 
-    `softmax` as in the heads, and the same as the head's: the losses read both.
+    `softmax` as in the heads; it must equal the head's, since the losses read both.
     """
 
     def __init__(
@@ -51,54 +51,56 @@ class TwoStageProposals(nn.Module):
         self.bbox_embed = box_correction(embed_dim)
 
     def forward(self, memory: Memory) -> Proposals:
-        """From encoded tokens."""
+        """Return the proposals of encoded tokens."""
         raise NotImplementedError
 
     def anchors(self, memory: Memory) -> tuple[Tensor, Tensor]:
-        """The anchors of the tokens as logits (B, S, 4), and which tokens may propose, (B, S) bool. The anchors of the
+        """Return the tokens' anchors as logits (B, S, 4), and which tokens may propose, (B, S) bool; the anchors of the
         others are infinite.
         """
         anchors, allowed = token_anchors(memory, self.anchor_sides)
         return torch.logit(anchors).masked_fill(~allowed[..., None], torch.inf), allowed
 
     def encode(self, tokens: Tensor, allowed: Tensor) -> Tensor:
-        """Tokens as proposals see them, (B, S, C) both: those that are not `allowed`, (B, S), are encoded zeros."""
+        """Project and norm the tokens, (B, S, C) -> (B, S, C), with zeros in place of those not `allowed`, (B, S)."""
         return self.norm(self.projection(tokens.masked_fill(~allowed[..., None], 0.0)))
 
     def boxes(self, tokens: Tensor, anchors: Tensor) -> Tensor:
-        """Normalised cxcywh (..., 4) float32, of encoded tokens (..., C) and the logits of their anchors (..., 4)."""
+        """Return boxes, normalised cxcywh (..., 4) float32, of encoded tokens (..., C) and anchor logits (..., 4)."""
         return (self.bbox_embed(tokens).float() + anchors).sigmoid()
 
     def class_scores(self, logits: Tensor) -> Tensor:
-        """What rises with the probability of each class: logits (B, S, K, or K + 1 where `softmax`) -> (B, S, K)."""
+        """Return scores that rank classes as their probabilities do, (B, S, K), of logits (B, S, K or K + 1)."""
         return logits.float().log_softmax(-1)[..., :-1] if self.softmax else logits
 
     def select_best(self, scores: Tensor, allowed: Tensor, memory: Memory) -> tuple[Tensor, Tensor | None]:
-        """The tokens with the highest `scores` (B, S) among the `allowed`, best first: (B, Q); and which of them are no
-        padding, (B, Q), or None where all are: known on the host, without waiting for the device.
+        """Return the indices of the `allowed` tokens with the highest `scores`, (B, S) both, best first: (B, Q); and
+        which of them are real, (B, Q) bool, or None if all are.
+
+        The host counts the allowed tokens from the image sizes, so that it need not wait for the device.
         """
         k = min(self.num_queries, scores.shape[1])
         index = scores.detach().masked_fill(~allowed, -torch.inf).topk(k, dim=1).indices
         counts = count_allowed(memory, self.anchor_sides)
         if min(counts) >= self.num_queries:
             return index, None
-        index = F.pad(index, (0, self.num_queries - k))  # fewer tokens in the whole map: the first one fills up
+        index = F.pad(index, (0, self.num_queries - k))  # with fewer tokens than queries, index 0 fills up
         filled = torch.tensor(counts).to(index.device, non_blocking=True)
         return index, torch.arange(self.num_queries, device=index.device) < filled[:, None]
 
 
 class ObjectProposals(TwoStageProposals):
-    """Ranked by the probability of class 0, which stands for "object" whatever its class; every token is trained
+    """Proposals ranked by the probability of class 0, which stands for "object" of any class; every token is trained
     (Deformable-DETR).
 
-    The set `enc` has all S tokens. Those that may not propose are hidden by its `valid`; in the released code they are
-    trained as background, and padding of the batch then changes the loss.
+    The set `enc` has all S tokens. Its `valid` hides those that may not propose; the released code trains them as
+    background, so that the batch's padding changes the loss.
     """
 
     def forward(self, memory: Memory) -> Proposals:
-        """From encoded tokens; logits (1, B, S, K or K + 1) and boxes (1, B, S, 4) of all of them."""
+        """Return the proposals, with logits (1, B, S, K or K + 1) and boxes (1, B, S, 4) of all encoded tokens."""
         anchors, allowed = self.anchors(memory)
-        tokens = self.encode(memory.tokens, allowed)
+        tokens = self.encode(memory.tokens, allowed)  # (B, S, C)
         logits, boxes = self.class_embed(tokens).float(), self.boxes(tokens, anchors)
         index, valid = self.select_best(self.class_scores(logits)[..., 0], allowed, memory)
         return Proposals(
@@ -117,23 +119,23 @@ class ObjectProposals(TwoStageProposals):
 
 
 class ClassProposals(TwoStageProposals):
-    """Ranked by their most probable class; the picked tokens are trained, with the classes of the objects
+    """Proposals ranked by their most probable class; only the selected tokens are trained, with the objects' classes
     (DAB-Deformable-DETR, DINO).
     """
 
     @property
     def num_classes(self) -> int:
-        """K, which has to be the head's."""
+        """K, which must be the head's."""
         return self.class_embed.out_features - int(self.softmax)
 
     def forward(self, memory: Memory) -> Proposals:
-        """From encoded tokens; logits (1, B, Q, K or K + 1) and boxes (1, B, Q, 4) of those that are picked."""
+        """Return the proposals, with logits (1, B, Q, K or K + 1) and boxes (1, B, Q, 4) of the selected tokens."""
         anchors, allowed = self.anchors(memory)
-        # Only what is picked is trained, so it is encoded again and this graph is dropped at once. (Under `no_grad`
-        # autocast of older PyTorch would keep copies of the weights that pass no gradient.)
+        # Only the selected tokens are trained: they are encoded again below, and this graph is freed at once. `no_grad`
+        # is no option: under it, autocast of older PyTorch caches copies of the weights that pass no gradient.
         scores = self.class_scores(self.class_embed(self.encode(memory.tokens.detach(), allowed)))
         index, valid = self.select_best(scores.amax(-1), allowed, memory)
-        tokens = self.encode(gather_tokens(memory.tokens, index), allowed.gather(1, index))
+        tokens = self.encode(gather_tokens(memory.tokens, index), allowed.gather(1, index))  # (B, Q, C)
         boxes = self.boxes(tokens, gather_tokens(anchors, index))
         logits = self.class_embed(tokens).float()
         return Proposals(
@@ -147,20 +149,19 @@ class ClassProposals(TwoStageProposals):
 
 
 def token_anchors(memory: Memory, sides: Sequence[float] | None = None) -> tuple[Tensor, Tensor]:
-    """A box around every token's centre, normalised cxcywh (B, S, 4) float32, of side `sides[level]`, by default 0.05
-    2^level, and which of them count, (B, S) bool: their tokens are no padding, and their four numbers lie in (0.01,
-    0.99).
+    """Return a box around every token's centre, normalised cxcywh (B, S, 4) float32, with side `sides[level]` (default:
+    0.05 * 2^level), and which of them may propose, (B, S) bool: no padding, and all four numbers in (0.01, 0.99).
     """
     centres = token_centres(memory)
     sides = _sides_of_levels(memory, sides)
     size = torch.cat([centres.new_full((h * w,), side) for side, (h, w) in zip(sides, memory.shapes, strict=True)])
     anchors = torch.cat([centres, size[:, None].expand(len(centres), -1, 2)], dim=-1)
-    # padding's centres lie beyond 1
+    # The centres of padding lie beyond 1, so the upper bound excludes padding as well.
     return anchors, ((anchors > SMALLEST) & (anchors < LARGEST)).all(-1)
 
 
 def count_allowed(memory: Memory, sides: Sequence[float] | None = None) -> list[int]:
-    """How many tokens of each image `token_anchors` lets propose, from the valid sizes alone."""
+    """Count the tokens of each image that `token_anchors` lets propose, from the valid sizes alone."""
     counts = [0] * len(memory.valid_sizes[0])
     for side, sizes in zip(_sides_of_levels(memory, sides), memory.valid_sizes, strict=True):
         for image, (height, width) in enumerate(sizes):
@@ -170,31 +171,33 @@ def count_allowed(memory: Memory, sides: Sequence[float] | None = None) -> list[
 
 
 def _check_sides(sides: Sequence[float]) -> list[float]:
+    """Return the sides as numbers. Raise ConfigError for one outside the open range (0.01, 0.99)."""
     sides = sides if isinstance(sides, Sequence) else [sides]
     for side in sides:
         if not is_number(side) or not SMALLEST < side < LARGEST:
             raise ConfigError(
-                f"model.proposals.anchor_sides has {side}, but sides are parts of the image between {SMALLEST} and "
-                f"{LARGEST}, or their level proposes nothing: set another."
+                f"model.proposals.anchor_sides has {side}, but a side must lie between {SMALLEST} and {LARGEST} of the "
+                "image, or its level proposes nothing: set another."
             )
     return [float(side) for side in sides]
 
 
 def _sides_of_levels(memory: Memory, sides: Sequence[float] | None) -> Sequence[float]:
+    """Return the side per level, the default if `sides` is None. Raise ConfigError for a wrong number of them."""
     if sides is not None and len(sides) != len(memory.shapes):
         raise ConfigError(
             f"model.proposals.anchor_sides has {len(sides)} numbers, but the neck makes {len(memory.shapes)} levels: "
-            "give one for each"
+            "give one per level."
         )
     return [ANCHOR_SIDE * 2**level for level in range(len(memory.shapes))] if sides is None else sides
 
 
 def _count_inside(length: int) -> int:
-    """How many of the centres (i + 0.5) / length lie in (0.01, 0.99), in whole numbers."""
+    """Count the centres (i + 0.5) / length in (0.01, 0.99), in integer arithmetic."""
     outside = (length + 50) // 100  # at each end: i with 100 i + 50 <= length
     return max(0, length - 2 * outside)
 
 
 def gather_tokens(values: Tensor, index: Tensor) -> Tensor:
-    """values (B, S, n) of the tokens index (B, Q): (B, Q, n)."""
+    """Return the values (B, S, N) of the tokens at `index` (B, Q): (B, Q, N)."""
     return values.gather(1, index[..., None].expand(-1, -1, values.shape[-1]))

@@ -2,9 +2,9 @@
 
 from detectron2.config import LazyCall as L
 
-from align_detr.modeling import VariFocalLoss
+from align_detr.modeling import VariFocalLoss, set_class_loss
 
 from .digits_ia_bce import dataloader, lr_multiplier, model, optimizer, train
 
-model.criterion.losses[0] = L(VariFocalLoss)(weight=2.0, alpha=0.75, gamma=2.0)
+set_class_loss(model.criterion, L(VariFocalLoss)(weight=2.0, alpha=0.75, gamma=2.0))
 train.output_dir = "./output/ablations/digits_vfl"

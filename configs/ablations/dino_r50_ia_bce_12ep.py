@@ -2,9 +2,9 @@
 
 from detectron2.config import LazyCall as L
 
-from align_detr.modeling import IABCELoss
+from align_detr.modeling import IABCELoss, set_class_loss
 
 from ..dino.dino_r50_4scale_12ep import dataloader, lr_multiplier, model, optimizer, train
 
-model.criterion.losses[0] = L(IABCELoss)(weight=1.0, alpha=0.25, gamma=2.0)
+set_class_loss(model.criterion, L(IABCELoss)(weight=1.0, alpha=0.25, gamma=2.0))
 train.output_dir = "./output/ablations/dino_r50_ia_bce_12ep"

@@ -2,9 +2,9 @@
 
 from detectron2.config import LazyCall as L
 
-from align_detr.modeling import QualityFocalLoss
+from align_detr.modeling import QualityFocalLoss, set_class_loss
 
 from ..dino.dino_r50_4scale_12ep import dataloader, lr_multiplier, model, optimizer, train
 
-model.criterion.losses[0] = L(QualityFocalLoss)(weight=1.0, gamma=1.0)
+set_class_loss(model.criterion, L(QualityFocalLoss)(weight=1.0, gamma=1.0))
 train.output_dir = "./output/ablations/dino_r50_qfl_gamma1_12ep"

@@ -2,9 +2,9 @@
 
 from detectron2.config import LazyCall as L
 
-from align_detr.modeling import QualityPositiveLoss
+from align_detr.modeling import QualityPositiveLoss, set_class_loss
 
 from ..dino.dino_r50_4scale_12ep import dataloader, lr_multiplier, model, optimizer, train
 
-model.criterion.losses[0] = L(QualityPositiveLoss)(weight=1.0, alpha=0.25, gamma=2.0)
+set_class_loss(model.criterion, L(QualityPositiveLoss)(weight=1.0, alpha=0.25, gamma=2.0))
 train.output_dir = "./output/ablations/dino_r50_quality_positive_12ep"

@@ -2,9 +2,9 @@
 
 from detectron2.config import LazyCall as L
 
-from align_detr.modeling import AlignLoss
+from align_detr.modeling import AlignLoss, set_class_loss
 
 from .align_dino_r50_4scale_k2_24ep import dataloader, lr_multiplier, model, optimizer, train
 
-model.criterion.losses[0] = L(AlignLoss)(weight=1.0, alpha=0.25, gamma=2.0)
+set_class_loss(model.criterion, L(AlignLoss)(weight=1.0, alpha=0.25, gamma=2.0))
 train.output_dir = "./output/align_dino_r50_4scale_newer_loss_24ep"

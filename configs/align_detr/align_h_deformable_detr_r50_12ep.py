@@ -5,9 +5,9 @@ Only the hybrid branch matches several queries to an object.
 
 from detectron2.config import LazyCall as L
 
-from align_detr.modeling import IABCELoss
+from align_detr.modeling import IABCELoss, set_class_loss
 
 from ..h_deformable_detr.h_deformable_detr_r50_12ep import dataloader, lr_multiplier, model, optimizer, train
 
-model.criterion.losses[0] = L(IABCELoss)(weight=2.0, alpha=0.25, gamma=2.0)
+set_class_loss(model.criterion, L(IABCELoss)(weight=2.0, alpha=0.25, gamma=2.0))
 train.output_dir = "./output/align_h_deformable_detr_r50_12ep"

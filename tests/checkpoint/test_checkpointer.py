@@ -47,6 +47,15 @@ def test_model_zoo_pickle(tmp_path, protocol):
     assert extra["__author__"] == "somebody"
 
 
+@pytest.mark.parametrize("nested", [True, False])
+def test_blobs_of_caffe2_are_matched_by_name(tmp_path, nested):
+    blobs = {"conv1_w": np.ones((2, 3, 1, 1), np.float32), "conv1_w_momentum": np.zeros((2, 3, 1, 1), np.float32)}
+    (tmp_path / "caffe2.pkl").write_bytes(pickle.dumps({"blobs": blobs} if nested else blobs))
+    model = nn.ModuleDict({"stem": nn.ModuleDict({"conv1": nn.Conv2d(3, 2, 1, bias=False)})})
+    Checkpointer(model).load(str(tmp_path / "caffe2.pkl"))
+    assert model["stem"]["conv1"].weight.flatten().tolist() == [1.0] * 6
+
+
 def test_pickle_that_runs_code_is_refused_and_not_run(tmp_path):
     (tmp_path / "bad.pkl").write_bytes(pickle.dumps({"model": arrays(), "x": RunsCode(tmp_path / "made")}))
     with pytest.raises(ConfigError, match=r"bad\.pkl holds a posix\.mkdir|bad\.pkl holds a nt\.mkdir"):
@@ -98,10 +107,12 @@ def test_torch_file_with_another_class_is_refused_by_name(tmp_path):
     assert not (tmp_path / "made").exists()
 
 
-@pytest.mark.parametrize("name", ["damaged.pth", "damaged.npz", "damaged.pkl", "weights.onnx", "absent.pth"])
+@pytest.mark.parametrize(
+    "name", ["damaged.pth", "empty.pth", "damaged.npz", "damaged.pkl", "weights.onnx", "absent.pth"]
+)
 def test_files_that_cannot_be_used_are_named_in_one_line(tmp_path, name):
     if not name.startswith("absent"):
-        (tmp_path / name).write_bytes(b"not a checkpoint")
+        (tmp_path / name).write_bytes(b"" if name.startswith("empty") else b"not a checkpoint")
     with pytest.raises(ConfigError, match=name) as error:
         Checkpointer(nn.Linear(3, 2)).load(str(tmp_path / name))
     assert "\n" not in str(error.value)

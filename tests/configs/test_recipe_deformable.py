@@ -98,12 +98,11 @@ def test_hybrid_branch() -> None:
     assert cfg.dataloader.train.total_batch_size == 16 and cfg.train.epochs == 12
     assert model.queries.num_one_to_one == 300 and model.queries.source.content.weight.shape == (1800, 256)
     assert model.proposals.num_queries == 1800 and model.decoder.look_forward_twice
-    assert model.queries.copies == 6 and model.criterion.matcher.copies == {"o2m": 6}
+    assert model.queries.copies == 6 and not model.criterion.matcher.limits.copies
     assert model.criterion.set_weights == {"o2m": 1.0} and model.head.eps == 1e-5
     assert [loss.weight for loss in model.criterion.losses] == [2, 5, 2]
-    cfg.model.criterion.matcher.copies.o2m = 4
     cfg.model.proposals.num_queries = 500
-    assert cfg.model.queries.copies == 4 and cfg.model.queries.source.num_queries == 500
+    assert cfg.model.queries.source.num_queries == 500
 
 
 @pytest.mark.parametrize(
@@ -127,7 +126,7 @@ def test_aligned_variants() -> None:
     two_stage = model_zoo.get_config("align_detr/align_deformable_detr_r50_two_stage_50ep.py").model.criterion
     assert two_stage.matcher.copies == {"main": [3, 3, 3, 3, 3, 1], "enc": 3}
     hybrid = model_zoo.get_config("align_detr/align_h_deformable_detr_r50_12ep.py").model.criterion
-    assert hybrid.matcher.copies == {"o2m": 6} and hybrid.get("weighting") is None
+    assert "copies" not in hybrid.matcher and hybrid.get("weighting") is None
     for criterion in (plain, two_stage, hybrid):
         loss = instantiate(criterion.losses[0])
         assert (type(loss).__name__, loss.weight, loss.alpha, loss.gamma) == ("IABCELoss", 2.0, 0.25, 2.0)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from align_detr.data import load_dataset
 from align_detr.data.bccd import register_distinct_bccd
 from align_detr.errors import DatasetError
 
@@ -56,4 +57,4 @@ def test_annotations_are_written_anew_only_if_they_change(tmp_path: Path) -> Non
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     register_distinct_bccd("no_cells", "val", tmp_path / "nothing", tmp_path)
     with pytest.raises(DatasetError, match=r"instances_val\.json of the data set bccd cannot be read .*set ALIGN_DETR"):
-        DatasetCatalog.get("no_cells")
+        load_dataset("no_cells")

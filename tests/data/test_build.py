@@ -1,6 +1,6 @@
 """Loaders: order, seeds, grouping, coverage, and errors that cross from the workers."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path
 
@@ -38,6 +38,12 @@ def test_filter_empty_leaves_out_images_without_objects(tiny: str) -> None:
     loader = train_loader(tiny, seed=3, filter_empty=True, aspect_ratio_grouping=False)
     seen = [i for batch in image_ids(islice(loader, 4)) for i in batch]
     assert sorted(seen) == list(range(3, 11))  # 1 is empty, 2 has only a crowd region
+
+
+def test_filter_empty_that_leaves_no_image(register: Callable[..., str], annotations: dict) -> None:
+    annotations["annotations"] = annotations["annotations"][:1]  # a crowd region
+    with pytest.raises(DatasetError, match="No image of the training data has an object"):
+        train_loader(register(annotations), filter_empty=True)
 
 
 @pytest.mark.parametrize("grouping", [False, True])

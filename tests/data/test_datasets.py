@@ -11,7 +11,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 from omegaconf import ListConfig
 
-from align_detr.data import check_dataset, check_num_classes, count_images, load_dataset
+from align_detr.data import check_dataset, check_num_classes, count_images, datasets_read_once, load_dataset
 from align_detr.errors import DatasetError
 
 Register = Callable[..., str]
@@ -54,6 +54,19 @@ def test_checking_the_classes_of_a_loaded_data_set_reads_nothing(tiny: str, monk
     load_dataset(tiny)
     monkeypatch.setattr(DatasetCatalog, "get", lambda name: pytest.fail("read again"))
     check_num_classes(2, tiny)
+
+
+def test_what_is_counted_is_read_once(register: Register, annotations: dict) -> None:
+    """Inside of `datasets_read_once`: the first loader takes what was counted, a later one reads again."""
+    name = register(annotations, name="counted_then_loaded")
+    calls, source = [], DatasetCatalog.data[name]
+    DatasetCatalog.data[name] = lambda: calls.append(1) or source()
+    with datasets_read_once():
+        assert count_images(name) == count_images([name]) == len(load_dataset(name)) == 10 and len(calls) == 1
+        assert len(load_dataset(name)) == 10 and len(calls) == 2
+        count_images(name)
+    assert len(load_dataset(name)) == 10 and len(calls) == 4, "nothing is kept outside"
+    assert count_images(name) == 10 and len(calls) == 5
 
 
 def test_unknown_name_suggests_the_nearest() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from sklearn.datasets import load_digits, load_sample_image
 from align_detr.data import digits, digits_scene, load_dataset
 from align_detr.data.digits import DigitsSpec, ensure_digits, register_digits
 from align_detr.data.digits_scene import SceneSources, load_sources, paste_ink, render_scene, warp_digit
-from align_detr.errors import DatasetError
+from align_detr.errors import DatasetError, EnvironmentProblem
 
 TRAIN, VAL = DigitsSpec(split="train", num_images=12), DigitsSpec(split="val", num_images=6)
 
@@ -166,6 +167,20 @@ def test_an_interrupted_making_leaves_nothing_behind(tmp_path: Path, monkeypatch
         ensure_digits(VAL, tmp_path)
     assert not [p for p in tmp_path.iterdir() if p.is_dir()]
     assert (ensure_digits(VAL, tmp_path) / "instances.json").is_file()
+
+
+def test_a_split_that_exists_is_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = ensure_digits(VAL, tmp_path)
+    monkeypatch.setattr(digits, "_make", lambda *_: pytest.fail("made again"))
+    assert ensure_digits(VAL, tmp_path) == folder
+
+
+def test_without_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    with pytest.raises(
+        EnvironmentProblem, match=r"cannot be imported \(.*\): install it with pip install scikit-learn"
+    ):
+        load_sources("val")
 
 
 def test_a_cache_that_cannot_be_written(tmp_path: Path) -> None:

@@ -208,10 +208,10 @@ def test_hybrid_criterion(fixture: Fixture) -> None:
     sets = {
         "main": predictions(fixture, "main"),
         "enc": predictions(fixture, "enc", class_agnostic=True),
-        "o2m": predictions(fixture, "o2m", scale=copies),
+        "o2m": predictions(fixture, "o2m", scale=copies, copies=copies),
     }
     weights = {"o2m": fixture.meta["lambda_one2many"]}
-    check(fixture, focal(fixture, copies={"o2m": copies}, set_weights=weights), sets)
+    check(fixture, focal(fixture, set_weights=weights), sets)
 
 
 @fixtures("criterion_align_m2o_*")

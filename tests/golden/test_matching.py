@@ -10,6 +10,7 @@ from torch.testing import assert_close
 from align_detr.modeling.matcher import FocalCost, GIoUCost, HungarianMatcher, L1Cost, SoftmaxCost
 from align_detr.structures import Match, Predictions
 from support.golden import Fixture, fixtures
+from support.inputs import padded_costs
 
 Pairs = list[set[tuple[int, int]]]
 pytestmark = pytest.mark.usefixtures("solver")
@@ -32,7 +33,7 @@ def recorded(fixture: Fixture, prefix: str) -> Pairs:
 
 def check(fixture: Fixture, matcher: HungarianMatcher, preds: Predictions, prefix: str) -> None:
     targets = fixture.targets()
-    cost = matcher.cost(preds, targets)[0]
+    cost = padded_costs(matcher, preds, targets)[0]
     for b, expected in enumerate(own_columns(fixture.output[f"{prefix}cost"], targets.counts)):
         assert_close(cost[b, :, : targets.counts[b]], expected, atol=1e-5, rtol=0)
     match = matcher({"main": preds}, targets)["main"]
@@ -90,7 +91,7 @@ def test_mixed_matching(fixture: Fixture, copies: int) -> None:
     assert case not in ("a", "b_empty", "c_allempty", "f_one") and (case, copies) != ("g_six", 1)
     if copies == 1:
         assert ours == recorded(fixture, "focal/")
-    cost = matcher.cost(preds, targets)[0]
+    cost = padded_costs(matcher, preds, targets)[0]
     for b, (n, k) in enumerate(zip(counts, own_caps, strict=True)):
         assert len({q for q, _ in ours[b]}) == len(ours[b]) == min(n * k, queries)
         if n * k <= queries:
@@ -132,7 +133,7 @@ def test_mixed_matching_of_few_targets_is_exhaustively_optimal(fixture: Fixture)
     )
     matcher = focal_matcher(copies={"main": 2})
     ours = pairs_by_image(matcher({"main": preds}, targets)["main"], len(targets.counts))
-    cost = matcher.cost(preds, targets)[0]
+    cost = padded_costs(matcher, preds, targets)[0]
     for b, n in enumerate(targets.counts):
         best = min(
             permutations(range(10), 2 * n),

@@ -16,6 +16,7 @@ from align_detr.projects.tsp.fcos.losses import DownweightedFocalLoss, PointCrit
 from align_detr.projects.tsp.fcos.points import Points
 from align_detr.structures import Match, Predictions, Targets
 from support.golden import Fixture, fixtures, pad_targets
+from support.inputs import padded_costs
 from support.tsp_fcos import bare_points, check_losses, close, criterion, matcher, recorded_set, targets_of
 
 # the class loss of each official variant with the set loss
@@ -58,7 +59,7 @@ def test_matching(fixture: Fixture) -> None:
     # recorded: objects of all images against points of all images
     expected, allowed = fixture.output["matcher/cost"], fixture.output["matcher/allowed"]
     queries = preds.logits.shape[2]
-    cost = matcher().cost(preds, targets)[0].detach()
+    cost = padded_costs(matcher(), preds, targets)[0].detach()
     found = torch.zeros_like(allowed)
     starts = [sum(targets.counts[:i]) for i in range(len(targets.counts))]
     for image, (start, n) in enumerate(zip(starts, targets.counts, strict=True)):
@@ -138,7 +139,7 @@ def test_unrestricted_matcher(fixture: Fixture, tag: str) -> None:
     targets = pad_targets(fixture.input["gt_classes"], objects, counts)
     preds = Predictions(logits=fixture.input["logits"][None], boxes=boxes[None], softmax=True)
     solver = HungarianMatcher(costs=costs)
-    cost, match = solver.cost(preds, targets)[0], solver({"main": preds}, targets)["main"]
+    cost, match = padded_costs(solver, preds, targets)[0], solver({"main": preds}, targets)["main"]
     for i, n in enumerate(counts):
         close(cost[i, :, :n], fixture.output[f"{tag}/cost_{i}"])
         assert match.query[match.image == i].tolist() == fixture.output[f"{tag}/pred_index_{i}"].tolist()

@@ -12,6 +12,7 @@ from align_detr.modeling.matcher import GIoUCost, HungarianMatcher, L1Cost, Soft
 from align_detr.projects.tsp.rcnn.losses import DeltaL1Loss, ProposalCriterion, ProposalOwnerMatcher
 from align_detr.projects.tsp.rcnn.rois import BoxCoder, RoIOutputs, RoIPredictions
 from support.golden import Fixture, fixtures
+from support.inputs import padded_costs
 from support.tsp_rcnn import box_criterion, close, criterion, sampled
 
 
@@ -87,7 +88,7 @@ def test_plain_hungarian_loss(fixture: Fixture) -> None:
 def test_restricted_matching(fixture: Fixture, name: str) -> None:
     variant, matcher = Variant(fixture, agnostic=name == "class_agnostic"), criterion().matcher
     match = matcher({"main": variant.preds}, variant.targets)["main"]
-    cost = matcher.cost(variant.preds, variant.targets)[0]
+    cost = padded_costs(matcher, variant.preds, variant.targets)[0]
     for image, (n, count) in enumerate(zip(variant.rois.counts, variant.targets.counts, strict=True)):
         recorded = {key: fixture.output[f"{name}/matcher_{key}_{image}"] for key in ("gt_index", "pred_index")}
         own = match.image == image

@@ -152,6 +152,15 @@ def test_no_images_or_no_queries(images: int, queries: int) -> None:
         assert grad.shape == x.shape and not grad.any()
 
 
+@pytest.mark.usefixtures("path")
+def test_the_gradient_of_value_alone_is_the_same() -> None:
+    value, locations, weights = make_inputs()
+    grad = torch.randn(3, 5, 8, generator=torch.Generator().manual_seed(1))
+    arguments = (grad, value, SHAPES, locations, weights)
+    together, *_ = deformable_attention_torch.sample_backward(*arguments)
+    assert_close(deformable_attention_torch.value_gradient(*arguments), together, rtol=0, atol=0)
+
+
 def test_sizes_that_do_not_fit_raise() -> None:
     value, locations, weights = make_inputs()
     with pytest.raises(ValueError, match="do not have the 61 tokens"):

@@ -98,3 +98,5 @@ def test_module_names_wrong_sizes() -> None:
     module, (query, reference, value, shapes) = make_module(), module_inputs()
     with pytest.raises(ValueError, match="neither points"):
         module(query, reference[..., :3], value, shapes)
+    with pytest.raises(ValueError, match="num_levels 2, but the tokens have 1 levels and the reference has 2"):
+        module(query, reference, value, shapes[:1])

@@ -29,7 +29,7 @@ from support.inputs import image_input
 ALPHA = "alpha of IABCELoss is {}, but must lie in [0, 1]"
 COUNTS = "num_queries is {}, but num_queries of MixedSelectionQueries (model.queries.main.num_queries) is {}: give both"
 LAYERS = "model.head.num_layers is {}, but model.decoder.num_layers is {}: give both the same number"
-SIDES = "model.proposals.anchor_sides has {}, but sides are parts of the image between 0.01 and 0.99"
+SIDES = "model.proposals.anchor_sides has {}, but a side must lie between 0.01 and 0.99 of the image"
 
 # An override, and part of what is said: by the constructors, or in the first step.
 BUILD = [
@@ -39,7 +39,7 @@ BUILD = [
     ("criterion.weighting.tau=null", "model.criterion.weighting.tau is None, but must be above 0"),
     ("criterion.losses.0.alpha=null", ALPHA.format(None)),
     ("criterion.matcher.copies.main=null", "model.criterion.matcher.copies.main is None, but must be a whole number"),
-    ("criterion.matcher.copies=3", "model.criterion.matcher.copies is 3: name the set"),
+    ("criterion.matcher.copies=3", "model.criterion.matcher.copies is 3, but must name a set"),
     ("queries.box_noise=abc", "model.queries.box_noise is 'abc', but must be a finite number of at least 0"),
     ("queries.label_noise=null", "model.queries.label_noise is None, but must lie in [0, 2]"),
     ("proposals.anchor_sides=[0.1,0.2,null]", SIDES.format(None)),

@@ -42,5 +42,5 @@ def test_a_batch_that_cannot_be_trained_on_names_the_image() -> None:
     with pytest.raises(DatasetError, match=r"street\.jpg has an object of class 7, .*model\.roi_heads\.num_classes"):
         targets_of_batch([good, bad], num_classes=3, device="cpu")
     del bad["instances"]
-    with pytest.raises(DatasetError, match=r"street\.jpg comes without 'instances'"):
+    with pytest.raises(DatasetError, match=r"street\.jpg has no 'instances'"):
         targets_of_batch([good, bad], num_classes=3, device="cpu")

@@ -2,19 +2,28 @@
 
 import math
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+from align_detr.errors import ConfigError
 from align_detr.modeling.conditional import (
     ConditionalCrossAttention,
     ConditionalDecoderLayer,
     ConditionalSelfAttention,
+    FirstConditionalDecoderLayer,
 )
 from align_detr.modeling.decoder import Decoder
 from align_detr.modeling.encoder import Encoder, EncoderLayer, ScaledPositionEncoder
 from align_detr.modeling.queries import AnchorQueries, ConditionalQueries, GroupQueries, PatternAnchorQueries
-from align_detr.modeling.query_position import MIN_SIDE, AnchorPosition, ConditionalPosition
+from align_detr.modeling.query_position import (
+    MIN_SIDE,
+    AnchorPosition,
+    ConditionalPosition,
+    ReferencePosition,
+    ScaledReferencePosition,
+)
 from align_detr.structures import Memory, QueryPlace, Targets
 from support.single_scale import noise_memory
 
@@ -66,6 +75,25 @@ def test_self_attention_head_by_head() -> None:
                 query[:, channels], key[:, channels], attention.value(a)[:, channels], width
             )
     assert_close(out[0], attention.out_proj(expected), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [ConditionalPosition, AnchorPosition, ReferencePosition, ScaledReferencePosition])
+def test_encoded_references_need_references(kind: type[nn.Module]) -> None:
+    said = rf"model\.decoder\.query_position is {kind.__name__}, which encodes references, but .* provides none"
+    with pytest.raises(ConfigError, match=said):
+        kind(embed_dim=DIM)(torch.zeros(2, 4, DIM), torch.zeros(2, 4, DIM), None, noise_memory(DIM), 0)
+
+
+@pytest.mark.parametrize("kind", [ConditionalDecoderLayer, FirstConditionalDecoderLayer])
+def test_conditional_attention_needs_encoded_references(kind: type[nn.Module]) -> None:
+    layer, x = kind(embed_dim=DIM, num_heads=HEADS, ffn_dim=32), torch.zeros(2, 4, DIM)
+    with pytest.raises(ConfigError, match=r"no encoded references, .*: set model\.decoder\.query_position to"):
+        layer(x, QueryPlace(position=x), noise_memory(DIM))
+
+
+def test_heads_share_the_channels_evenly() -> None:
+    with pytest.raises(ValueError, match=r"embed_dim is 16, but must be a multiple of num_heads \(3\)"):
+        ConditionalSelfAttention(embed_dim=16, num_heads=3)
 
 
 def test_dropout_acts_in_training_alone() -> None:

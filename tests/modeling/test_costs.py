@@ -41,14 +41,14 @@ def test_cost_by_hand() -> None:
     targets = Targets(labels=torch.tensor([[0]]), boxes=torch.tensor([[[0.5, 0.5, 0.2, 0.4]]]), counts=[1])
     matcher = HungarianMatcher(costs=[SoftmaxCost(weight=1.0), L1Cost(weight=5.0), GIoUCost(weight=2.0)])
     # probability 1/2; L1 0.2; the target is half of the prediction: IoU 1/2, hull = union
-    assert matcher.cost(preds, targets).item() == pytest.approx(-0.5 + 5 * 0.2 - 2 * 0.5, rel=1e-5)
+    assert matcher.own_costs(preds, targets).item() == pytest.approx(-0.5 + 5 * 0.2 - 2 * 0.5, rel=1e-5)
 
 
 def test_costs_are_float32_under_autocast(matcher: HungarianMatcher) -> None:
     preds, targets = random_set(rows=1, counts=[2], queries=3)
-    expected = matcher.cost(preds, targets)
+    expected = matcher.own_costs(preds, targets)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(matcher.cost(preds, targets), expected)
+        assert torch.equal(matcher.own_costs(preds, targets), expected)
 
 
 COSTS = [
@@ -75,7 +75,7 @@ def test_class_agnostic_sets_ask_for_class_0(matcher: HungarianMatcher) -> None:
     agnostic = dataclasses.replace(preds, class_agnostic=True)
     zeros = Targets(labels=torch.zeros_like(targets.labels), boxes=targets.boxes, counts=targets.counts)
     labels = targets.labels.clone()
-    assert torch.equal(matcher.cost(agnostic, targets), matcher.cost(preds, zeros))
+    assert torch.equal(matcher.own_costs(agnostic, targets), matcher.own_costs(preds, zeros))
     assert torch.equal(targets.labels, labels)
 
 
@@ -102,7 +102,10 @@ def test_costs_of_pairs_in_parts_equal_all_costs(monkeypatch, size: int, distinc
         if hidden:
             preds.valid = torch.rand(4, 5) > 0.3
             preds.allowed = torch.rand(4, 5, 7) > 0.3
-        expected, own = matcher.cost(preds, targets), matcher.own_costs(preds, targets)
+        expected = sum(cost.weight * cost(preds, targets) for cost in matcher.costs).detach()
+        if hidden:
+            expected[:, ~(preds.valid[..., None] & preds.allowed)] = 1e30
+        own = matcher.own_costs(preds, targets)
         assert own.shape == (3, 9, 5)
         assert_close(own[:, :2].transpose(1, 2), expected[:, 1, :, :2])
         assert_close(own[:, 2:].transpose(1, 2), expected[:, 3])

@@ -160,7 +160,7 @@ def test_weighting_is_for_solved_sets(criterion: SetCriterion) -> None:
 
 
 def test_names_that_cannot_be(criterion: SetCriterion) -> None:
-    with pytest.raises(ConfigError, match="two losses of the name 'class'"):
+    with pytest.raises(ConfigError, match="two losses named 'class'"):
         SetCriterion(matcher=criterion.matcher, losses=[SoftmaxCrossEntropy(), SoftmaxCrossEntropy()])
     preds, targets = random_set(rows=1, counts=[2], queries=3)
     criterion.set_weights = {"one2many": 0.5}
@@ -247,5 +247,24 @@ def test_a_batch_of_skipped_images_gives_zeros() -> None:
 def test_two_losses_of_one_reported_name() -> None:
     preds, targets = random_set(rows=1, counts=[2], queries=3)
     criterion = SetCriterion(matcher=softmax_criterion().matcher, losses=[L1Loss(name="a"), L1Loss(name="a_dn")])
-    with pytest.raises(ConfigError, match="two losses would be reported as 'loss_a_dn'"):
+    with pytest.raises(ConfigError, match="Two losses are reported as 'loss_a_dn'"):
         criterion({"main": preds, "dn": preds}, targets)
+
+
+def test_rows_of_one_loss_and_another_loss() -> None:
+    """Row 0 of the loss `a` and the last row of the loss `a_0` have one name."""
+    preds, targets = random_set(rows=2, counts=[2], queries=3)
+    criterion = SetCriterion(matcher=softmax_criterion().matcher, losses=[L1Loss(name="a"), GIoULoss(name="a_0")])
+    with pytest.raises(ConfigError, match="Two losses are reported as 'loss_a_0'"):
+        criterion({"main": preds}, targets)
+
+
+def test_a_loss_that_no_set_has() -> None:
+    """Also beside one whose name begins with its own."""
+    preds, targets = random_set(rows=1, counts=[2], queries=3)
+    losses = [IoUBranchLoss(name="iou"), L1Loss(name="iou_x")]
+    with pytest.raises(ConfigError, match="No prediction set has what the loss 'iou' needs: remove it"):
+        SetCriterion(matcher=softmax_criterion().matcher, losses=losses)({"main": preds}, targets)
+    preds.iou = torch.zeros(1, 1, 3)
+    found = SetCriterion(matcher=softmax_criterion().matcher, losses=losses)({"main": preds}, targets)
+    assert set(found) == {"loss_iou", "loss_iou_x"}

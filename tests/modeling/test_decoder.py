@@ -226,7 +226,7 @@ def test_parts_that_do_not_fit() -> None:
         refining([part("main", 3)], memory, shared)
     for head in (shared, layerwise):
         with pytest.raises(
-            ConfigError, match=rf"model\.head is a {type(head).__name__}, .* model\.queries brings none"
+            ConfigError, match=rf"model\.head is {type(head).__name__}, .* model\.queries provides none"
         ):
             plain([part("main", 3)], memory, head)
 
@@ -251,7 +251,7 @@ def test_layers_need_positions(kind: type) -> None:
 
 def test_deformable_layers_need_references() -> None:
     layer, x = DeformableDecoderLayer(embed_dim=DIM, num_heads=2, num_levels=1), torch.zeros(2, 3, DIM)
-    with pytest.raises(ConfigError, match=r"model\.decoder\.layer is a DeformableDecoderLayer.*provides none"):
+    with pytest.raises(ConfigError, match=r"model\.decoder\.layer is DeformableDecoderLayer.*provides none"):
         layer(x, QueryPlace(position=x), noise_memory())
 
 

@@ -15,8 +15,9 @@ from align_detr.modeling.matcher import (
     SoftmaxCost,
     in_one_copy,
 )
+from align_detr.modeling.matching.limits import Limits
 from align_detr.structures import Match, Predictions, Targets
-from support.inputs import random_set
+from support.inputs import padded_costs, random_set
 
 pytestmark = pytest.mark.usefixtures("solver")
 
@@ -35,7 +36,7 @@ def triples(match: Match, row: int, image: int) -> set[tuple[int, int]]:
 def test_equals_exhaustive_search(matcher: HungarianMatcher) -> None:
     preds, targets = random_set(rows=2, counts=[3, 0, 1], queries=5)
     match = matcher({"main": preds}, targets)["main"]
-    cost = matcher.cost(preds, targets)
+    cost = padded_costs(matcher, preds, targets)
     for row in range(2):
         for image, n in enumerate(targets.counts):
             best = min(
@@ -48,7 +49,7 @@ def test_equals_exhaustive_search(matcher: HungarianMatcher) -> None:
 def test_order_of_images_plays_no_part(matcher: HungarianMatcher) -> None:
     preds, targets = random_set(rows=2, counts=[4, 1, 0, 7], queries=6)
     order = [2, 0, 3, 1]
-    matcher.copies = {"main": [3, 1]}
+    matcher.limits = Limits({"main": [3, 1]})
     match = matcher({"main": preds}, targets)["main"]
     mixed = Targets(labels=targets.labels[order], boxes=targets.boxes[order], counts=[targets.counts[i] for i in order])
     swapped = matcher(
@@ -62,7 +63,7 @@ def test_order_of_images_plays_no_part(matcher: HungarianMatcher) -> None:
 @pytest.mark.parametrize(("count", "wanted", "expected"), [(1, 3, 3), (2, 3, 2), (4, 3, 1), (9, 3, 1)])
 def test_copies_are_bounded_in_each_image(matcher: HungarianMatcher, count: int, wanted: int, expected: int) -> None:
     """10 queries: at most 5 may go to copies; 1 target x 3, 2 targets x 2, 4 and 9 targets x 1."""
-    matcher.copies = {"main": wanted}
+    matcher.limits = Limits({"main": wanted})
     preds, targets = random_set(rows=1, counts=[count], queries=10)
     match = matcher({"main": preds}, targets)["main"]
     assert match.target.bincount(minlength=count).tolist() == [expected] * count
@@ -74,7 +75,7 @@ def test_padding_queries_do_not_count_for_copies(matcher: HungarianMatcher, coun
     """20 queries of which 8 are there in the second image: at most 4 may go to copies. Bounded by all 20, three targets
     would want 9, and five 10.
     """
-    matcher.copies = {"main": 3}
+    matcher.limits = Limits({"main": 3})
     preds, targets = random_set(rows=2, counts=[1, count], queries=20)
     preds.valid = torch.arange(20) < torch.tensor([[20], [8]])
     match = matcher({"main": preds}, targets)["main"]
@@ -98,7 +99,7 @@ def test_copies_are_whole_numbers(copies: object) -> None:
 def test_known_matches_have_no_copies(matcher: HungarianMatcher) -> None:
     preds, targets = random_set(rows=1, counts=[1], queries=3)
     preds.match = Match(*(torch.zeros(1, dtype=torch.int64) for _ in range(4)))
-    matcher.copies = {"dn": 2}
+    matcher.limits = Limits({"dn": 2})
     with pytest.raises(ConfigError, match="'dn', whose matches are known"):
         matcher({"dn": preds}, targets)
 
@@ -176,18 +177,31 @@ def test_tensors_keep_their_shapes_in_one_copy() -> None:
 def test_copies_of_a_layer_hold_for_its_groups(matcher: HungarianMatcher) -> None:
     """Two layers of two groups, 2 copies in the first layer."""
     preds, targets = random_set(rows=4, counts=[2], queries=8)
-    preds.groups, matcher.copies = 2, {"main": [2, 1]}
+    preds.groups, matcher.limits = 2, Limits({"main": [2, 1]})
     assert matcher({"main": preds}, targets)["main"].row.bincount().tolist() == [4, 4, 2, 2]
-    matcher.copies = {"main": [2, 1, 1, 1]}
+    matcher.limits = Limits({"main": [2, 1, 1, 1]})
     with pytest.raises(ConfigError, match="names 4 layers, but the model predicts 2"):
         matcher({"main": preds}, targets)
 
 
 def test_copies_of_a_set_that_is_not_there(matcher: HungarianMatcher) -> None:
     preds, targets = random_set(rows=1, counts=[2], queries=8)
-    matcher.copies = {"enc": 2}
+    matcher.limits = Limits({"enc": 2})
     with pytest.raises(ConfigError, match="names the set 'enc', but the model predicts main"):
         matcher({"main": preds}, targets)
+
+
+def test_a_set_brings_its_number_of_copies(matcher: HungarianMatcher) -> None:
+    """12 queries: 3 for each of two targets, of 4 that the set asks for."""
+    preds, targets = random_set(rows=2, counts=[2, 1], queries=12)
+    preds.copies = 4
+    match = matcher({"o2m": preds}, targets)["o2m"]
+    assert match.target[match.image == 0].bincount().tolist() == [6, 6] and (match.image == 1).sum() == 8
+    matcher.limits = Limits({"o2m": 4})
+    assert torch.equal(matcher({"o2m": preds}, targets)["o2m"].query, match.query)
+    matcher.limits = Limits({"o2m": 3})
+    with pytest.raises(ConfigError, match=r"copies.o2m is 3, but the queries of the set 'o2m' come with 4 copies"):
+        matcher({"o2m": preds}, targets)
 
 
 def break_one(preds: Predictions, what: str, value: float) -> None:
@@ -299,7 +313,7 @@ def test_forbidden_pairs_cost_more_than_any_other(weight: float) -> None:
     preds.valid = torch.tensor([[False, True, False, True, True, False], [True] * 6])
     matcher = HungarianMatcher(costs=[L1Cost(weight=weight)])
     match = matcher({"main": preds}, targets)["main"]
-    cost = matcher.cost(preds, targets).double()
+    cost = padded_costs(matcher, preds, targets).double()
     for row in range(2):
         sums = [sum(cost[row, 0, q, t].item() for t, q in enumerate(some)) for some in permutations([1, 3, 4])]
         found = triples(match, row, 0)
@@ -338,6 +352,6 @@ def test_large_predictions_are_finite(matcher: HungarianMatcher) -> None:
 
 @pytest.mark.parametrize("copies", [1, 3])
 def test_objects_but_no_queries(matcher: HungarianMatcher, copies: int) -> None:
-    matcher.copies = {"main": copies}
+    matcher.limits = Limits({"main": copies})
     preds, targets = random_set(rows=2, counts=[1, 0, 2], queries=0)
     assert len(matcher({"main": preds}, targets)["main"]) == 0

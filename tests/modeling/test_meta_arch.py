@@ -153,5 +153,5 @@ def test_input_without_images_or_annotations() -> None:
     with pytest.raises(DatasetError, match="no image: check the data loader's batch size"):
         model.train()([])
     image = {"image": torch.zeros(3, 32, 32), "file_name": "cat.png"}
-    with pytest.raises(DatasetError, match=r"image cat\.png comes without 'instances'"):
+    with pytest.raises(DatasetError, match=r"Image cat\.png has no 'instances'"):
         model.train()([image])

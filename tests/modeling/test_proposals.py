@@ -211,7 +211,8 @@ def test_hybrid_branch() -> None:
     (alone,) = queries(memory, proposals)
     targets = Targets(labels=torch.zeros(2, 1).long(), boxes=torch.zeros(2, 1, 4), counts=[0, 0])
     main, others = queries(memory, proposals, targets)
-    assert [main.name, others.name, main.scale, others.scale] == ["main", "o2m", 1.0, 6.0]
+    assert [main.name, main.scale, main.copies] == ["main", 1.0, None]
+    assert [others.name, others.scale, others.copies] == ["o2m", 6.0, 6]
     for part in (alone, main):
         assert torch.equal(part.content, whole.content[:, :3]) and torch.equal(part.valid, whole.valid[:, :3])
     assert torch.equal(others.reference, whole.reference[:, 3:]) and torch.equal(others.valid, whole.valid[:, 3:])

@@ -144,10 +144,7 @@ def tiny_detector(kind: str, *, num_queries: int = 8, num_classes: int = 3) -> D
         decoder=parts.decoder,
         head=parts.head,
         criterion=SetCriterion(
-            matcher=HungarianMatcher(
-                costs=[FocalCost(weight=2.0), L1Cost(weight=5.0), GIoUCost(weight=2.0)],
-                copies={"o2m": 3} if hybrid else None,
-            ),
+            matcher=HungarianMatcher(costs=[FocalCost(weight=2.0), L1Cost(weight=5.0), GIoUCost(weight=2.0)]),
             losses=[SigmoidFocalLoss(weight=2.0), L1Loss(), GIoULoss()],
             set_weights={"o2m": 1.0} if hybrid else None,
         ),

@@ -2,7 +2,7 @@
 
 import torch
 from detectron2.structures import Boxes, Instances
-from torch import nn
+from torch import Tensor, nn
 
 from align_detr.layers.positional import SinePositionEncoding
 from align_detr.modeling.backbone import build_small_resnet
@@ -13,6 +13,7 @@ from align_detr.modeling.encoder import Encoder, EncoderLayer
 from align_detr.modeling.head import SoftmaxHead
 from align_detr.modeling.losses import GIoULoss, L1Loss, SoftmaxCrossEntropy
 from align_detr.modeling.matcher import GIoUCost, HungarianMatcher, L1Cost, SoftmaxCost
+from align_detr.modeling.matching.pairs import image_and_index
 from align_detr.modeling.meta_arch import DETR
 from align_detr.modeling.neck import SingleScaleNeck
 from align_detr.modeling.postprocess import SoftmaxPostprocess
@@ -74,3 +75,11 @@ def random_set(
         counts=counts,
     )
     return preds, targets
+
+
+def padded_costs(matcher: HungarianMatcher, preds: Predictions, targets: Targets) -> Tensor:
+    """What training runs, `own_costs`, as (R, B, Q, T); 0 at the padding of targets."""
+    image, index = image_and_index(targets.counts)
+    costs = torch.zeros(*preds.boxes.shape[:3], targets.labels.shape[1])
+    costs[:, image, :, index] = matcher.own_costs(preds, targets).transpose(0, 1)
+    return costs

@@ -36,6 +36,10 @@ class PairCost(Cost):
         """(r, n, Q), a new tensor."""
         raise NotImplementedError
 
+    def overrides_forward(self) -> bool:
+        """Return whether `of_pairs` does not say all: a subclass with its own `forward` is asked for that."""
+        return type(self).forward is not PairCost.forward
+
     @torch.no_grad()
     def forward(self, preds: Predictions, targets: Targets) -> Tensor:
         """(R, B, Q, T) float32, without gradient."""

@@ -1,6 +1,7 @@
-"""Limits of a matching: how many queries each target is given (`copies`, bounded), and which pairs are forbidden."""
+"""Limits of a matching: how many queries each target may have, and which pairs are forbidden."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -9,44 +10,105 @@ from align_detr.errors import ConfigError
 from align_detr.structures import Predictions
 
 KEY = "model.criterion.matcher.copies"
-FORBIDDEN = 1e30  # what says so in a cost; no other cost comes near it
+FORBIDDEN = 1e30  # the cost of a forbidden pair; no other cost comes near it
 
 
-def checked_copies(copies: Mapping[str, int | Sequence[int]]) -> dict[str, int | list[int]]:
-    """`copies` with plain numbers and lists of them. Raises ConfigError for what is no whole number of at least 1."""
-    if not isinstance(copies, Mapping):
-        raise ConfigError(f"{KEY} is {copies}: name the set, as in {KEY}.main=3")
-    for name, k in copies.items():
-        for number in k if isinstance(k, Sequence) and not isinstance(k, str) else [k]:
-            check_count(number, f"{KEY}.{name}")
-    return {name: k if isinstance(k, int) else list(k) for name, k in copies.items()}
-
-
-def check_names(copies: Mapping[str, object], sets: Mapping[str, Predictions]) -> None:
-    """Raises ConfigError for a set that the model does not predict, or whose match is known."""
-    for name in copies:
-        if name not in sets:
-            raise ConfigError(f"{KEY} names the set '{name}', but the model predicts {', '.join(sets)}")
-        if sets[name].match is not None:
-            raise ConfigError(f"{KEY} names the set '{name}', whose matches are known beforehand: leave it out")
-
-
-def copies_of_rows(copies: Mapping[str, int | Sequence[int]], name: str, num_rows: int, groups: int) -> np.ndarray:
-    """(R,) copies wanted in each row of the set; the `groups` query groups of a layer share a number. Raises
-    ConfigError where there are not as many numbers as layers.
+@dataclass
+class Plan:
+    """The limits of one set in one step: the copies (R, B) that each row makes of an image's targets, 0 to leave them
+    out, and True in `forbidden` (R, N, Q) for each pair of a target and a query that may not be, or None if all may.
     """
-    layers = num_rows // groups
-    wanted = copies.get(name, 1)
-    wanted = [wanted] * layers if isinstance(wanted, int) else wanted
-    if len(wanted) != layers:
-        raise ConfigError(
-            f"{KEY} of set '{name}' names {len(wanted)} layers, but the model predicts {layers}: give one "
-            "number for each"
-        )
-    return np.repeat(wanted, groups)
+
+    copies: np.ndarray
+    forbidden: np.ndarray | None = None
+
+    def exclude(self, cost: np.ndarray, counts: Sequence[int]) -> None:
+        """Give the forbidden pairs of cost (R, N, Q), of images with `counts` targets, their price, in place."""
+        if self.forbidden is not None:
+            set_price(cost, self.forbidden, counts)
+
+    def keep_allowed(self, pairs: np.ndarray, counts: Sequence[int]) -> np.ndarray:
+        """Return those of the pairs (4, M) that are allowed; a solver takes others if it has no choice."""
+        if self.forbidden is None:
+            return pairs
+        row, image, query, target = pairs
+        start = np.cumsum([0, *counts])[image]
+        return pairs[:, ~self.forbidden[row, start + target, query]]
 
 
-def bounded(copies: np.ndarray, counts: np.ndarray, usable: np.ndarray | int) -> np.ndarray:
+class Limits:
+    """What bounds the matching of every set: the numbers of copies, by name of a set, and the pairs that a set forbids.
+
+    A set that brings its own number (`Predictions.copies`) needs none here. Raise ConfigError for copies that are no
+    whole numbers of at least 1.
+    """
+
+    def __init__(self, copies: Mapping[str, int | Sequence[int]] | None = None) -> None:
+        copies = {} if copies is None else copies
+        if not isinstance(copies, Mapping):
+            raise ConfigError(f"{KEY} is {copies}, but must name a set: write {KEY}.main={copies}.")
+        for name, k in copies.items():
+            for number in k if isinstance(k, Sequence) and not isinstance(k, str) else [k]:
+                check_count(number, f"{KEY}.{name}")
+        self.copies = {name: k if isinstance(k, int) else list(k) for name, k in copies.items()}
+
+    def check(self, sets: Mapping[str, Predictions]) -> None:
+        """Raise ConfigError if copies are given for a set that the model does not predict, whose matches are known, or
+        that brings another number.
+        """
+        for name, k in self.copies.items():
+            if name not in sets:
+                raise ConfigError(
+                    f"{KEY} names the set '{name}', but the model predicts {', '.join(sets)}: remove it, or name one "
+                    "of them."
+                )
+            if sets[name].match is not None:
+                raise ConfigError(f"{KEY} names the set '{name}', whose matches are known beforehand: remove it.")
+            if sets[name].copies not in (None, k):
+                raise ConfigError(
+                    f"{KEY}.{name} is {k}, but the queries of the set '{name}' come with {sets[name].copies} copies: "
+                    f"remove {KEY}.{name}, and set the number where the queries are made (model.queries.copies)."
+                )
+
+    def plan(
+        self,
+        name: str,
+        preds: Predictions,
+        counts: Sequence[int],
+        cost: np.ndarray | None = None,
+        skipped: Collection[int] = (),
+    ) -> Plan:
+        """Return the plan of the set `name` for images with `counts` targets, of which those of `skipped` are left out.
+
+        `cost` (R, N, Q) marks forbidden pairs by `FORBIDDEN`; a set whose queries all may be matched needs none.
+        """
+        usable: int | np.ndarray = preds.boxes.shape[2]
+        forbidden = None
+        if preds.valid is not None or preds.allowed is not None:
+            if cost is None:
+                raise ValueError("A set with forbidden pairs is planned from its costs: pass them.")
+            forbidden = cost >= FORBIDDEN
+            if preds.allowed is None:  # padding queries take no copy; with `allowed` pairs, all queries count
+                usable = count_usable(~forbidden, counts)
+        wanted = np.array([0 if image in skipped else n for image, n in enumerate(counts)], np.int64)
+        return Plan(bound_copies(self.copies_of_rows(name, preds), wanted, usable), forbidden)
+
+    def copies_of_rows(self, name: str, preds: Predictions) -> np.ndarray:
+        """Return the copies wanted in each row, (R,); the query groups of a layer share a number. Raise ConfigError
+        unless there are as many numbers as layers.
+        """
+        layers = len(preds.boxes) // preds.groups
+        wanted = self.copies.get(name, preds.copies or 1)
+        wanted = [wanted] * layers if isinstance(wanted, int) else wanted
+        if len(wanted) != layers:
+            raise ConfigError(
+                f"{KEY} of set '{name}' names {len(wanted)} layers, but the model predicts {layers}: give one number "
+                "for each."
+            )
+        return np.repeat(wanted, preds.groups)
+
+
+def bound_copies(copies: np.ndarray, counts: np.ndarray, usable: np.ndarray | int) -> np.ndarray:
     """copies (R,), counts (B,) targets, usable queries (R, B) or one number -> (R, B): max(1, min(k, Q // (2 n))), and
     0 where there is no target.
     """
@@ -55,8 +117,8 @@ def bounded(copies: np.ndarray, counts: np.ndarray, usable: np.ndarray | int) ->
 
 
 def count_usable(allowed: np.ndarray, counts: Sequence[int]) -> np.ndarray:
-    """allowed (R, N, Q), whether a target may have a query, the `counts` targets of the images after one another ->
-    (R, B): how many queries of the image some target of it may have.
+    """Return how many queries of each image some target of it may have, (R, B): allowed (R, N, Q), whether a target may
+    have a query, for the `counts` targets of all images, concatenated.
     """
     ends = np.cumsum(counts)
     per_image = [allowed[:, end - n : end].any(1).sum(-1) for end, n in zip(ends, counts, strict=True)]
@@ -64,19 +126,21 @@ def count_usable(allowed: np.ndarray, counts: Sequence[int]) -> np.ndarray:
 
 
 def set_price(cost: np.ndarray, forbidden: np.ndarray, counts: Sequence[int]) -> None:
-    """Gives the forbidden pairs of cost (R, N, Q), of images with `counts` targets, a price that no sum of differences
-    in their row and image outweighs, so that as few of them as possible are taken. It is the same for all of them: were
-    it added, a target without any allowed query would take the one that suits it, which another may need.
+    """Set the forbidden pairs of cost (R, N, Q), of images with `counts` targets, to one price above every possible
+    total of their row and image, so that a solver takes as few of them as possible.
+
+    The price replaces the cost: if it were added, a target without allowed queries would still prefer some query, and
+    could take it from a target that needs it.
     """
     least = cost.min(-1, initial=np.inf)  # (R, N); 1e30 where all are forbidden
     np.copyto(cost, -np.inf, where=forbidden)
-    largest = cost.max(-1, initial=-np.inf)
+    largest = cost.max(-1, initial=-np.inf)  # (R, N); -inf where all are forbidden
     for end, n in zip(np.cumsum(counts), counts, strict=True):
         if n:
-            own = slice(end - n, end)
-            top, bottom = largest[:, own].max(1), least[:, own].min(1)
-            above = np.nextafter(top, np.float32(np.inf))  # where 1 is lost beside it
+            block = slice(end - n, end)  # the image's own targets
+            top, bottom = largest[:, block].max(1), least[:, block].min(1)  # (R,)
+            above = np.nextafter(top, np.float32(np.inf))  # if 1 is lost beside it
             wide = top.astype(np.float64)  # float32 may end below the price
-            price = np.maximum(wide + (wide - bottom) * cost.shape[-1] + 1, above)
+            price = np.maximum(wide + (wide - bottom) * cost.shape[-1] + 1, above)  # (R,)
             price = np.where(np.isfinite(top), price, FORBIDDEN).clip(max=np.finfo(cost.dtype).max).astype(cost.dtype)
-            np.copyto(cost[:, own], price[:, None, None], where=forbidden[:, own])
+            np.copyto(cost[:, block], price[:, None, None], where=forbidden[:, block])

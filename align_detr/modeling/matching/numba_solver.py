@@ -32,8 +32,8 @@ class NumbaSolver:
         rows, _, queries = cost.shape
         owner = np.empty((rows, len(counts), queries), np.int64)
         starts = np.cumsum([0, *counts])
-        given = np.ascontiguousarray(cost), starts, np.asarray(copies, np.int64), owner
-        if not all(_in_threads(_kernels().assign_problems, cost.size, *given)):
+        given = np.ascontiguousarray(cost), starts, np.asarray(copies, np.int64)
+        if not all(_in_threads(_kernels().assign_problems, cost.size, *given, owner=owner)):
             raise ValueError("the matching costs hold NaN or infinity")
         return _pairs_of(owner)
 
@@ -64,9 +64,9 @@ class NumbaSolver:
             np.asarray(copies, np.int64),
             _weights(terms),
             focal,
-            owner,
         )
-        finite = _in_threads(_kernels().match_problems, preds.boxes.shape[0] * sum(counts) * owner.shape[-1], *given)
+        pairs = preds.boxes.shape[0] * sum(counts) * preds.boxes.shape[2]
+        finite = _in_threads(_kernels().match_problems, pairs, *given, owner=owner)
         return _pairs_of(owner) if all(finite) else None
 
 
@@ -86,14 +86,17 @@ def _weights(terms: Mapping[type, nn.Module]) -> tuple[np.float32, ...]:
     return tuple(np.float32(x) for x in (alpha, of_class, weight.get(L1Cost, 0), weight.get(GIoUCost, 0), eps))
 
 
-def _in_threads(kernel: Callable, pairs: int, *given: Any) -> list[Any]:
-    """What `kernel` returns for some of the problems at a time, side by side if they have many `pairs`."""
-    numbers = np.arange(given[-1].shape[0] * given[-1].shape[1])
+def _in_threads(kernel: Callable, pairs: int, *given: Any, owner: np.ndarray) -> list[Any]:
+    """Return what `kernel` returns for some of the R B problems at a time, whose solution it writes into `owner`
+    (R, B, Q); side by side if they have many `pairs`.
+    """
+    rows, images, _ = owner.shape
+    numbers = np.arange(rows * images)
     threads = torch.get_num_threads() if pairs >= LARGE else 1
     if threads == 1:
-        return [kernel(numbers, *given)]
+        return [kernel(numbers, *given, owner)]
     with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(lambda some: kernel(some, *given), np.array_split(numbers, 4 * threads)))
+        return list(pool.map(lambda some: kernel(some, *given, owner), np.array_split(numbers, 4 * threads)))
 
 
 def _pairs_of(owner: np.ndarray) -> np.ndarray:

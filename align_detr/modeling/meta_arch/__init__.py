@@ -1,4 +1,4 @@
-"""The detectors in detectron2's registry."""
+"""The detectors, as registered in detectron2."""
 
 from align_detr.modeling.meta_arch.conditional_detr import ConditionalDETR
 from align_detr.modeling.meta_arch.dab_detr import DABDETR

@@ -8,5 +8,5 @@ from align_detr.modeling.meta_arch.detr import DETR
 @META_ARCH_REGISTRY.register()
 class ConditionalDETR(DETR):
     """Conditional DETR for fast training convergence (Meng et al. 2021): DETR whose decoder compares contents and
-    positions apart (`ConditionalDecoderLayer`, `ConditionalQueries`, `ConditionalPosition`).
+    positions separately (`ConditionalDecoderLayer`, `ConditionalQueries`, `ConditionalPosition`).
     """

@@ -7,6 +7,6 @@ from align_detr.modeling.meta_arch.detr import DETR
 
 @META_ARCH_REGISTRY.register()
 class DABDETR(DETR):
-    """DAB-DETR: dynamic anchor boxes are better queries for DETR (Liu et al. 2022): queries are boxes that each decoder
-    layer moves (`AnchorQueries`, `AnchorPosition`, a decoder that refines).
+    """DAB-DETR: dynamic anchor boxes are better queries for DETR (Liu et al. 2022): DETR whose queries are boxes that
+    each decoder layer moves (`AnchorQueries`, `AnchorPosition`, a decoder with `refine`).
     """

@@ -1,4 +1,4 @@
-"""DN-DETR, and the same with several scales."""
+"""DN-DETR and its form with several levels."""
 
 from detectron2.modeling import META_ARCH_REGISTRY
 
@@ -8,8 +8,8 @@ from align_detr.modeling.meta_arch.detr import DETR
 
 @META_ARCH_REGISTRY.register()
 class DNDETR(DETR):
-    """DN-DETR: accelerate DETR training by introducing query denoising (Li et al. 2022): DAB-DETR that also puts noisy
-    objects right while it trains (`DenoisingQueries`).
+    """DN-DETR: accelerate DETR training by introducing query denoising (Li et al. 2022): DAB-DETR that also learns to
+    correct noisy objects in training (`DenoisingQueries`).
     """
 
 

@@ -7,6 +7,6 @@ from align_detr.modeling.meta_arch.detr import DETR
 
 @META_ARCH_REGISTRY.register()
 class GroupDETR(DETR):
-    """Group DETR: fast DETR training with group-wise one-to-many assignment (Chen et al. 2022): several sets of queries
-    in training, one in evaluation (`GroupQueries`).
+    """Group DETR: fast DETR training with group-wise one-to-many assignment (Chen et al. 2022): several query groups in
+    training, one in evaluation (`GroupQueries`).
     """

@@ -125,18 +125,18 @@ class EncodedMixedSelectionQueries(EncodedProposalQueries):
 
 
 class HybridQueries(nn.Module):
-    """Of the queries of `source`, the first `num_one_to_one` are `main`; the others are there in training only, blind
-    to `main` and it to them, and are matched to `copies` of each object: the set `o2m` (H-DETR, Jia et al. 2023,
-    section 3.2, the hybrid branch).
+    """The hybrid branch (H-DETR, Jia et al. 2023, section 3.2): of the queries of `source`, the first `num_one_to_one`
+    are `main`; the others, in training only, are the set `o2m`, matched to `copies` of each object. The two sets do not
+    see each other.
 
-    Give the matcher the same number, `copies={"o2m": ...}`, and the criterion the weight, `set_weights={"o2m": ...}`.
+    Matcher and normaliser take the number from the set. The criterion gives its weight, `set_weights={"o2m": ...}`.
     """
 
     def __init__(self, *, source: nn.Module, num_one_to_one: int = 300, copies: int = 6) -> None:
         super().__init__()
         self.source = source
         self.num_one_to_one = num_one_to_one
-        self.copies = copies
+        self.copies = check_count(copies, "model.queries.copies")
 
     def forward(
         self, memory: Memory, proposals: Proposals | None = None, targets: Targets | None = None
@@ -147,7 +147,7 @@ class HybridQueries(nn.Module):
         if targets is None:
             return [main]
         others = _queries_of(part, slice(self.num_one_to_one, None))
-        return [main, dataclasses.replace(others, name=ONE_TO_MANY, scale=float(self.copies))]
+        return [main, dataclasses.replace(others, name=ONE_TO_MANY, scale=float(self.copies), copies=self.copies)]
 
 
 def needed(proposals: Proposals | None, source: nn.Module, num_contents: int | None = None, key: str = "") -> Proposals:

@@ -5,7 +5,13 @@ The settings are detrex's: class weight 1, only the stem frozen, 300 detections.
 
 from detectron2.config import LazyCall as L
 
-from align_detr.modeling import ContentAnchorQueries, DABDeformableDETR, LayerwiseHead, ScaledReferencePosition
+from align_detr.modeling import (
+    ContentAnchorQueries,
+    DABDeformableDETR,
+    LayerwiseHead,
+    ScaledReferencePosition,
+    class_loss_of,
+)
 
 from .deformable_detr_r50 import model
 
@@ -17,6 +23,6 @@ model.decoder.update(query_position=L(ScaledReferencePosition)(embed_dim=256, te
 model.decoder.layer.update(ffn_dim=2048, dropout=0.0)
 model.head = L(LayerwiseHead)(num_layers=6, num_classes=80, embed_dim=256, eps=1e-3)
 model.criterion.matcher.costs[2].eps = 1e-6
-model.criterion.losses[0].weight = 1.0
+class_loss_of(model.criterion).weight = 1.0
 model.criterion.losses[2].eps = 1e-6
 model.postprocess.num_detections = 300

@@ -14,6 +14,7 @@ from align_detr.modeling import (
     EncoderLayer,
     FirstConditionalDecoderLayer,
     ScaledPositionEncoder,
+    class_loss_of,
 )
 
 from .conditional_detr_r50 import model
@@ -31,4 +32,4 @@ model.decoder.update(
     refine=True,
     look_forward_twice=True,  # as in the released code, a layer's loss reaches the layer before through its reference
 )
-model.criterion.losses[0].weight = 1.0
+class_loss_of(model.criterion).weight = 1.0

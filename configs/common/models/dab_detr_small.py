@@ -6,7 +6,7 @@ As in the small DETR, the encoder also adds the positions to the tokens.
 from detectron2.config import LazyCall as L
 from torch import nn
 
-from align_detr.modeling import InputPositionEncoder, PreNormEncoderLayer, build_small_resnet
+from align_detr.modeling import InputPositionEncoder, PreNormEncoderLayer, build_small_resnet, class_loss_of
 
 from .dab_detr_r50 import model
 
@@ -28,5 +28,5 @@ model.decoder.query_position.update(embed_dim=128, temperature=20)
 for layer in (model.decoder.layer, model.decoder.first_layer):
     layer.update(**sizes)
 model.head.embed_dim = 128
-model.criterion.losses[0].weight = 2.0
+class_loss_of(model.criterion).weight = 2.0
 model.postprocess.num_detections = 100

@@ -13,6 +13,7 @@ from align_detr.modeling import (
     PreNormDecoderLayer,
     PreNormEncoderLayer,
     build_small_resnet,
+    class_loss_of,
 )
 
 from .detr_r50 import model
@@ -35,4 +36,4 @@ model.decoder.norm.normalized_shape = 128
 model.head.embed_dim = 128
 # Boxes are learned early; twice the weight on classes makes the backbone tell digits apart in time.
 model.criterion.matcher.costs[0].weight = 2.0
-model.criterion.losses[0].weight = 2.0
+class_loss_of(model.criterion).weight = 2.0

@@ -5,7 +5,7 @@ In place of an encoder, the positions are added to the tokens. The anchors have 
 
 from detectron2.config import LazyCall as L
 
-from align_detr.modeling import DeformableEncoderLayer, InputPositionEncoder, build_small_resnet
+from align_detr.modeling import DeformableEncoderLayer, InputPositionEncoder, build_small_resnet, class_loss_of
 
 from .dino_r50 import model
 
@@ -23,5 +23,5 @@ model.decoder.num_layers = 3
 model.decoder.norm.normalized_shape = 128
 model.decoder.query_position.update(embed_dim=128, temperature=20)
 model.head.update(num_layers=3, embed_dim=128)
-model.criterion.losses[0].weight = 2.0
+class_loss_of(model.criterion).weight = 2.0
 model.postprocess.num_detections = 100

@@ -23,10 +23,9 @@ model.proposals = L(ObjectProposals)(num_queries=1800, num_classes="${..head.num
 model.queries = L(HybridQueries)(
     source=L(EncodedMixedSelectionQueries)(num_queries="${...proposals.num_queries}", embed_dim=256),
     num_one_to_one=300,
-    copies="${..criterion.matcher.copies.o2m}",
+    copies=6,
 )
 model.decoder.update(refine=True, look_forward_twice=True)
 model.decoder.layer.update(ffn_dim=2048, dropout=0.0)
 model.head = L(LayerwiseHead)(num_layers=6, num_classes=80, embed_dim=256, eps=1e-5)
-model.criterion.matcher.copies = dict(o2m=6)
 model.criterion.set_weights = dict(o2m=1.0)

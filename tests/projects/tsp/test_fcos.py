@@ -190,7 +190,7 @@ def test_a_batch_that_cannot_be_trained_on_names_the_image() -> None:
     with pytest.raises(DatasetError, match=r"street\.jpg has an object of class 3"):
         model(batch)
     del batch[1]["instances"]
-    with pytest.raises(DatasetError, match=r"street\.jpg comes without 'instances'"):
+    with pytest.raises(DatasetError, match=r"street\.jpg has no 'instances'"):
         model(batch)
     assert model.eval()([]) == []
 

@@ -12,6 +12,7 @@ from torch.testing import assert_close
 from align_detr.errors import ConfigError
 from align_detr.layers.boxes import generalized_box_iou
 from align_detr.modeling.losses import IABCELoss, SetLoss
+from align_detr.modeling.matching.limits import Limits
 from align_detr.modeling.weighting import PrimeSampleWeighting
 from align_detr.projects.tsp.fcos import losses as fcos_losses
 from align_detr.projects.tsp.fcos.assign import Assignment
@@ -22,6 +23,7 @@ from align_detr.projects.tsp.fcos.matching import CenternessClassCost, PointOwne
 from align_detr.projects.tsp.fcos.points import Points
 from align_detr.projects.tsp.fcos.selection import FoIs
 from align_detr.structures import Match, Predictions, Targets
+from support.inputs import padded_costs
 from support.tsp_fcos import criterion, matcher
 
 
@@ -63,7 +65,7 @@ def test_with_one_owner_a_point_matching_is_each_objects_cheapest_point(seed: in
     preds.owner[1] = torch.where(preds.owner[1] < 4, preds.owner[1], -1)  # two of its six are padding
     preds.owner[2, preds.owner[2] == 3] = -1  # this object has no point
     preds.allowed = preds.owner[..., None] == torch.arange(6)
-    cost = matcher().cost(preds, targets)[0]
+    cost = padded_costs(matcher(), preds, targets)[0]
     expected = set()
     for image, n in enumerate(targets.counts):
         for target in range(n):
@@ -77,7 +79,7 @@ def test_shared_points_are_matched_one_to_one() -> None:
     """Two objects with the same two points: each gets one, so that the sum is least."""
     preds, targets = random_points(torch.zeros(1, 2, dtype=torch.int64), [2])
     preds.allowed = torch.ones(1, 2, 2, dtype=torch.bool)
-    cost = matcher().cost(preds, targets)[0, 0]
+    cost = padded_costs(matcher(), preds, targets)[0, 0]
     straight, crossed = cost[0, 0] + cost[1, 1], cost[0, 1] + cost[1, 0]
     expected = {(0, 0, 0), (0, 1, 1)} if straight < crossed else {(0, 0, 1), (0, 1, 0)}
     assert pairs_of(matcher()({"main": preds}, targets)["main"]) == expected
@@ -90,7 +92,7 @@ def test_cost_by_hand() -> None:
     preds.target_distances = torch.tensor([1.0, 1.0, 3.0, 1.0]).view(1, 1, 1, 4)
     # Centerness sqrt(1/3). Intersection (1 + 2) x (1 + 1) = 6, union 16 + 8 - 6 = 18, hull (2 + 3) x (2 + 2) = 20.
     expected = -0.5 * (math.sqrt(1 / 3) + 1e-6) + 2 * (1 - (7 / 19 - 2 / 20))
-    assert_close(matcher().cost(preds, targets).flatten(), torch.tensor([expected]))
+    assert_close(padded_costs(matcher(), preds, targets).flatten(), torch.tensor([expected]))
 
 
 def test_at_the_edge_of_a_box_the_more_probable_point_still_costs_less() -> None:
@@ -212,7 +214,7 @@ def test_align_losses_take_the_same_set() -> None:
     torch.manual_seed(0)
     preds, targets = random_points(torch.tensor([[0, 0, 0, 0, 1, -1, -1, -1, -1, -1, -1, -1]]), [2])
     solver = matcher()
-    solver.copies = {"main": 3}
+    solver.limits = Limits({"main": 3})
     match = PrimeSampleWeighting()(preds, targets, solver({"main": preds}, targets)["main"])
     assert match.target.bincount().tolist() == [3, 1]
     weights = match.weight[match.target == 0].sort(descending=True).values

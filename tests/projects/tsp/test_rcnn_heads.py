@@ -12,6 +12,7 @@ from align_detr.errors import ConfigError, DatasetError
 from align_detr.projects.tsp.rcnn.losses import DeltaL1Loss
 from align_detr.projects.tsp.rcnn.rois import RoIPredictions, RoIs
 from align_detr.structures import Match, Predictions, Targets
+from support.inputs import padded_costs
 from support.tsp_rcnn_tiny import build, features, heads_of, random_proposals, refining, tiny
 
 IMAGE_LIST = ImageList(torch.zeros(0), [])  # the heads read features and proposals alone
@@ -169,7 +170,7 @@ def test_each_object_takes_its_cheapest_own_proposal() -> None:
     outputs = heads.stages[0](heads.pool(features(), rois), rois)
     preds = RoIPredictions.of(outputs, rois, targets, softmax=True)
     match = heads.criterion.matcher({"main": preds}, targets)["main"]
-    cost = heads.criterion.matcher.cost(preds, targets)[0]
+    cost = padded_costs(heads.criterion.matcher, preds, targets)[0]
     expected = set()
     for image, count in enumerate(targets.counts):
         for target in range(count):

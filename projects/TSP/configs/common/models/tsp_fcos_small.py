@@ -6,7 +6,7 @@ longest to learn here, and plain GIoU: the official smoothing hides most of the 
 
 from detectron2.config import LazyCall as L
 
-from align_detr.modeling import build_small_resnet
+from align_detr.modeling import build_small_resnet, class_loss_of
 
 from .tsp_fcos_r50 import model
 
@@ -26,7 +26,7 @@ model.head.update(embed_dim=128, num_levels=3)
 model.pixel_std = [58.395, 57.12, 57.375]
 
 _matched, _foreground = model.criterion.matched, model.criterion.foreground
-_matched.losses[0].weight = 4.0
+class_loss_of(_matched).weight = 4.0
 _matched.matcher.costs[1].smooth = 0.0
 _foreground.losses[0].smooth = 0.0
 model.criterion.dense.weight = 2.0
