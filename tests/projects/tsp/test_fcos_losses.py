@@ -227,5 +227,5 @@ def test_align_losses_take_the_same_set() -> None:
 def test_a_loss_of_points_in_another_detector_is_a_config_error(part: SetLoss) -> None:
     preds = Predictions(logits=torch.zeros(1, 1, 2, 3), boxes=torch.full((1, 1, 2, 4), 0.5))
     targets = Targets(labels=torch.zeros(1, 1, dtype=torch.int64), boxes=torch.full((1, 1, 4), 0.5), counts=[1])
-    with pytest.raises(ConfigError, match=r"use it in model\.criterion of a TSP-FCOS\.$"):
+    with pytest.raises(ConfigError, match=r"reads AssignedPredictions, but the model predicts Predictions: remove it"):
         part(preds, targets, Match.empty("cpu"), torch.tensor(1.0))

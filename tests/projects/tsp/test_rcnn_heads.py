@@ -43,7 +43,9 @@ def test_training_needs_annotations_and_owners() -> None:
 def test_a_loss_of_proposals_in_another_detector_is_a_config_error() -> None:
     preds = Predictions(logits=torch.zeros(1, 1, 2, 3), boxes=torch.full((1, 1, 2, 4), 0.5))
     targets = Targets(labels=torch.zeros(1, 1, dtype=torch.int64), boxes=torch.full((1, 1, 4), 0.5), counts=[1])
-    with pytest.raises(ConfigError, match=r"use it in model\.roi_heads\.box_criterion of a TSP-RCNN\.$"):
+    with pytest.raises(
+        ConfigError, match=r"DeltaL1Loss reads RoIPredictions, but the model predicts Predictions: remove it"
+    ):
         DeltaL1Loss()(preds, targets, Match.empty("cpu"), torch.tensor(1.0))
 
 

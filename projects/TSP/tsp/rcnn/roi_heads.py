@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from align_detr import model_zoo
 from align_detr.errors import ConfigError, DatasetError
 from align_detr.modeling.criterion import SetCriterion
-from align_detr.projects.tsp.encoder import check_every_image_counts
+from align_detr.projects.tsp.checks import check_every_image_counts
 from align_detr.projects.tsp.rcnn.losses import ProposalCriterion
 from align_detr.projects.tsp.rcnn.predictors import AgnosticBoxes, ClassBoxes, Classifier
 from align_detr.projects.tsp.rcnn.rois import RoIOutputs, RoIPredictions, RoIs, pad_images

@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
-from align_detr.errors import ConfigError
 from align_detr.layers.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from align_detr.projects.tsp.rcnn.sampling import BACKGROUND
 from align_detr.structures import Match, Predictions, Targets
@@ -154,16 +153,6 @@ class RoIPredictions(Predictions):
         """Pair every foreground proposal with its owner."""
         image, query, target = self.allowed.nonzero().unbind(-1)
         return Match(torch.zeros_like(image), image, query, target)
-
-
-def require_rois(preds: Predictions) -> RoIPredictions:
-    """Return `preds`; raise ConfigError if the set belongs to another detector."""
-    if not isinstance(preds, RoIPredictions):
-        raise ConfigError(
-            "A loss of TSP-RCNN reads the deltas of proposals, which the predictions do not have: use it in "
-            "model.roi_heads.box_criterion of a TSP-RCNN."
-        )
-    return preds
 
 
 def pad_images(values: Sequence[Tensor], fill: float = 0.0) -> Tensor:
