@@ -56,5 +56,5 @@ def check_head(parts: Iterable[nn.Module | None], name: str, preds: "Predictions
         if wanted is not None and wanted != preds.softmax:
             raise ConfigError(
                 f"{type(part).__name__} reads {kinds[wanted]}, but the set '{name}' has {kinds[preds.softmax]}: change "
-                f"model.{preds.origin}, or the parts of model.criterion that do not fit it."
+                f"model.{preds.origin}, or the losses and costs that do not fit it."
             )

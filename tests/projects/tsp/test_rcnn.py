@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from detectron2.config import CfgNode, configurable, get_cfg
+from detectron2.config import LazyCall as L
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_model, build_roi_heads
 from detectron2.modeling.meta_arch import GeneralizedRCNN
@@ -14,6 +15,7 @@ from torch.testing import assert_close
 from align_detr.config import add_align_detr_config
 from align_detr.errors import ConfigError, DatasetError
 from align_detr.projects.tsp.rcnn.detector import TSPRCNN
+from align_detr.projects.tsp.rcnn.losses import BackgroundFocalLoss
 from align_detr.projects.tsp.rcnn.predictors import AgnosticBoxes
 from align_detr.projects.tsp.rcnn.rpn import TowerRPNHead
 from support.inputs import image_input
@@ -63,6 +65,15 @@ def test_only_class_agnostic_boxes_can_be_refined() -> None:
     node.roi_heads.stages[0].boxes.num_classes = 3
     with pytest.raises(ConfigError, match="AgnosticBoxes"):
         build(node)
+
+
+def test_losses_and_classifier_must_fit_each_other() -> None:
+    """The error names the keys of an R-CNN, which has no model.head."""
+    node = tiny("align_tsp_rcnn_r50_36ep")
+    node.roi_heads.criterion.losses = [L(BackgroundFocalLoss)()]
+    message = r"BackgroundFocalLoss reads softmax .* change model\.roi_heads\.stages\[0\]\.classifier, or the losses"
+    with EventStorage(), pytest.raises(ConfigError, match=message):
+        build(node).train()([image_input(96, 70, 2), image_input(64, 96, 1)])
 
 
 def test_heads_need_a_stage() -> None:

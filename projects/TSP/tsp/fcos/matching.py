@@ -18,6 +18,8 @@ class CenternessClassCost(Cost):
     As in the official code of TSP-FCOS; the paper has the probability only.
     """
 
+    softmax = False
+
     @torch.no_grad()
     def forward(self, preds: Predictions, targets: Targets) -> Tensor:
         """Return the costs (R, B, Q, T), in [-1, 0], without gradient."""

@@ -21,6 +21,8 @@ class BackgroundFocalLoss(SetLoss):
     where a batch without any match has no loss; here it trains background.
     """
 
+    softmax = True
+
     def __init__(
         self, *, name: str = "obj", weight: float = 1.0, background_weight: float = 0.1, gamma: float = 2.0
     ) -> None:

@@ -130,8 +130,8 @@ class RoIPredictions(Predictions):
     coder: BoxCoder
 
     @classmethod
-    def of(cls, outputs: RoIOutputs, rois: RoIs, targets: Targets, *, softmax: bool) -> RoIPredictions:
-        """Return the set of one stage in training; raise ValueError for proposals without owners."""
+    def of(cls, outputs: RoIOutputs, rois: RoIs, targets: Targets, *, softmax: bool, stage: int = 0) -> RoIPredictions:
+        """Return the set of stage number `stage` in training; raise ValueError for proposals without owners."""
         owner = rois.owner
         if owner is None:
             raise ValueError("The proposals have no owners: take them from a ProposalSampler.")
@@ -147,6 +147,7 @@ class RoIPredictions(Predictions):
             deltas=deltas[None],
             proposals=proposals,
             coder=outputs.coder,
+            origin=f"roi_heads.stages[{stage}].classifier",
         )
 
     def match_owners(self) -> Match:
