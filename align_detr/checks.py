@@ -1,8 +1,7 @@
 """Checks of settings and of parts that must fit each other; every wrong number reads the same."""
 
 import math
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from torch import nn
 
@@ -46,15 +45,45 @@ def is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and -math.inf < value < math.inf
 
 
-def check_head(parts: Iterable[nn.Module | None], name: str, preds: "Predictions") -> None:
-    """Raise ConfigError if one of `parts` (losses, costs, a weighting) reads softmax logits and the set `name` has
-    sigmoid ones, or the other way round: every number would be finite, and wrong.
+@runtime_checkable
+class MustAgree(Protocol):
+    """The interface of a part that has to agree with other parts of its model."""
+
+    def check_model(self, model: Any) -> None:
+        """Raise ConfigError unless this part fits the other parts of `model`, in which it is."""
+
+
+def check_parts(model: nn.Module) -> None:
+    """Let each part of `model` that has to agree with others check them; call it once all are there."""
+    for part in model.modules():
+        if isinstance(part, MustAgree):
+            part.check_model(model)
+
+
+def check_classes(num_classes: int, key: str, head: nn.Module) -> None:
+    """Raise ConfigError if the part at `key` has other classes than the head, if the head names a number: a label would
+    be out of range, which a device reports late, if at all.
     """
-    kinds = {True: 'softmax logits (K classes and "no object")', False: "sigmoid logits (K classes)"}
-    for part in parts:
-        wanted = getattr(part, "softmax", None)
-        if wanted is not None and wanted != preds.softmax:
+    of_head = getattr(head, "num_classes", num_classes)
+    if num_classes != of_head:
+        raise ConfigError(
+            f"{key}.num_classes is {num_classes}, but model.head.num_classes is {of_head}: set model.head.num_classes "
+            "only; the configs copy it to the other parts."
+        )
+
+
+class ReadsLogits(nn.Module):
+    """Base of the losses, costs and weightings. `softmax` is the kind of logits that the part reads: True for K classes
+    and "no object", False for K sigmoid classes, None for either or none.
+    """
+
+    softmax: bool | None = None
+
+    def check_logits(self, name: str, preds: "Predictions") -> None:
+        """Raise ConfigError if the set `name` has the other kind of logits: every number would be finite, and wrong."""
+        if self.softmax is not None and self.softmax != preds.softmax:
+            kinds = {True: 'softmax logits (K classes and "no object")', False: "sigmoid logits (K classes)"}
             raise ConfigError(
-                f"{type(part).__name__} reads {kinds[wanted]}, but the set '{name}' has {kinds[preds.softmax]}: change "
-                f"model.{preds.origin}, or the losses and costs that do not fit it."
+                f"{type(self).__name__} reads {kinds[self.softmax]}, but the set '{name}' has {kinds[preds.softmax]}: "
+                f"change model.{preds.origin}, or the losses and costs that do not fit it."
             )

@@ -10,7 +10,7 @@ from align_detr.checks import check_count
 from align_detr.errors import ConfigError
 from align_detr.layers.initialization import initialize_matrices
 from align_detr.modeling.decoder_layers import QueryLayer
-from align_detr.modeling.head import Head, LayerwiseHead, RefiningHead
+from align_detr.modeling.head import Head, RefiningHead
 from align_detr.modeling.query_position import GivenPosition, QueryPosition
 from align_detr.structures import MAIN, Memory, Predictions, QueryPart, QueryPlace
 
@@ -66,13 +66,8 @@ class Decoder(nn.Module):
         """Return every layer's normed output for the queries of all parts, (R, B, Q, C), and the references from which
         its boxes start, R of (B, Q, 2 or 4), or None if the queries have none. Here R = layers.
 
-        Raise ConfigError if references or head do not allow refinement, or the head is for another number of layers.
+        Raise ConfigError if references or head do not allow refinement.
         """
-        if isinstance(head, LayerwiseHead) and head.num_layers != len(self.layers):
-            raise ConfigError(
-                f"model.head.num_layers is {head.num_layers}, but model.decoder.num_layers is {len(self.layers)}: give "
-                "both the same number."
-            )
         x = torch.cat([part.content for part in queries], dim=1)  # (B, Q, C), Q over all parts
         given_position = _concatenate([part.position for part in queries], "positions")
         reference = _concatenate([part.reference for part in queries], "references")

@@ -123,6 +123,15 @@ class LayerwiseHead(nn.Module):
             box_correction(embed_dim, size_logit if i == 0 else 0.0) for i in range(num_layers)
         )
 
+    def check_model(self, model: Any) -> None:
+        """Raise ConfigError if the decoder has another number of layers."""
+        layers = len(model.decoder.layers)
+        if self.num_layers != layers:
+            raise ConfigError(
+                f"model.head.num_layers is {self.num_layers}, but model.decoder.num_layers is {layers}: give both the "
+                "same number."
+            )
+
     def forward(self, hidden: Tensor, references: Sequence[Tensor] | None) -> Predictions:
         """Predict logits (R, B, Q, K, or K + 1 with `softmax`) and boxes (R, B, Q, 4), normalised cxcywh, in float32,
         from hidden (R, B, Q, C) and references, R of (B, Q, 2 or 4). Raise ConfigError without references.

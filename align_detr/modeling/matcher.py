@@ -8,9 +8,9 @@ from typing import cast
 
 import numpy as np
 import torch
+from detectron2.layers import NaiveSyncBatchNorm
 from torch import Tensor, nn
 
-from align_detr.checks import check_head
 from align_detr.errors import ConfigError, NonFinitePrediction
 from align_detr.modeling.events import log_scalar
 from align_detr.modeling.matching.costs import (
@@ -83,6 +83,17 @@ class HungarianMatcher(nn.Module):
         self.on_nonfinite = on_nonfinite
         self.solver = solver_of(solver)
 
+    def check_model(self, model: nn.Module) -> None:
+        """Raise ConfigError for batch norm over processes if this process may compute a step again: it would wait for
+        the others forever.
+        """
+        norms = (nn.SyncBatchNorm, NaiveSyncBatchNorm)
+        if self.on_nonfinite == "skip" and any(isinstance(x, norms) for x in model.modules()):
+            raise ConfigError(
+                f'{KEY}.on_nonfinite is "skip", which does not go together with batch norm over processes: set '
+                'model.backbone.norm to "FrozenBN", or on_nonfinite to "raise".'
+            )
+
     @property
     def copies(self) -> dict[str, int | list[int]]:
         """The copies per set, as configured; `limits` holds them."""
@@ -95,7 +106,8 @@ class HungarianMatcher(nn.Module):
         self.limits.check(sets)
         unsolved = {name: preds for name, preds in sets.items() if preds.match is None}
         for name, preds in unsolved.items():
-            check_head(self.costs, name, preds)
+            for cost in self.costs:
+                cost.check_logits(name, preds)
 
         # Cost: (R, N, Q) on the device, for the sets that the solver cannot match without.
         solved = self._match_at_once(unsolved, targets)
@@ -111,10 +123,10 @@ class HungarianMatcher(nn.Module):
         skipped = self._nonfinite_images(sets, targets, host_costs, sums)
 
         # Solve: (4, M) of row, image, query and target.
-        for name, cost in host_costs.items():
-            plan = self.limits.plan(name, sets[name], targets.counts, cost, skipped)
-            plan.exclude(cost, targets.counts)
-            pairs = self.solver.assign_all(cost, targets.counts, plan.copies)
+        for name, host_cost in host_costs.items():
+            plan = self.limits.plan(name, sets[name], targets.counts, host_cost, skipped)
+            plan.exclude(host_cost, targets.counts)
+            pairs = self.solver.assign_all(host_cost, targets.counts, plan.copies)
             solved[name] = plan.keep_allowed(pairs, targets.counts)
 
         # Copy back: the pairs of all sets at once.

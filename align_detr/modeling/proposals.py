@@ -1,12 +1,13 @@
 """The first stage of two-stage detectors: each token proposes a box, and the best ones become decoder queries."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from align_detr.checks import check_count, is_number
+from align_detr.checks import check_classes, check_count, is_number
 from align_detr.errors import ConfigError
 from align_detr.layers.initialization import initialize_matrices
 from align_detr.modeling.deformable import token_centres
@@ -127,6 +128,10 @@ class ClassProposals(TwoStageProposals):
     def num_classes(self) -> int:
         """K, which must be the head's."""
         return self.class_embed.out_features - int(self.softmax)
+
+    def check_model(self, model: Any) -> None:
+        """Raise ConfigError if the head has other classes."""
+        check_classes(self.num_classes, "model.proposals", model.head)
 
     def forward(self, memory: Memory) -> Proposals:
         """Return the proposals, with logits (1, B, Q, K or K + 1) and boxes (1, B, Q, 4) of the selected tokens."""

@@ -3,15 +3,15 @@
 import dataclasses
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from align_detr.checks import check_share, is_number
+from align_detr.checks import ReadsLogits, check_share, is_number
 from align_detr.errors import ConfigError
 from align_detr.modeling.losses.quality import alignment_quality, matched_iou, matched_logits
 from align_detr.structures import Match, Predictions, Targets
 
 
-class PrimeSampleWeighting(nn.Module):
+class PrimeSampleWeighting(ReadsLogits):
     """exp(-r / tau) for the query of rank r = 0, 1, ... among the queries of one target in one row, by quality t, best
     first (Align-DETR, section 3.4, equations 6 and 7).
 

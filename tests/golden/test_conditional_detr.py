@@ -17,13 +17,13 @@ def build(fixture: Fixture, mask_padding: bool) -> Network:
 
 
 @pytest.mark.parametrize(("mask_padding", "prefix"), [(True, "crossmask_"), (False, "")])
-@fixtures("conditional_detr")
+@fixtures("conditional_detr*")
 def test_forward(fixture: Fixture, mask_padding: bool, prefix: str) -> None:
     network = build(fixture, mask_padding)
     assert_predictions(network(fixture)["main"], fixture, prefix)
 
 
-@fixtures("conditional_detr")
+@fixtures("conditional_detr*")
 def test_states_and_references(fixture: Fixture) -> None:
     network = build(fixture, mask_padding=False)
     memory = network.memory(fixture)
@@ -33,7 +33,7 @@ def test_states_and_references(fixture: Fixture) -> None:
         assert_close(reference, fixture.output["references"], atol=3e-5, rtol=0)
 
 
-@fixtures("conditional_detr")
+@fixtures("conditional_detr*")
 def test_recognised_by_its_keys(fixture: Fixture) -> None:
     converted = convert(fixture.weights, num_classes=fixture.meta["config"]["num_classes"])
     assert set(converted) == set(build(fixture, mask_padding=True).state_dict())

@@ -25,13 +25,13 @@ def build(fixture: Fixture, mask_padding: bool) -> Network:
 
 
 @pytest.mark.parametrize(("mask_padding", "prefix"), [(True, "crossmask_"), (False, "")])
-@fixtures("dab_detr", "dab_detr_*patterns")
+@fixtures("dab_detr*", having=["weights/"])
 def test_forward(fixture: Fixture, mask_padding: bool, prefix: str) -> None:
     network = build(fixture, mask_padding)
     assert_predictions(network(fixture)["main"], fixture, prefix)
 
 
-@fixtures("dab_detr", "dab_detr_*patterns")
+@fixtures("dab_detr*", having=["weights/"])
 def test_states_and_references(fixture: Fixture) -> None:
     network = build(fixture, mask_padding=False)
     memory = network.memory(fixture)
@@ -40,13 +40,13 @@ def test_states_and_references(fixture: Fixture) -> None:
     assert_close(torch.stack(references), fixture.output["references"], atol=3e-5, rtol=0)
 
 
-@fixtures("dab_detr", "dab_detr_*patterns")
+@fixtures("dab_detr*", having=["weights/"])
 def test_recognised_by_its_keys(fixture: Fixture) -> None:
     converted = convert(fixture.weights, num_classes=fixture.meta["config"]["num_classes"])
     assert set(converted) == set(build(fixture, mask_padding=True).state_dict())
 
 
-@fixtures("dab_detr")
+@fixtures("dab_detr*", having=["weights/", "grad/"])
 def test_gradients(fixture: Fixture) -> None:
     network = build(fixture, mask_padding=False)
     features = fixture.input["feat_res5"].clone().requires_grad_()
@@ -59,7 +59,7 @@ def test_gradients(fixture: Fixture) -> None:
 
 
 def criterion(fixture: Fixture) -> SetCriterion:
-    """DAB-DETR's criterion, or Align-DAB-DETR's where the fixture counts copies."""
+    """Build DAB-DETR's criterion, or Align-DAB-DETR's if the fixture counts copies."""
     config, weights = fixture.meta["config"], fixture.meta["weight_dict"]
     copies = config.get("match_number")
     class_loss, weighting = SigmoidFocalLoss(weight=weights["loss_class"]), None
@@ -76,7 +76,7 @@ def criterion(fixture: Fixture) -> SetCriterion:
     )
 
 
-@fixtures("dab_detr_train", "align_dab_train")
+@fixtures("dab_detr*", "align_dab*", lacking=["weights/"])
 def test_training_step(fixture: Fixture) -> None:
     recorded = load(GOLDEN / fixture.meta["weights_from"])
     network, step = build(recorded, mask_padding=False), criterion(fixture)

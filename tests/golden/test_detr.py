@@ -16,7 +16,7 @@ from support.golden import Fixture, fixtures
 
 
 def build(fixture: Fixture) -> nn.ModuleDict:
-    """The parts of a DETR beyond its backbone, of the sizes that the fixture states, with its weights."""
+    """Build the parts of a DETR beyond its backbone, in the fixture's sizes, with its weights."""
     config = fixture.meta["config"]
     dim, pre_norm = config["embed_dim"], config["normalize_before"]
     sizes = dict(embed_dim=dim, num_heads=config["num_heads"], ffn_dim=config["feedforward_dim"], dropout=0.0)
@@ -46,7 +46,7 @@ def build(fixture: Fixture) -> nn.ModuleDict:
     return model.eval()
 
 
-@fixtures("detr", "detr_prenorm")
+@fixtures("detr*")
 def test_forward(fixture: Fixture) -> None:
     model, given = build(fixture), fixture.input
     sizes = [tuple(size) for size in given["image_sizes_hw"].tolist()]
@@ -64,7 +64,7 @@ def test_forward(fixture: Fixture) -> None:
     assert_close(preds.boxes, fixture.output["pred_boxes"], atol=3e-5, rtol=0)
 
 
-@fixtures("detr")
+@fixtures("detr*", having=["grad/"])
 def test_gradients(fixture: Fixture) -> None:
     model, given = build(fixture), fixture.input
     features = given["feat_res5"].clone().requires_grad_()

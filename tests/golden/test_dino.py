@@ -22,7 +22,7 @@ from support.paths import GOLDEN
 
 
 def build(fixture: Fixture, **noise: float) -> Parts:
-    """The parts of the sizes that the fixture states, with its weights, and DINO's denoising."""
+    """Build the parts in the fixture's sizes, load its weights, and add DINO's denoising."""
     config = fixture.meta["config"]
     model = build_parts(
         "dino",
@@ -46,7 +46,7 @@ def build(fixture: Fixture, **noise: float) -> Parts:
 
 
 def features_of(fixture: Fixture) -> dict[str, Tensor]:
-    """The recorded backbone maps, to be differentiated."""
+    """Return the recorded backbone maps, which require gradients."""
     return {f"res{i}": fixture.input[f"feat_res{i}"].clone().requires_grad_() for i in (3, 4, 5)}
 
 
@@ -56,7 +56,7 @@ def encode(model: Parts, fixture: Fixture, features: Mapping[str, Tensor]) -> Me
 
 
 def check(preds: Predictions, fixture: Fixture, prefix: str = "") -> None:
-    """Logits within 3e-4, boxes within 3e-5."""
+    """Check logits within 3e-4 and boxes within 3e-5."""
     logits, boxes = fixture.output[f"{prefix}pred_logits"], fixture.output[f"{prefix}pred_boxes"]
     assert_close(preds.logits, logits.view_as(preds.logits), atol=3e-4, rtol=0)
     assert_close(preds.boxes, boxes.view_as(preds.boxes), atol=3e-5, rtol=0)
@@ -65,16 +65,16 @@ def check(preds: Predictions, fixture: Fixture, prefix: str = "") -> None:
 def check_gradients(
     model: Parts, features: Mapping[str, Tensor], fixture: Fixture, weights: Mapping[str, Tensor]
 ) -> None:
-    """The gradients of the maps and the norm of every parameter's, within 1e-3 of the largest."""
+    """Check the maps' gradients and the norm of every parameter's gradient within 1e-3 of the largest."""
     for name, feature in features.items():
         expected = fixture.grad[f"feat_{name}"]
         assert_close(feature.grad, expected, atol=1e-3 * expected.abs().max().item(), rtol=0)
     ours = dict(model.named_parameters())
-    places = {}
-    for place, value in convert(weights, num_classes=None).items():
-        places.setdefault(value.data_ptr(), place)
-    names = [places[weights[name].data_ptr()] for name in _one_name_each(fixture, weights)]
-    without = {places[weights[name].data_ptr()] for name in fixture.meta.get("params_without_gradient", [])}
+    name_of = {}
+    for name, value in convert(weights, num_classes=None).items():
+        name_of.setdefault(value.data_ptr(), name)
+    names = [name_of[weights[name].data_ptr()] for name in _one_name_each(fixture, weights)]
+    without = {name_of[weights[name].data_ptr()] for name in fixture.meta.get("params_without_gradient", [])}
     assert sorted([*names, *without]) == sorted(ours), "every parameter has a recorded norm, or none"
     norms = torch.stack([ours[name].grad.norm() for name in names])
     expected = fixture.grad["param_norms"]
@@ -82,7 +82,7 @@ def check_gradients(
 
 
 def _one_name_each(fixture: Fixture, weights: Mapping[str, Tensor]) -> list[str]:
-    """The recorded names; those of the heads under the name that the key map keeps."""
+    """Return the recorded names; those of the heads under the name that the key map keeps."""
     return [
         name.replace("transformer.decoder.class_embed", "class_embed").replace(
             "transformer.decoder.bbox_embed", "bbox_embed"
@@ -91,7 +91,7 @@ def _one_name_each(fixture: Fixture, weights: Mapping[str, Tensor]) -> list[str]
     ]
 
 
-@fixtures("dino")
+@fixtures("dino*", having=["weights/"])
 def test_forward(fixture: Fixture) -> None:
     model = build(fixture)
     memory = encode(model, fixture, features_of(fixture))
@@ -107,7 +107,7 @@ def test_forward(fixture: Fixture) -> None:
     assert_close(torch.stack(references[1:]), fixture.output["inter_references"][:-1], atol=3e-5, rtol=0)
 
 
-@fixtures("dino")
+@fixtures("dino*", having=["weights/", "grad/"])
 def test_gradients(fixture: Fixture) -> None:
     model, features, given = build(fixture), features_of(fixture), fixture.input
     sets = model.predict(encode(model, fixture, features))
@@ -122,7 +122,7 @@ def test_gradients(fixture: Fixture) -> None:
 
 
 def criterion(fixture: Fixture) -> SetCriterion:
-    """The plain one, or where the fixture counts copies the aligned one."""
+    """Build DINO's criterion, or Align-DINO's if the fixture counts copies."""
     weights, config = fixture.meta["weight_dict"], fixture.meta["config"]
     copies = config.get("match_num", config.get("match_number"))
     common = dict(weight=weights["loss_class"], alpha=config.get("alpha", 0.25), gamma=config.get("gamma", 2.0))
@@ -140,9 +140,9 @@ def criterion(fixture: Fixture) -> SetCriterion:
     )
 
 
-@fixtures("dino_train", "align_dino_train")
+@fixtures("dino*", "align_dino*", lacking=["weights/"])
 def test_training_step(fixture: Fixture) -> None:
-    """Predictions of all sets, every loss with its weight, the total, and the gradients of the total."""
+    """Predictions of all sets, weighted losses, their total and its gradients equal the recorded ones."""
     recorded, config = load(GOLDEN / fixture.meta["weights_from"]), fixture.meta["config"]
     noise = config.get("label_noise_ratio", 0.5)
     model = build(

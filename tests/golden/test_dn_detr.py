@@ -30,13 +30,13 @@ def build(fixture: Fixture, *, mask_padding: bool, **noise: float) -> Network:
 
 
 @pytest.mark.parametrize(("mask_padding", "prefix"), [(True, "crossmask_"), (False, "")])
-@fixtures("dn_detr")
+@fixtures("dn_detr*", having=["weights/"])
 def test_forward(fixture: Fixture, mask_padding: bool, prefix: str) -> None:
     network = build(fixture, mask_padding=mask_padding)
     assert_predictions(network(fixture)["main"], fixture, prefix)
 
 
-@fixtures("dn_detr")
+@fixtures("dn_detr*", having=["weights/"])
 def test_states_and_references(fixture: Fixture) -> None:
     network = build(fixture, mask_padding=False)
     memory = network.memory(fixture)
@@ -45,15 +45,15 @@ def test_states_and_references(fixture: Fixture) -> None:
     assert_close(torch.stack(references), fixture.output["references"], atol=3e-5, rtol=0)
 
 
-@fixtures("dn_detr")
+@fixtures("dn_detr*", having=["weights/"])
 def test_recognised_by_its_keys(fixture: Fixture) -> None:
     converted = convert(fixture.weights, num_classes=fixture.meta["config"]["num_classes"])
     assert set(converted) == set(build(fixture, mask_padding=True).state_dict())
 
 
-@fixtures("dn_detr_train")
+@fixtures("dn_detr*", lacking=["weights/"])
 def test_training_step(fixture: Fixture) -> None:
-    """Predictions of both sets, every loss with its weight, the total, and the gradients of the total."""
+    """Predictions of both sets, weighted losses, their total and its gradients equal the recorded ones."""
     recorded, config = load(GOLDEN / fixture.meta["weights_from"]), fixture.meta["config"]
     network = build(
         recorded,

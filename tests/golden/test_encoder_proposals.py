@@ -1,4 +1,4 @@
-"""What the encoder and the proposals of deformable detectors are made of, against the reference numbers."""
+"""The parts of the encoder and the proposals of deformable detectors against the reference numbers."""
 
 import torch
 from torch import Tensor
@@ -25,7 +25,7 @@ def memory_of(fixture: Fixture) -> Memory:
     return Memory(tokens, torch.zeros_like(tokens), padding=padding, shapes=shapes, valid_sizes=valid)
 
 
-@fixtures("encoder_proposals")
+@fixtures("encoder_proposals*")
 def test_references_of_the_encoder(fixture: Fixture) -> None:
     memory = memory_of(fixture)
     assert_close(memory.valid_ratios, fixture.output["valid_ratios"], atol=1e-5, rtol=0)
@@ -33,7 +33,7 @@ def test_references_of_the_encoder(fixture: Fixture) -> None:
     assert_close(reference, fixture.output["reference_points"], atol=1e-5, rtol=0)
 
 
-@fixtures("encoder_proposals")
+@fixtures("encoder_proposals*")
 def test_anchors_and_tokens_of_proposals(fixture: Fixture) -> None:
     memory, weights = memory_of(fixture), fixture.weights
     proposals = ObjectProposals(num_queries=3, num_classes=2, embed_dim=memory.tokens.shape[-1])
@@ -53,7 +53,7 @@ def test_anchors_and_tokens_of_proposals(fixture: Fixture) -> None:
     assert count_allowed(memory) == token_anchors(memory)[1].sum(1).tolist()
 
 
-@fixtures("proposal_pos_embed")
+@fixtures("proposal_pos_embed*")
 def test_encoded_proposals(fixture: Fixture) -> None:
     boxes = fixture.input["proposals"].sigmoid()
     for name, expected in fixture.output.items():
@@ -61,12 +61,12 @@ def test_encoded_proposals(fixture: Fixture) -> None:
 
 
 def reordered(position: Tensor, name: str) -> Tensor:
-    """The coordinates of x, y, w, h that a recorded encoding has, in its order."""
+    """Return those of x, y, w, h that a recorded encoding has, in its order."""
     order = [0, 1, 2, 3] if "noexchange" in name else [1, 0, 2, 3]
     return position[..., order[:2] if "2d" in name else order]
 
 
-@fixtures("sine_embed_for_position")
+@fixtures("sine_embed_for_position*")
 def test_encoded_coordinates(fixture: Fixture) -> None:
     assert len(fixture.output) >= 6
     for name, expected in fixture.output.items():
@@ -76,7 +76,7 @@ def test_encoded_coordinates(fixture: Fixture) -> None:
         assert_close(ours, expected, atol=1e-5, rtol=0)
 
 
-@fixtures("inverse_sigmoid")
+@fixtures("inverse_sigmoid*")
 def test_inverse_sigmoid(fixture: Fixture) -> None:
     for name, expected in fixture.output.items():
         x = fixture.input["x"].clone().requires_grad_()

@@ -20,22 +20,22 @@ def build(fixture: Fixture, mask_padding: bool) -> Network:
 
 
 def train(fixture: Fixture, mask_padding: bool) -> Predictions:
-    """The predictions that training says; the targets play no other part."""
+    """Return the predictions of training, which ignore the targets."""
     targets = pad_targets(torch.zeros(0, dtype=torch.int64), torch.zeros(0, 4), [0] * len(fixture.input["feat_res5"]))
     return build(fixture, mask_padding)(fixture, targets=targets)["main"]
 
 
 @pytest.mark.parametrize(("mask_padding", "prefix"), [(True, "crossmask_"), (False, "")])
-@fixtures("group_detr")
+@fixtures("group_detr*")
 def test_evaluation(fixture: Fixture, mask_padding: bool, prefix: str) -> None:
     preds = build(fixture, mask_padding)(fixture)["main"]
     assert preds.groups == 1
     assert_predictions(preds, fixture, prefix)
 
 
-@fixtures("group_detr")
+@fixtures("group_detr*")
 def test_training(fixture: Fixture) -> None:
-    """Row layer x groups + group is that group's run of queries in the recorded layer."""
+    """Row layer x groups + group holds that group's run of queries in the recorded layer."""
     preds, groups = train(fixture, mask_padding=False), fixture.meta["config"]["group_nums"]
     assert preds.groups == groups
     for field, tolerance in (("logits", 3e-4), ("boxes", 3e-5)):
@@ -43,7 +43,7 @@ def test_training(fixture: Fixture) -> None:
         assert_close(getattr(preds, field), expected.flatten(0, 1), atol=tolerance, rtol=0)
 
 
-@fixtures("group_detr")
+@fixtures("group_detr*")
 def test_first_group_is_evaluation(fixture: Fixture) -> None:
     preds = train(fixture, mask_padding=True)
     assert_close(preds.logits[:: preds.groups], fixture.output["crossmask_pred_logits"], atol=3e-4, rtol=0)

@@ -8,7 +8,7 @@ from align_detr.structures import Predictions
 from support.golden import Fixture, fixtures
 
 
-@fixtures("postprocess_detr")
+@fixtures("postprocess_detr*")
 def test_softmax_postprocess(fixture: Fixture) -> None:
     preds = Predictions(
         logits=fixture.input["pred_logits"][None], boxes=fixture.input["pred_boxes"][None], softmax=True
@@ -19,7 +19,7 @@ def test_softmax_postprocess(fixture: Fixture) -> None:
     assert_close(torch.stack([r.pred_boxes.tensor for r in results]), fixture.output["boxes"], atol=1e-2, rtol=1e-5)
 
 
-@fixtures("postprocess_topk", "postprocess_raw_deformable")
+@fixtures("postprocess_topk*", "postprocess_raw_deformable*")
 def test_top_k_postprocess(fixture: Fixture) -> None:
     preds = Predictions(logits=fixture.input["pred_logits"][None], boxes=fixture.input["pred_boxes"][None])
     sizes = fixture.input.get("image_sizes_hw", fixture.input.get("target_sizes_hw"))

@@ -15,7 +15,7 @@ from align_detr.layers.positional import LearnedPositionEncoding, SinePositionEn
 from support.golden import Fixture, fixtures
 
 
-@fixtures("box_ops")
+@fixtures("box_ops*")
 def test_box_operations(fixture: Fixture) -> None:
     a, b = cxcywh_to_xyxy(fixture.input["a"]), cxcywh_to_xyxy(fixture.input["b"])
     assert_close(a, fixture.output["a_xyxy"], atol=1e-6, rtol=0)
@@ -25,7 +25,7 @@ def test_box_operations(fixture: Fixture) -> None:
     assert_close(box_iou(a[:, None], b[None])[1], fixture.output["union"], atol=1e-5, rtol=0)
 
 
-@fixtures("box_ops")
+@fixtures("box_ops*")
 def test_box_operations_without_epsilon_replace_only_nan(fixture: Fixture) -> None:
     a, b = cxcywh_to_xyxy(fixture.input["a"]), cxcywh_to_xyxy(fixture.input["b"])
     for ours, theirs in [
@@ -38,7 +38,7 @@ def test_box_operations_without_epsilon_replace_only_nan(fixture: Fixture) -> No
         assert_close(ours[defined], theirs[defined], atol=1e-5, rtol=0)
 
 
-@fixtures("box_ops")
+@fixtures("box_ops*")
 def test_giou_gradient(fixture: Fixture) -> None:
     for suffix in ("a", "a2"):
         a = fixture.input[f"g{suffix}"].clone().requires_grad_()
@@ -50,7 +50,7 @@ def test_giou_gradient(fixture: Fixture) -> None:
         assert_close(a.grad, expected, atol=1e-3 * expected.abs().max().item(), rtol=0)
 
 
-@fixtures("pos_embed_module")
+@fixtures("pos_embed_module*")
 def test_position_encodings(fixture: Fixture) -> None:
     mask, features = fixture.input["mask"], fixture.meta["num_pos_feats"]
     assert fixture.meta["variants"]
@@ -65,7 +65,7 @@ def test_position_encodings(fixture: Fixture) -> None:
         assert_close(ours, expected, atol=1e-5, rtol=0)
 
 
-@fixtures("pos_embed_module")
+@fixtures("pos_embed_module*")
 def test_learned_position_encoding(fixture: Fixture) -> None:
     rows, columns = fixture.weights["learned.row_embed.weight"], fixture.weights["learned.col_embed.weight"]
     module = LearnedPositionEncoding(num_features=rows.shape[1], size=rows.shape[0])

@@ -49,7 +49,7 @@ def gradient(loss: torch.Tensor, preds: PointPredictions, points: Points) -> dic
     return {**{k: g if g is None else g[0] for k, g in zip(inputs, grads, strict=False)}, "local_logits": grads[-1]}
 
 
-@fixtures("tsp/fcos_set_loss")
+@fixtures("tsp/fcos_set_loss*")
 def test_matching(fixture: Fixture) -> None:
     targets, _, assignment, preds = case(fixture)
     owner = assignment.labels.gather(1, fixture.input["poi_idx"])
@@ -75,7 +75,7 @@ def test_matching(fixture: Fixture) -> None:
     assert len(match) < sum(targets.counts), "one object owns no selected point"
 
 
-@fixtures("tsp/fcos_set_loss")
+@fixtures("tsp/fcos_set_loss*")
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_losses(fixture: Fixture, variant: str) -> None:
     targets, points, assignment, preds = case(fixture)
@@ -87,7 +87,7 @@ def test_losses(fixture: Fixture, variant: str) -> None:
             close(grad, fixture.grad[f"{variant}/{name}"], name)
 
 
-@fixtures("tsp/fcos_set_loss")
+@fixtures("tsp/fcos_set_loss*")
 def test_dense_labels(fixture: Fixture) -> None:
     """Without the set: every point of an object is a positive of its class."""
     targets, points, assignment, preds = case(fixture)
@@ -102,7 +102,7 @@ def test_dense_labels(fixture: Fixture) -> None:
     close(gradient(sum(losses.values()), preds, points)["logits"], fixture.grad["dense_label_no_set/logits"])
 
 
-@fixtures("tsp/fcos_set_loss")
+@fixtures("tsp/fcos_set_loss*")
 def test_plain_hungarian(fixture: Fixture) -> None:
     """The official ablation: DETR's losses on a softmax whose background logit is 0, without restriction, boxes ten
     times and per point of an object; only the library's own parts are needed.
@@ -121,7 +121,7 @@ def test_plain_hungarian(fixture: Fixture) -> None:
     close(grads["reg"], fixture.grad["hungarian/reg"])
 
 
-@fixtures("tsp/hungarian_plain")
+@fixtures("tsp/hungarian_plain*")
 @pytest.mark.parametrize("tag", ["class_l1_giou", "class_giou_abs"])
 def test_unrestricted_matcher(fixture: Fixture, tag: str) -> None:
     """The official ablation's matcher is the library's, with L1 and GIoU weights swapped against DETR's; GIoU does not

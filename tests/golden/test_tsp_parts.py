@@ -54,7 +54,7 @@ def test_neck(fixture: Fixture) -> None:
         close(found[name], expected, name)
 
 
-@fixtures("tsp/hybrid_optimizer")
+@fixtures("tsp/hybrid_optimizer*")
 def test_hybrid_optimizer(fixture: Fixture) -> None:
     meta = fixture.meta["config"]
     parameters = {name: nn.Parameter(fixture.weights[name].clone()) for name in meta["names"]}

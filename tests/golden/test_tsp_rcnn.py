@@ -28,7 +28,7 @@ def detections_agree(found: list[Instances], fixture: Fixture) -> None:
         assert same.any(0).all() and same.any(1).all()
 
 
-@fixtures("tsp/rpn_head")
+@fixtures("tsp/rpn_head*")
 def test_rpn_head(fixture: Fixture) -> None:
     names = list(fixture.input)
     head = TowerRPNHead(
@@ -100,7 +100,7 @@ def test_sampling(fixture: Fixture) -> None:
         assert torch.equal(truth[i].gt_classes[x.gt_idxs[foreground]], expected[foreground])
 
 
-@fixtures("tsp/rcnn_roi_heads_eval")
+@fixtures("tsp/rcnn_roi_heads_eval*")
 def test_evaluation(fixture: Fixture) -> None:
     heads = build_heads(fixture).eval()
     rois, expected = RoIs.from_instances(proposals(fixture)), fixture.output
@@ -124,7 +124,7 @@ def test_evaluation(fixture: Fixture) -> None:
     detections_agree(found, fixture)
 
 
-@fixtures("tsp/rcnn_cascade_eval")
+@fixtures("tsp/rcnn_cascade_eval*")
 def test_iterative_refinement(fixture: Fixture) -> None:
     heads = build_heads(fixture).eval()
     features = {name: fixture.input[name] for name in PYRAMID}
@@ -143,7 +143,7 @@ def test_iterative_refinement(fixture: Fixture) -> None:
     detections_agree(found, fixture)
 
 
-@fixtures("tsp/rcnn_train_step")
+@fixtures("tsp/rcnn_train_step*")
 def test_train_step(fixture: Fixture) -> None:
     heads = build_heads(fixture).train()
     rois, targets = sampled(fixture)

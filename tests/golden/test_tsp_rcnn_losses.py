@@ -47,7 +47,7 @@ class Variant:
 
 
 @pytest.mark.parametrize("name", ["official", "giou_weight_1", "regress_matched_only", "class_agnostic"])
-@fixtures("tsp/rcnn_set_loss")
+@fixtures("tsp/rcnn_set_loss*")
 def test_set_loss(fixture: Fixture, name: str) -> None:
     giou = 1.0 if name == "giou_weight_1" else 2.0
     classes = criterion(giou=giou)
@@ -59,7 +59,7 @@ def test_set_loss(fixture: Fixture, name: str) -> None:
     variant.check(name, fixture, {**classes(sets, variant.targets), **boxes(sets, variant.targets)})
 
 
-@fixtures("tsp/rcnn_set_loss")
+@fixtures("tsp/rcnn_set_loss*")
 def test_labels_of_all_foreground_instead_of_a_set(fixture: Fixture) -> None:
     variant = Variant(fixture)
     losses = [SoftmaxCrossEntropy(name="obj"), DeltaL1Loss(), GIoULoss(name="box_giou", weight=2.0)]
@@ -67,7 +67,7 @@ def test_labels_of_all_foreground_instead_of_a_set(fixture: Fixture) -> None:
     variant.check("dense_label_no_set", fixture, dense({"main": variant.preds}, variant.targets))
 
 
-@fixtures("tsp/rcnn_set_loss")
+@fixtures("tsp/rcnn_set_loss*")
 def test_plain_hungarian_loss(fixture: Fixture) -> None:
     """DETR's own criterion. The reference's weights are 1, 2, 5 in the matching, and it counts two objects more for
     every image.
@@ -84,7 +84,7 @@ def test_plain_hungarian_loss(fixture: Fixture) -> None:
 
 
 @pytest.mark.parametrize("name", ["official", "class_agnostic"])
-@fixtures("tsp/rcnn_set_loss")
+@fixtures("tsp/rcnn_set_loss*")
 def test_restricted_matching(fixture: Fixture, name: str) -> None:
     variant, matcher = Variant(fixture, agnostic=name == "class_agnostic"), criterion().matcher
     match = matcher({"main": variant.preds}, variant.targets)["main"]

@@ -33,6 +33,9 @@ SIDES = "model.proposals.anchor_sides has {}, but a side must lie between 0.01 a
 
 # An override, and part of what is said: by the constructors, or in the first step.
 BUILD = [
+    ("decoder.num_layers=2", LAYERS.format(3, 2)),
+    ("decoder.num_layers=4", LAYERS.format(3, 4)),
+    ("head.num_layers=2", LAYERS.format(2, 3)),
     ("criterion.weighting.tau=0", "model.criterion.weighting.tau is 0, but must be above 0"),
     ("criterion.weighting.tau=-1", "model.criterion.weighting.tau is -1, but must be above 0"),
     ("criterion.weighting.tau=true", "model.criterion.weighting.tau is True, but must be above 0"),
@@ -77,9 +80,6 @@ STEP = [
         "model.proposals is null, but MixedSelectionQueries in model.queries makes queries of proposals",
     ),
     ("proposals.anchor_sides=0.1", "model.proposals.anchor_sides has 1 numbers, but the neck makes 3 levels"),
-    ("decoder.num_layers=2", LAYERS.format(3, 2)),
-    ("decoder.num_layers=4", LAYERS.format(3, 4)),
-    ("head.num_layers=2", LAYERS.format(2, 3)),
     ("decoder.query_position=null", "model.decoder.query_position is null"),
 ]
 

@@ -1,4 +1,4 @@
-"""Batches of images of different sizes: which images pass together, and what an unusable batch says."""
+"""Batches of images of different sizes: which images pass together, and the errors of an unusable batch."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ def test_images_of_one_size_pass_together_and_results_keep_their_order() -> None
     assert one_size_at_a_time([], detect) == [] and len(asked) == 3
 
 
-def test_a_result_that_is_missing_is_no_secret() -> None:
+def test_a_missing_result_raises() -> None:
     with pytest.raises(ValueError, match="zip"):
         one_size_at_a_time([torch.zeros(3, 4, 4)] * 2, lambda indices: ["one"])
 

@@ -1,4 +1,4 @@
-"""What differs between training and evaluation (dropout, padding), and what no output shape shows: normalisation of
+"""Differences between training and evaluation (dropout, padding), and properties that no shape shows: normalisation of
 pixels, initialisation, the row that becomes detections.
 """
 
@@ -31,7 +31,7 @@ def memory_of_noise() -> Memory:
 
 
 def with_random_parameters(module: nn.Module) -> nn.Module:
-    """No bias of zero, no norm that does nothing: else a block that is not dropped could add nothing, too."""
+    """Draw all parameters: with zero biases and plain norms, a block could add nothing without being dropped."""
     for parameter in module.parameters():
         nn.init.normal_(parameter)
     return module.train()
@@ -112,7 +112,7 @@ def test_normalize() -> None:
 
 
 def backbone_inputs(training: bool, batch: list[dict]) -> list[Tensor]:
-    """Everything that the backbone is given while the model sees `batch`."""
+    """Return all inputs of the backbone while the model runs on `batch`."""
     model, seen = tiny_detr().train(training), []
     model.backbone.register_forward_pre_hook(lambda module, args: seen.append(args[0].clone()))
     with torch.no_grad():
@@ -130,7 +130,7 @@ def test_training_pads_with_zeros_after_normalisation() -> None:
     assert_close(seen, expected, atol=1e-5, rtol=1e-5)
 
 
-def test_evaluation_runs_once_a_size_without_padding() -> None:
+def test_evaluation_runs_once_per_size_without_padding() -> None:
     torch.manual_seed(0)
     batch = [image_input(*size, 0) for size in [(96, 70), (64, 128), (96, 70)]]
     tall, wide = sorted(backbone_inputs(False, batch), key=lambda x: x.shape[-1])
@@ -139,8 +139,8 @@ def test_evaluation_runs_once_a_size_without_padding() -> None:
 
 
 def check_xavier(matrix: Tensor) -> None:
-    """Uniform within sqrt(6 / (fan in + fan out)) (Glorot and Bengio 2010, equation 16), which leaves a standard
-    deviation of the bound over sqrt(3).
+    """Check for uniform entries within sqrt(6 / (fan in + fan out)) (Glorot and Bengio 2010, equation 16), whose
+    standard deviation is the bound over sqrt(3).
     """
     rows, columns = matrix.shape
     bound = math.sqrt(6 / (rows + columns))
@@ -167,7 +167,7 @@ def test_matrices_are_xavier_uniform() -> None:
 
 
 def two_rows(softmax: bool) -> Predictions:
-    """One image and two queries; the rows disagree in classes, scores and boxes."""
+    """Return two rows of one image and two queries that differ in classes, scores and boxes."""
     first, last = [[9.0, 0.0, 0.0], [9.0, 0.0, 0.0]], [[0.0, math.log(6), 0.0], [math.log(3), 0.0, 0.0]]
     boxes = torch.tensor([[[[0.5, 0.5, 1.0, 1.0]] * 2], [[[0.5, 0.5, 0.2, 0.2], [0.25, 0.5, 0.5, 1.0]]]])
     return Predictions(logits=torch.tensor([[first], [last]]), boxes=boxes, softmax=softmax)

@@ -35,12 +35,12 @@ def no_targets() -> Targets:
 
 
 def by_hand(query: Tensor, key: Tensor, value: Tensor, channels: int) -> Tensor:
-    """One head and image: softmax(q k / sqrt(channels)) v."""
+    """Return softmax(q k / sqrt(channels)) v, for one head and one image."""
     return (query @ key.T / math.sqrt(channels)).softmax(-1) @ value
 
 
 def test_cross_attention_head_by_head() -> None:
-    """Each head adds the products of its contents and of its positions; channels of other heads play no part."""
+    """Each head adds the products of its contents and of its positions; channels of other heads do not enter."""
     memory = noise_memory(DIM)
     attention = ConditionalCrossAttention(embed_dim=DIM, num_heads=HEADS)
     x, sine = torch.randn(2, 4, DIM), torch.randn(2, 4, DIM)
@@ -48,12 +48,13 @@ def test_cross_attention_head_by_head() -> None:
     expected, width = torch.zeros(2, 4, DIM), DIM // HEADS
     for image, length in enumerate([6, 2]):
         content = attention.query_content(x[image]), attention.key_content(memory.tokens[image, :length])
-        place = attention.query_sine(sine[image]), attention.key_position(memory.position[image, :length])
+        positions = attention.query_sine(sine[image]), attention.key_position(memory.position[image, :length])
         value = attention.value(memory.tokens[image, :length])
         for head in range(HEADS):
             channels = slice(head * width, (head + 1) * width)
             logits = (
-                content[0][:, channels] @ content[1][:, channels].T + place[0][:, channels] @ place[1][:, channels].T
+                content[0][:, channels] @ content[1][:, channels].T
+                + positions[0][:, channels] @ positions[1][:, channels].T
             )
             expected[image, :, channels] = (logits / math.sqrt(2 * width)).softmax(-1) @ value[:, channels]
     assert_close(out, attention.out_proj(expected), atol=1e-5, rtol=1e-5)
@@ -96,7 +97,7 @@ def test_heads_share_the_channels_evenly() -> None:
         ConditionalSelfAttention(embed_dim=16, num_heads=3)
 
 
-def test_dropout_acts_in_training_alone() -> None:
+def test_dropout_acts_in_training_only() -> None:
     memory = noise_memory(DIM)
     x, sine = torch.randn(2, 4, DIM), torch.randn(2, 4, DIM)
     for attention, arguments in [
@@ -108,8 +109,8 @@ def test_dropout_acts_in_training_alone() -> None:
         assert torch.equal(module.eval()(*arguments), module(*arguments))
 
 
-def test_perceptrons_start_with_xaviers_bound() -> None:
-    """sqrt(6 / (fan in + fan out)), as the rest of the transformer; PyTorch's own bound is smaller."""
+def test_mlps_start_with_xaviers_bound() -> None:
+    """The bound is sqrt(6 / (fan in + fan out)), as in the rest of the transformer; PyTorch's default is smaller."""
     decoder = Decoder(
         layer=ConditionalDecoderLayer(embed_dim=64, num_heads=2, ffn_dim=32),
         num_layers=1,

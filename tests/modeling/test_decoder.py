@@ -1,4 +1,4 @@
-"""The decoder loop: parts that do not see each other, query groups, and references that move."""
+"""The decoder loop: parts that do not attend to each other, query groups, and references that move."""
 
 import dataclasses
 import math
@@ -69,7 +69,7 @@ def test_blocked_pairs_by_hand() -> None:
 
 
 def test_denoising_sees_all_groups_of_main() -> None:
-    """As Group-DINO has it; the groups see neither each other nor the denoising queries."""
+    """Denoising queries attend to all groups, as in Group-DINO; the groups attend to neither each other nor to them."""
     seen = ~blocked_pairs([part("dn", 2, groups=2, sees_main=True), part("main", 4, groups=2)])
     assert seen.int().tolist() == [
         [1, 0, 1, 1, 1, 1],
@@ -90,7 +90,7 @@ def test_queries_that_are_padding_are_seen_by_themselves_alone() -> None:
 
 
 def test_groups_become_rows(decoder: Decoder) -> None:
-    """Row layer * G + group holds what that group says when it is decoded alone."""
+    """Row layer * G + group holds the predictions of that group when it is decoded by itself."""
     head, memory = SoftmaxHead(num_classes=3, embed_dim=DIM), noise_memory()
     grouped = part("main", 6, groups=3)
     rows = decoder([grouped], memory, head)["main"]
@@ -104,7 +104,7 @@ def test_groups_become_rows(decoder: Decoder) -> None:
 
 
 def test_separate_runs_by_hand() -> None:
-    """Only where a mask would say no more than that equal runs do not see each other."""
+    """Runs replace a mask only if equally long blocks that do not attend to each other are its whole content."""
     assert separate_runs([part("main", 3)]) == 1
     assert separate_runs([part("main", 6, groups=3)]) == 3
     assert separate_runs([part("main", 2), part("o2m", 4, groups=2)]) == 3
@@ -132,8 +132,8 @@ def test_runs_are_a_mask_for_less_work(kind: type) -> None:
     assert_close(alone[0], results[1][0], atol=1e-5, rtol=1e-5)
 
 
-class NotesPlaces(nn.Module):
-    """A layer that returns its input, and leaves each place where the test finds it."""
+class RecordsPlaces(nn.Module):
+    """A layer that returns its input and records each `QueryPlace`."""
 
     places: ClassVar[list[QueryPlace]] = []
 
@@ -143,11 +143,11 @@ class NotesPlaces(nn.Module):
 
 
 def test_no_mask_for_separate_runs() -> None:
-    NotesPlaces.places.clear()
-    decoder, head = Decoder(layer=NotesPlaces(), num_layers=2), SoftmaxHead(num_classes=3, embed_dim=DIM)
+    RecordsPlaces.places.clear()
+    decoder, head = Decoder(layer=RecordsPlaces(), num_layers=2), SoftmaxHead(num_classes=3, embed_dim=DIM)
     decoder([part("main", 6, groups=3)], noise_memory(), head)
     decoder([part("main", 4, groups=2), part("o2m", 3)], noise_memory(), head)
-    assert [(x.runs, x.blocked is None) for x in NotesPlaces.places] == [(3, True)] * 2 + [(1, False)] * 2
+    assert [(x.runs, x.blocked is None) for x in RecordsPlaces.places] == [(3, True)] * 2 + [(1, False)] * 2
 
 
 def test_known_matches_hold_in_every_layer(decoder: Decoder) -> None:
@@ -161,14 +161,14 @@ def test_known_matches_hold_in_every_layer(decoder: Decoder) -> None:
 
 
 class ShiftLayer(nn.Module):
-    """A layer whose output is twice its input."""
+    """A layer that doubles its input."""
 
     def forward(self, x: Tensor, place: QueryPlace, memory: Memory) -> Tensor:
         return 2 * x
 
 
 def shift_head(kind: type) -> nn.Module:
-    """Heads whose correction is the first four contents, so that references can be followed by hand."""
+    """Build a head whose correction is the content itself, so that a reader can follow the references by hand."""
     head = kind(num_classes=2, embed_dim=4, **({"num_layers": 3} if kind is LayerwiseHead else {}))
     identity = nn.Identity()
     head.bbox_embed = nn.ModuleList([identity] * 3) if kind is LayerwiseHead else identity
@@ -198,8 +198,8 @@ def test_references_move(kind: type, look_forward_twice: bool, coordinates: int)
 
 @pytest.mark.parametrize("kind", [SharedHead, LayerwiseHead])
 def test_heads_start_at_the_references(kind: type) -> None:
-    """Boxes are their references, with a size of sigmoid(-2) where these are points, in the first layer of its own
-    heads; a class has probability 0.01 for a query that is zero.
+    """Boxes start at their references; a point has size sigmoid(-2), in `LayerwiseHead` in the first layer only. A
+    class has probability 0.01 for a query that is zero.
     """
     layers = {"num_layers": 2} if kind is LayerwiseHead else {}
     head = kind(num_classes=3, embed_dim=DIM, size_logit=-2.0, **layers)
@@ -300,7 +300,7 @@ def test_valid_ratios_by_hand() -> None:
 
 
 def test_a_compiled_detector_gives_the_same() -> None:
-    """Encoder, queries, decoder and head in one graph; the tokens' places are made inside it."""
+    """Encoder, queries, decoder and head are one graph, which also computes the tokens' coordinates."""
     model, sizes = tiny_detr().eval(), [[(2, 3), (1, 2)]]
 
     def predict(tokens: Tensor, position: Tensor) -> tuple[Tensor, Tensor, Tensor]:

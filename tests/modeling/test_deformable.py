@@ -86,7 +86,7 @@ def test_references_by_hand() -> None:
 
 
 def test_attention_keeps_its_own_initialisation() -> None:
-    """Xavier's matrices in the layers, but offsets that start without a look at the content."""
+    """The layers start with Xavier's matrices, but offsets and weights of sampling points ignore the content."""
     torch.manual_seed(0)
     model = tiny_detector("refine")
     sizes = dict(embed_dim=16, num_heads=2, ffn_dim=24, num_levels=2, num_points=2)
@@ -114,7 +114,7 @@ def check_equal(ours: Instances, theirs: Instances) -> None:
 
 @ALL
 def test_an_image_is_seen_the_same_in_any_batch(kind: str) -> None:
-    """Group norm and strides would see the padding, and positions of anchors are relative to the padded map."""
+    """Detections ignore the batch, although group norm, strides and anchors' positions would depend on its padding."""
     model = tiny_detector(kind)
     batch = [image_input(96, 128, 2), image_input(70, 40, 1), image_input(64, 65, 3)]
     together = detections(model, batch)
@@ -126,8 +126,8 @@ def test_an_image_is_seen_the_same_in_any_batch(kind: str) -> None:
 
 
 @ALL
-def test_padding_says_nothing(kind: str) -> None:
-    """Other tokens in the padding change no prediction, whatever they are."""
+def test_padding_changes_nothing(kind: str) -> None:
+    """Other tokens in the padding change no prediction."""
     model = tiny_detector(kind).eval()
     memory = model.extract_features([torch.randn(3, 96, 128), torch.randn(3, 70, 40)])
     assert memory.padding.any()
@@ -141,7 +141,7 @@ def test_padding_says_nothing(kind: str) -> None:
 
 
 def train_step(model: DeformableDETR, batch: Sequence[dict]) -> dict[str, Tensor]:
-    """Finite losses, and a finite gradient for every parameter."""
+    """Train one step; check that losses and the gradient of every parameter are finite."""
     model.zero_grad()
     losses = model.train()(batch)
     sum(losses.values()).backward()
@@ -167,7 +167,7 @@ def test_training_with_and_without_objects(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", TWO_STAGE)
 def test_fewer_tokens_than_queries(kind: str) -> None:
-    """An image of 16 x 16 pixels has 4 + 1 + 1 + 1 tokens, by itself; 60 queries are wanted, or 30 of one kind."""
+    """An image of 16 x 16 pixels has 4 + 1 + 1 + 1 tokens in a batch of one; the config asks for 60 queries."""
     model = tiny_detector(kind, num_queries=60)
     tiny, large = image_input(16, 16, 2), image_input(96, 128, 2)
     train_step(model, [tiny, large])
@@ -181,7 +181,7 @@ def test_fewer_tokens_than_queries(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", [kind for kind in TWO_STAGE if kind != "hybrid"])  # whose two kinds share the tokens
 def test_proposals_beyond_the_tokens_change_nothing(kind: str) -> None:
-    """Queries that are padding are not seen by others, matched or counted: as many queries as tokens give the same."""
+    """Padding queries are neither attended to, matched nor counted: as many queries as tokens give the same losses."""
     tiny = image_input(16, 16, 2)
     enough, more = tiny_detector(kind, num_queries=7), tiny_detector(kind, num_queries=30)
     state = enough.state_dict()
@@ -217,7 +217,7 @@ def test_autocast(kind: str) -> None:
 
 @ALL
 def test_boxes_and_references_stay_exact_under_autocast(kind: str) -> None:
-    """In float32, also those that pass from layer to layer."""
+    """Boxes and references are float32, also those that pass from layer to layer."""
     model = tiny_detector(kind).eval()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         memory = model.encoder(model.extract_features([torch.randn(3, 64, 96)]))
@@ -240,7 +240,7 @@ def test_queries_that_are_padding_give_no_detections() -> None:
 
 
 def test_queries_that_are_padding_hide_their_numbers() -> None:
-    """Whatever they are, and however many detections are wanted, also none."""
+    """NaN in padding queries reaches no detection, for any number of detections."""
     logits, boxes = torch.full((1, 2, 3, 2), torch.nan), torch.full((1, 2, 3, 4), torch.nan)
     logits[0, 0, 1], boxes[0, 0, 1] = torch.tensor([-1.0, 4.0]), torch.tensor([0.5, 0.5, 0.2, 0.4])
     valid = torch.tensor([[False, True, False], [False, False, False]])
@@ -254,7 +254,7 @@ def test_queries_that_are_padding_hide_their_numbers() -> None:
 
 
 def test_each_image_has_the_size_that_is_asked_for() -> None:
-    """Images of equal size are seen together; results are in the order of the images, each in its own output size."""
+    """Images of equal size pass together; results keep the order of the images, each in the output size it asks for."""
     model = tiny_detector("two_stage")
     batch = [image_input(64, 96, 1), image_input(70, 40, 1), image_input(64, 96, 1), image_input(40, 70, 1)]
     alone = [detections(model, [image])[0] for image in batch]

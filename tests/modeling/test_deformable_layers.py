@@ -1,4 +1,4 @@
-"""The deformable layers by their formulas, and how the parts of the deformable detectors start."""
+"""The deformable layers by their formulas, and the initial weights of the deformable detectors' parts."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ SIZES = dict(embed_dim=DIM, num_heads=2, ffn_dim=12, num_levels=2, num_points=2)
 
 
 def some_memory() -> Memory:
-    """Levels of 3 x 4 and 2 x 2 tokens, of which the second image covers a part."""
+    """Return levels of 3 x 4 and 2 x 2 tokens, of which the second image covers a part."""
     generator = torch.Generator().manual_seed(0)
     tokens, position = torch.randn(2, 2, 16, DIM, generator=generator)
     padding = torch.zeros(2, 16, dtype=torch.bool)
@@ -47,7 +47,7 @@ def test_encoder_layer() -> None:
     expected = layer.self_attn_norm(x + attended)
     expected = layer.ffn_norm(expected + layer.ffn(expected))
     assert_close(layer(x, memory, reference), expected)
-    assert torch.equal(layer(x, memory), layer(x, memory, reference)), "as in an encoder that hands on no references"
+    assert torch.equal(layer(x, memory), layer(x, memory, reference)), "as in an encoder that passes no references"
 
 
 def test_encoder_layer_drops_both_blocks_in_training() -> None:
@@ -68,14 +68,14 @@ def test_encoder_ends_with_its_norm() -> None:
 
 @pytest.mark.parametrize("sides", [2, 4])
 def test_decoder_layer(sides: int) -> None:
-    """Positions belong to the query of both attentions, and to nothing else."""
+    """Positions enter the queries of both attentions and the keys of self-attention, but no values."""
     memory, generator = some_memory(), torch.Generator().manual_seed(2)
     layer = with_random_parameters(DeformableDecoderLayer(**SIZES, dropout=0.0)).eval()
     x, position = torch.randn(2, 2, 3, DIM, generator=generator)
     reference = torch.rand(2, 3, sides, generator=generator)
     seen = layer.self_attn_norm(x + layer.self_attn(x + position, x + position, x))
-    places = in_each_level(reference, memory)
-    attended = layer.cross_attn(seen + position, places, memory.tokens, memory.shapes, memory.padding)
+    per_level = in_each_level(reference, memory)
+    attended = layer.cross_attn(seen + position, per_level, memory.tokens, memory.shapes, memory.padding)
     expected = layer.cross_attn_norm(seen + attended)
     expected = layer.ffn_norm(expected + layer.ffn(expected))
     assert_close(layer(x, QueryPlace(position=position, reference=reference), memory), expected)
@@ -100,7 +100,7 @@ def test_positions_of_references(kind: type[nn.Module]) -> None:
 
 
 def check_xavier(matrix: Tensor) -> None:
-    """Uniform up to sqrt(6 / (in + out)), of which 256 numbers or more come near."""
+    """Check that entries are at most sqrt(6 / (in + out)) and, of 256 or more, come near it."""
     window = matrix[0, 0].numel() if matrix.dim() > 2 else 1
     bound = (6 / (window * (matrix.shape[0] + matrix.shape[1]))) ** 0.5
     assert 0.9 * bound < matrix.abs().max() <= bound

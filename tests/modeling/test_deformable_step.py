@@ -1,5 +1,5 @@
-"""The step of the deformable detectors for a compiler and for a device: one graph, no waiting, nothing that has no
-deterministic form, and processes of which one has no object.
+"""The step of the deformable detectors for a compiler and a device: one graph, no synchronisation, only operations with
+a deterministic form, and two processes of which one has no object.
 """
 
 from collections.abc import Iterator
@@ -36,11 +36,11 @@ class BeyondNeck(nn.Module):
         assert self.memory.padding is not None
 
     def arguments(self) -> tuple[Tensor, Tensor, Tensor]:
-        """What `forward` takes."""
+        """Return the arguments of `forward`."""
         return self.memory.tokens, self.memory.position, self.memory.padding
 
     def forward(self, tokens: Tensor, position: Tensor, padding: Tensor) -> list[Tensor]:
-        """Logits and boxes of all sets."""
+        """Return logits and boxes of all sets."""
         memory = Memory(tokens, position, padding, self.memory.shapes, self.memory.valid_sizes)
         return flat(self.model.predict(self.model.encoder(memory)))
 
@@ -52,7 +52,7 @@ def flat(sets: dict[str, Predictions]) -> list[Tensor]:
 @needs_operators
 @pytest.mark.parametrize(("kind", "backend"), [("hybrid", "eager"), ("dab_two_stage", "aot_eager")])
 def test_one_graph(kind: str, backend: str) -> None:
-    """Also backwards; the reading of properties that are computed once does not break it."""
+    """Forward and backward are one graph each; properties that are computed once do not break it."""
     network = BeyondNeck(kind)
     torch.compiler.reset()
     compiled = torch.compile(network, backend=backend, fullgraph=True)
@@ -78,7 +78,7 @@ def test_export() -> None:
 @needs_operators
 @ALL
 def test_nothing_is_read_back_from_the_device(kind: str) -> None:
-    """Tensors of the meta device have no values: whatever asks for one raises. One image has too few tokens."""
+    """The step runs on the meta device, whose tensors have no values to read; one image has too few tokens."""
     model = tiny_detector(kind, num_queries=60).to("meta").train()
     labels, boxes = torch.zeros(2, 3, dtype=torch.int64, device="meta"), torch.zeros(2, 3, 4, device="meta")
     images = [torch.zeros(3, *size, device="meta") for size in ((40, 33), (16, 24))]
@@ -90,7 +90,7 @@ def test_nothing_is_read_back_from_the_device(kind: str) -> None:
 
 @ALL
 def test_backward_waits_for_nothing(kind: str) -> None:
-    """Of the losses, too: some formulas of PyTorch's own look at values."""
+    """The backward pass reads no value, the losses' included, although some of PyTorch's formulas do."""
     model = tiny_detector(kind).train()
     total = sum(model([image_input(64, 96, 3), image_input(40, 33, 2)]).values())
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
@@ -102,7 +102,7 @@ def test_backward_waits_for_nothing(kind: str) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 @ALL
 def test_a_gpu_is_not_waited_for(kind: str) -> None:
-    """From images to predictions and back, once the sizes of the maps are known to the kernels."""
+    """A step from images to gradients does not synchronise once the kernels know the maps' sizes."""
     model = tiny_detector(kind, num_queries=60).cuda().train()
     images = [torch.randn(3, *size, device="cuda") for size in ((40, 33), (16, 24))]
     labels, boxes = torch.zeros(2, 3, dtype=torch.int64, device="cuda"), torch.full((2, 3, 4), 0.5, device="cuda")
@@ -128,7 +128,7 @@ WITHOUT_ORDER = {
 
 
 class Operations(TorchDispatchMode):
-    """Notes the name and the first type of every operation."""
+    """A record of the name and the first dtype of every operation."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -149,7 +149,7 @@ def operations() -> Iterator[set[str]]:
 @needs_operators
 @ALL
 def test_every_operation_has_a_deterministic_form(kind: str) -> None:
-    """The position encoding counts in whole numbers: CUDA's sum of floats has none. The step beyond the backbone."""
+    """The step beyond the backbone has; position encodings sum integers, since CUDA's cumsum of floats has none."""
     model = tiny_detector(kind).train()
     features, padded = {"res3": (12, 8), "res4": (16, 4), "res5": (24, 2)}, (64, 64)
     features = {name: torch.randn(2, c, n, n) for name, (c, n) in features.items()}
@@ -168,7 +168,7 @@ def test_positions_are_counted_in_whole_numbers() -> None:
 
 
 def losses_and_gradient(rank: int) -> tuple[list[str], str]:
-    """The names of the losses, and the norm of a gradient after its exchange."""
+    """Return the names of the losses and the norm of a gradient after its exchange."""
     model = DistributedDataParallel(tiny_detector("hybrid", num_queries=60).train())
     torch.manual_seed(rank)
     for _ in range(2):  # a parameter without a gradient stops the second

@@ -45,8 +45,8 @@ def test_a_batch_gives_what_single_images_give(kind: type[DINO]) -> None:
 
 @VARIANTS
 def test_every_batch_has_the_same_losses_and_gradients(build: Callable[[], DINO]) -> None:
-    """Whether all, some or no images have objects, and with more objects than queries; a parameter that is not used
-    has a gradient of zero, but it has one.
+    """This holds if all, some or no images have objects, and for more objects than queries; the gradient of an unused
+    parameter is zero, not None.
     """
     model = build().train()
     sets = {f"_{name}{layer}" for name, layers in (("dn", ("", "_0")), ("enc", ("",))) for layer in layers}
@@ -64,7 +64,7 @@ def test_every_batch_has_the_same_losses_and_gradients(build: Callable[[], DINO]
 
 
 def test_a_crowded_image_does_not_add_queries() -> None:
-    """300 objects: 200 denoising queries, 100 pairs, and the 200 objects without a place are logged."""
+    """300 objects get 200 denoising queries, i.e. 100 pairs; the 200 objects without a query are logged."""
     model, batch = tiny_dino(num_queries=20).train(), images(300, 1)
     memory = model.encoder(model.extract_features([model.normalize(x["image"]) for x in batch]))
     with EventStorage() as storage:
@@ -77,7 +77,7 @@ def test_a_crowded_image_does_not_add_queries() -> None:
 
 @VARIANTS
 def test_autocast(build: Callable[[], DINO]) -> None:
-    """Losses and boxes are float32, all gradients finite; the total is near that of float32."""
+    """Losses and boxes are float32, all gradients are finite, and the total is near that without autocast."""
     model, batch = build().train(), images(2, 0, 1)
     totals = []
     for enabled in (False, True):
@@ -100,7 +100,7 @@ def encoded(model: DINO) -> tuple[Memory, Targets]:
     return model.encoder(model.extract_features([model.normalize(x["image"]) for x in batch])), model.targets(batch)
 
 
-def test_first_group_is_what_evaluation_says() -> None:
+def test_first_group_predicts_as_evaluation() -> None:
     """The rows of a set are layer x groups + group; neither the other groups nor denoising change the first."""
     model = tiny_dino(GroupDINO).eval()
     with torch.no_grad():
@@ -114,8 +114,8 @@ def test_first_group_is_what_evaluation_says() -> None:
         assert not torch.allclose(training.logits[other::GROUPS], evaluation.logits, atol=1e-2)
 
 
-def test_a_group_sees_itself_alone() -> None:
-    """Other contents in the last group change its own rows and no others."""
+def test_a_group_attends_to_itself_only() -> None:
+    """Other contents in the last group change the rows of this group and no others."""
     model = tiny_dino(GroupDINO).eval()
     with torch.no_grad():
         memory, targets = encoded(model)
@@ -126,7 +126,7 @@ def test_a_group_sees_itself_alone() -> None:
     assert changed.tolist() == [False, False, True] * 2
 
 
-def test_groups_are_matched_each_on_its_own_and_averaged() -> None:
+def test_groups_are_matched_separately_and_averaged() -> None:
     """Three groups of the same contents have the losses of one."""
     plain, grouped = tiny_dino().train(), tiny_dino(GroupDINO).train()
     with torch.no_grad():
@@ -143,8 +143,8 @@ def test_groups_are_matched_each_on_its_own_and_averaged() -> None:
 
 
 def test_groups_with_fewer_tokens_than_queries() -> None:
-    """An image with fewer tokens than queries has padding among them, the same in each group: it is neither matched nor
-    counted, and training and evaluation agree.
+    """An image with fewer tokens than queries has padding queries, the same ones per group: they are neither matched
+    nor counted, and training and evaluation agree.
     """
     model = tiny_dino(GroupDINO, num_queries=60)
     batch = [image_input(33, 40, 2, CLASSES), image_input(33, 40, 0, CLASSES)]

@@ -13,7 +13,8 @@ from align_detr.modeling.losses.binary import BinaryLoss
 from align_detr.structures import Match, Predictions, Targets
 
 EXPORTED = [x for x in (getattr(losses, name) for name in losses.__all__) if isinstance(x, type)]
-BINARY = [x() for x in EXPORTED if issubclass(x, BinaryLoss) and x is not BinaryLoss]
+BASES = (BinaryLoss, losses.FocusedLoss, losses.QualityLoss)
+BINARY = [x() for x in EXPORTED if issubclass(x, BinaryLoss) and x not in BASES]
 BINARY.append(losses.SigmoidFocalLoss(alpha=0.3))  # times 1/4 no rounding shows
 CLASSES = [*BINARY, losses.SoftmaxCrossEntropy()]
 BRANCH = losses.IoUBranchLoss()

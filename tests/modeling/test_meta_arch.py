@@ -114,7 +114,7 @@ def test_yacs_bridge() -> None:
 
 
 def test_yacs_bridge_as_documented() -> None:
-    """The lines of the module's docstring, in an interpreter that has imported nothing else."""
+    """The lines of the module's docstring run in an interpreter that has imported nothing else."""
     code = "\n".join(line.strip() for line in config.__doc__.splitlines() if line.startswith("    "))
     assert "build_model" in code
     imports = "from detectron2.config import get_cfg\nfrom detectron2.modeling import build_model\n"

@@ -1,4 +1,4 @@
-"""Neck, encoder, queries and decoder by themselves."""
+"""Neck, encoder, queries and decoder, each by itself."""
 
 import pytest
 import torch
@@ -44,7 +44,7 @@ def test_neck_names_a_feature_that_is_not_there(neck: SingleScaleNeck) -> None:
         neck({"res3": torch.zeros(1), "res4": torch.zeros(1)}, [(1, 1)], (1, 1))
 
 
-def test_layers_have_weights_of_their_own() -> None:
+def test_layers_have_separate_weights() -> None:
     torch.manual_seed(0)
     sizes = dict(embed_dim=8, num_heads=2, ffn_dim=16, dropout=0.0)
     encoder = Encoder(layer=EncoderLayer(**sizes), num_layers=2)
@@ -76,7 +76,7 @@ def test_queries(neck: SingleScaleNeck) -> None:
     )
 
 
-def test_learned_positions_end_somewhere() -> None:
+def test_a_map_larger_than_the_learned_positions() -> None:
     with pytest.raises(ValueError, match="2 x 6 is larger than the 5 learned positions"):
         LearnedPositionEncoding(num_features=4, size=5)(torch.zeros(1, 2, 6, dtype=torch.bool))
 

@@ -1,4 +1,4 @@
-"""Two-stage proposals: anchors, what may propose, images with few tokens, and what is trained."""
+"""Two-stage proposals: anchors, tokens that may propose, images with few tokens, and what is trained."""
 
 import pytest
 import torch
@@ -29,7 +29,7 @@ BOTH = pytest.mark.parametrize("kind", [ObjectProposals, ClassProposals])
 
 
 def memory_of(shapes: list[tuple[int, int]], valid: list[list[tuple[int, int]]]) -> Memory:
-    """Random tokens; valid[l][b] as in `Memory`."""
+    """Return random tokens; valid[l][b] as in `Memory`."""
     masks = [padding_mask(v, shape, torch.device("cpu")).flatten(1) for v, shape in zip(valid, shapes, strict=True)]
     padding = torch.cat(masks, dim=1)
     tokens = torch.randn(*padding.shape, DIM)
@@ -59,7 +59,7 @@ def test_allowed_tokens_are_counted_without_looking(length: int) -> None:
 
 
 def test_levels_whose_anchor_exceeds_the_image_propose_nothing() -> None:
-    """0.05 x 2^5 = 1.6."""
+    """The side of level 5 is 0.05 x 2^5 = 1.6."""
     memory = memory_of([(1, 1)] * 6, [[(1, 1)]] * 6)
     assert token_anchors(memory)[1].tolist() == [[True] * 5 + [False]] and count_allowed(memory) == [5]
 
@@ -81,7 +81,7 @@ def test_each_level_needs_its_side() -> None:
 
 
 def test_tokens_that_may_not_propose_are_encoded_zeros() -> None:
-    """As in the released code; their boxes are (1, 1, 1, 1), whatever the correction."""
+    """Their boxes are (1, 1, 1, 1) for any correction, as in the released code."""
     proposals, memory = with_random_box_corrections(ClassProposals(num_classes=3, embed_dim=DIM)), small_memory()
     nn.init.normal_(proposals.projection.bias)
     anchors, allowed = proposals.anchors(memory)
@@ -93,7 +93,7 @@ def test_tokens_that_may_not_propose_are_encoded_zeros() -> None:
 
 
 class Nearness(nn.Module):
-    """Scores that are highest, 0, for encoded zeros."""
+    """Scores with their maximum, 0, at encoded zeros."""
 
     def forward(self, x: Tensor) -> Tensor:
         return -x.abs().sum(-1, keepdim=True).expand(*x.shape[:-1], 3)
@@ -101,7 +101,7 @@ class Nearness(nn.Module):
 
 @BOTH
 def test_proposals_that_are_padding_are_encoded_zeros(kind: type[TwoStageProposals]) -> None:
-    """Image 1 has three tokens for four proposals; its own pass their gradient, the fourth passes none to the image."""
+    """Image 1 has three tokens for four proposals: these pass their gradient, the fourth passes none to the image."""
     proposals, memory = kind(num_queries=4, num_classes=3, embed_dim=DIM), small_memory()
     nn.init.normal_(proposals.projection.bias)
     memory = memory.with_tokens(memory.tokens.requires_grad_())
@@ -112,21 +112,21 @@ def test_proposals_that_are_padding_are_encoded_zeros(kind: type[TwoStageProposa
 
 
 @BOTH
-def test_padding_is_never_picked_before_an_image(kind: type[TwoStageProposals]) -> None:
+def test_padding_is_never_selected_before_an_image(kind: type[TwoStageProposals]) -> None:
     proposals, memory = kind(num_queries=4, num_classes=3, embed_dim=DIM), small_memory()
     proposals.class_embed = Nearness()
     found = proposals(memory)
     assert found.valid.tolist() == [[True] * 4, [True] * 3 + [False]]
     anchors, allowed = token_anchors(memory)
     # corrections are zero at first: references are the anchors
-    own = anchors[1][allowed[1]]
-    assert_close(found.reference[1, :3].sort(0).values, own.sort(0).values, atol=1e-5, rtol=0)
+    expected = anchors[1][allowed[1]]
+    assert_close(found.reference[1, :3].sort(0).values, expected.sort(0).values, atol=1e-5, rtol=0)
     assert found.reference.isfinite().all()
 
 
 @BOTH
 def test_fewer_tokens_than_queries(kind: type[TwoStageProposals]) -> None:
-    """The map has 8 tokens, of which image 1 covers 3; 20 proposals are wanted."""
+    """The map has 8 tokens, of which image 1 covers 3, for 20 proposals."""
     proposals, memory = kind(num_queries=20, num_classes=3, embed_dim=DIM), small_memory()
     found = proposals(memory)
     assert found.valid.sum(1).tolist() == [8, 3] and found.valid[0, :8].all() and found.valid[1, :3].all()
@@ -204,7 +204,7 @@ def test_sources(source: nn.Module, content: str, position: bool) -> None:
 
 
 def test_hybrid_branch() -> None:
-    """Of 5 queries the first 3 stay in evaluation."""
+    """The first 3 of 5 queries remain in evaluation."""
     source = MixedSelectionQueries(num_queries=5, embed_dim=DIM)
     queries, proposals, memory = HybridQueries(source=source, num_one_to_one=3, copies=6), some_proposals(5), None
     (whole,) = source(memory, proposals)

@@ -79,7 +79,7 @@ CONFIGS = {
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_registered_and_built_from_yacs_keys(name: str) -> None:
-    """Also as a subclass that another detectron2 project registers; the number of classes is stated once."""
+    """A subclass that another detectron2 project registers builds, too; the number of classes is given once."""
     cfg = get_cfg()
     add_align_detr_config(cfg)
     cfg.MODEL.DEVICE, cfg.MODEL.META_ARCHITECTURE = "cpu", f"Sub{name}{id(object())}"

@@ -11,13 +11,11 @@ from omegaconf import DictConfig
 from torch import nn
 from torch.testing import assert_close
 
-from align_detr import model_zoo
+from align_detr import model_zoo, modeling
 from align_detr.errors import ConfigError
 from align_detr.layers.mlp import MLP
 from align_detr.modeling.backbone import build_small_resnet
 from align_detr.modeling.head import LayerwiseHead, LayerwiseIoUHead, SharedHead
-from align_detr.modeling.losses import SoftmaxCrossEntropy
-from align_detr.modeling.matcher import SoftmaxCost
 from align_detr.modeling.postprocess import SoftmaxPostprocess, TopKPostprocess
 from align_detr.modeling.proposals import ClassProposals, ObjectProposals, TwoStageProposals
 from align_detr.structures import Memory, Predictions
@@ -47,7 +45,7 @@ FAMILIES = [
 
 
 def small(name: str, softmax: bool = False) -> DictConfig:
-    """The model of a config, with few channels, layers and queries."""
+    """Return the model of a config with few channels, layers and queries."""
     model = copy.deepcopy(model_zoo.get_config(name).model)
     shrink(model)
     maps = list(model.backbone.out_features)
@@ -70,13 +68,13 @@ def shrink(node: DictConfig) -> None:
 
 
 def use_softmax(model: DictConfig) -> None:
-    """The lines that docs/losses.md gives."""
+    """Run the lines of docs/losses.md on a config."""
     page = (PROJECT / "docs" / "losses.md").read_text()
     lines = re.search(r"```python\n(model\.head\.softmax = .*?)```", page, re.DOTALL)[1].splitlines()
     assert len(lines) == 5
     if model.get("proposals") is None:
         lines = [line for line in lines if "model.proposals" not in line]
-    exec("\n".join(lines), dict(model=model, L=L, SoftmaxCrossEntropy=SoftmaxCrossEntropy, SoftmaxCost=SoftmaxCost))
+    exec("\n".join(lines), vars(modeling) | dict(model=model, L=L))
 
 
 def batch() -> list[dict]:
@@ -94,7 +92,7 @@ def step(cfg: DictConfig) -> tuple[nn.Module, dict[str, torch.Tensor]]:
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_family_trains_and_detects(name: str) -> None:
-    """What has a gradient with sigmoid logits has one with softmax logits, and the losses have the same names."""
+    """A parameter with a gradient under sigmoid logits has one under softmax logits; the losses have the same names."""
     (sigmoid, expected), (model, losses) = step(small(name)), step(small(name, softmax=True))
     assert losses.keys() == expected.keys() and all(torch.isfinite(x) for x in losses.values())
     trained = {key for key, p in sigmoid.named_parameters() if p.grad is not None}
@@ -110,8 +108,8 @@ def test_every_family_trains_and_detects(name: str) -> None:
 
 
 def test_denoising_by_hand() -> None:
-    """Queries of the set `dn` that no positive copy takes, padding of images with fewer objects among them, are
-    background of weight 0.1, as they are negatives of the sigmoid losses.
+    """Queries of the set `dn` without a positive copy, including padding of images with fewer objects, are background
+    with weight 0.1; the sigmoid losses take them as negatives.
     """
     model = instantiate(small(DINO, softmax=True)).train()
     images, targets = [model.normalize(x["image"]) for x in batch()], model.targets(batch())
@@ -129,7 +127,7 @@ def test_denoising_by_hand() -> None:
 
 @pytest.mark.parametrize("kind", [SharedHead, LayerwiseHead, LayerwiseIoUHead])
 def test_heads_by_hand(kind: type[nn.Module]) -> None:
-    """The same parameters as with sigmoid logits, one class more, and the same boxes."""
+    """A softmax head has the parameters of a sigmoid head, one more class, and the same boxes."""
     sizes = dict(num_classes=CLASSES, embed_dim=8, **({} if kind is SharedHead else dict(num_layers=LAYERS)))
     head, sigmoid = kind(softmax=True, **sizes), kind(**sizes)
     nn.init.normal_((head.bbox_embed if kind is SharedHead else head.bbox_embed[1]).layers[-1].weight)
@@ -145,7 +143,7 @@ def test_heads_by_hand(kind: type[nn.Module]) -> None:
     assert torch.equal(preds.boxes, others.boxes) and others.logits.shape[-1] == CLASSES
 
 
-def test_sigmoid_heads_draw_the_same_numbers_as_ever() -> None:
+def test_softmax_option_leaves_the_draws_of_sigmoid_heads() -> None:
     torch.manual_seed(0)
     head, proposals = SharedHead(num_classes=CLASSES, embed_dim=8), ClassProposals(num_classes=CLASSES, embed_dim=8)
     torch.manual_seed(0)
@@ -166,7 +164,7 @@ def test_sigmoid_heads_draw_the_same_numbers_as_ever() -> None:
     ],
 )
 def test_ranking_of_proposals(kind: type[TwoStageProposals], softmax: bool, order: list[int]) -> None:
-    """Four tokens side by side, which are their own logits."""
+    """The logits of the four tokens are the tokens themselves."""
     tokens = torch.tensor([[[3.0, 3.0, 0.0], [2.0, 0.0, 0.0], [4.0, 0.0, 5.0], [0.0, 1.5, -3.0]]])
     memory = Memory(tokens, tokens, padding=None, shapes=[(1, 4)], valid_sizes=[[(1, 4)]])
     proposals = kind(num_queries=4, num_classes=3 - softmax, embed_dim=3, softmax=softmax)
@@ -190,7 +188,7 @@ def test_head_and_proposals_go_together(name: str) -> None:
 
 
 def test_detections_by_hand() -> None:
-    """Two queries, two classes and "no object"; then the second query is padding."""
+    """Two queries score two classes and "no object"; then the second query is padding."""
     logits = torch.tensor([[[[0.5, 0.2, 0.3], [0.1, 0.15, 0.75]]]]).log()
     preds = Predictions(logits=logits, boxes=torch.full((1, 1, 2, 4), 0.5), softmax=True)
     for postprocess, scores, classes in (

@@ -63,8 +63,11 @@ def build_parts(
     num_groups: int = 8,
     num_one_to_one: int = 0,
     eps: float = 1e-3,
+    offset: float = -0.5,
+    mixed_selection: bool = True,
+    look_forward_twice: bool = True,
 ) -> Parts:
-    """`kind` is one of KINDS; the hybrid branch matches 3 copies."""
+    """Build a detector of one of KINDS; the last two options are those of the hybrid one, which matches 3 copies."""
     layer = dict(
         embed_dim=embed_dim,
         num_heads=num_heads,
@@ -83,7 +86,11 @@ def build_parts(
         dab=lambda: ContentAnchorQueries(**queries),
         dab_two_stage=lambda: ProposalQueries(),
         hybrid=lambda: HybridQueries(
-            source=EncodedMixedSelectionQueries(**queries), num_one_to_one=num_one_to_one, copies=3
+            source=EncodedMixedSelectionQueries(**queries)
+            if mixed_selection
+            else EncodedProposalQueries(embed_dim=embed_dim),
+            num_one_to_one=num_one_to_one,
+            copies=3,
         ),
         dino=lambda: MixedSelectionQueries(**queries),
     )
@@ -93,7 +100,7 @@ def build_parts(
         neck=MultiScaleNeck(
             in_channels=in_channels,
             embed_dim=embed_dim,
-            position=SinePositionEncoding(num_features=embed_dim // 2, offset=-0.5),
+            position=SinePositionEncoding(num_features=embed_dim // 2, offset=offset),
             num_levels=num_levels,
             num_groups=num_groups,
         ),
@@ -105,7 +112,7 @@ def build_parts(
             norm=nn.LayerNorm(embed_dim) if kind == "dino" else None,
             query_position=positions[kind](embed_dim=embed_dim) if kind in positions else None,
             refine=kind != "plain",
-            look_forward_twice=kind in ("hybrid", "dino"),
+            look_forward_twice=kind == "dino" or (kind == "hybrid" and look_forward_twice),
         ),
         head=SharedHead(**head) if kind == "plain" else LayerwiseHead(num_layers=dec_layers, **head),
         proposals=stages[kind](**proposals) if kind in stages else None,

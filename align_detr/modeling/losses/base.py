@@ -1,19 +1,17 @@
 """What every loss on a matched set has in common."""
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from align_detr.checks import check_number
+from align_detr.checks import ReadsLogits, check_number
 from align_detr.structures import Match, Predictions, Targets
 
 
-class SetLoss(nn.Module):
+class SetLoss(ReadsLogits):
     """(preds, targets, match, num_boxes) -> (r,): one value for each of the last r <= R rows, before `weight`.
 
     `name` is the middle of the reported names (`loss_<name>`, `loss_<name>_3`, `loss_<name>_enc`); `num_boxes` is a 0-d
-    tensor. `softmax` says of which kind of head it reads the logits, None of any or of none (see `check_head`).
+    tensor. `softmax` is the kind of logits that it reads (see `ReadsLogits`).
     """
-
-    softmax: bool | None = None
 
     def __init__(self, *, name: str, weight: float) -> None:
         super().__init__()

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
-from align_detr.checks import check_head, check_share
+from align_detr.checks import ReadsLogits, check_share
 from align_detr.errors import ConfigError
 from align_detr.modeling.losses.base import SetLoss, sum_by_row, weighted
 from align_detr.modeling.losses.quality import matched_iou
@@ -40,7 +40,7 @@ class IoUBranchLoss(SetLoss):
         return sum_by_row(entropy, match, preds.logits.shape[0]) / num_boxes
 
 
-class FusedPostprocess(nn.Module):
+class FusedPostprocess(ReadsLogits):
     """Gives `postprocess` the scores s^(1 - weight) v^weight of class probability s and predicted IoU v, as sigmoid
     logits (Align-DETR, table 4: weight 0.3 was best; 0 leaves the branch unused).
 
@@ -57,7 +57,7 @@ class FusedPostprocess(nn.Module):
 
     def forward(self, predictions: Predictions, image_sizes: Sequence[tuple[int, int]]) -> list[Instances]:
         """As `postprocess`. Raises ConfigError for a head without an IoU branch or with softmax logits."""
-        check_head([self], MAIN, predictions)
+        self.check_logits(MAIN, predictions)
         if predictions.iou is None:
             raise ConfigError(
                 "FusedPostprocess needs the predicted IoU, but the model's head has no IoU branch: take a head with "

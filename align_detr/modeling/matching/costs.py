@@ -2,19 +2,17 @@
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from align_detr.checks import check_number, check_share
+from align_detr.checks import ReadsLogits, check_number, check_share
 from align_detr.modeling.matching.pairs import Pairs
 from align_detr.structures import Predictions, Targets
 
 
-class Cost(nn.Module):
+class Cost(ReadsLogits):
     """One term of the matching cost: (preds, targets) -> (R, B, Q, T), small where a query suits a target; `weight`
-    multiplies it. `softmax` says of which kind of head it reads the logits, None of any or of none.
+    multiplies it. `softmax` is the kind of logits that it reads (see `ReadsLogits`).
     """
-
-    softmax: bool | None = None
 
     def __init__(self, *, weight: float) -> None:
         super().__init__()

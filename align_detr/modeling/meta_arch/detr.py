@@ -8,16 +8,13 @@ from typing import Any
 
 import torch
 from detectron2.config import configurable
-from detectron2.layers import NaiveSyncBatchNorm
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
-from align_detr.errors import ConfigError
+from align_detr.checks import check_parts
 from align_detr.modeling.batching import features_of_each_size, features_of_padded_batch
 from align_detr.modeling.meta_arch.detector import Detector
-from align_detr.modeling.proposals import ClassProposals
-from align_detr.modeling.queries import DenoisingSource
 from align_detr.structures import MAIN, PROPOSED, Memory, Predictions, SkippedImages, Targets
 
 
@@ -57,32 +54,7 @@ class DETR(Detector):
         self.head = head
         self.criterion = criterion
         self.postprocess = postprocess
-        self._check_classes()
-        self._check_norms()
-
-    def _check_classes(self) -> None:
-        """Raises `ConfigError` where denoising queries or proposals know other classes than the head: a label would be
-        out of their range, which a device tells late, if at all.
-        """
-        of_head = getattr(self.head, "num_classes", None)
-        for key in ("queries", "proposals"):
-            part = getattr(self, key)
-            if isinstance(part, (DenoisingSource, ClassProposals)) and of_head not in (None, part.num_classes):
-                raise ConfigError(
-                    f"model.{key}.num_classes is {part.num_classes}, but model.head.num_classes is {of_head}: set the "
-                    "latter alone, which the configs hand on"
-                )
-
-    def _check_norms(self) -> None:
-        """Raises `ConfigError` for batch norm over processes where one process may compute a step again: it would wait
-        for the others for ever.
-        """
-        synchronised = any(isinstance(x, (nn.SyncBatchNorm, NaiveSyncBatchNorm)) for x in self.modules())
-        if synchronised and any(getattr(x, "on_nonfinite", "raise") == "skip" for x in self.criterion.modules()):
-            raise ConfigError(
-                'model.criterion.matcher.on_nonfinite is "skip", which does not go together with batch norm over '
-                'processes: set model.backbone.norm to "FrozenBN", or on_nonfinite to "raise"'
-            )
+        check_parts(self)
 
     def forward(self, batched_inputs: Sequence[Mapping[str, Any]]) -> dict[str, Tensor] | list[dict[str, Instances]]:
         """detectron2's inputs: `image` (3, h, w) RGB, `height` and `width` of the output, and in training `instances`

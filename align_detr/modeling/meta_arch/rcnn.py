@@ -13,16 +13,17 @@ from align_detr.modeling.batching import one_size_at_a_time, targets_of_batch
 
 
 class RCNN(GeneralizedRCNN):
-    """detectron2's R-CNN, with its inputs, outputs, losses, state dict and yacs keys.
+    """detectron2's R-CNN: its inputs, outputs, losses, state dict and yacs keys.
 
-    It adds what every detector here provides: the number of classes, annotations that are checked on the host, where an
-    error can name the image, and detections that do not depend on the rest of the batch.
+    It adds what every detector of the library has: the number of classes, errors that name the image of a wrong
+    annotation, and detections that do not depend on the rest of the batch.
     """
 
     @classmethod
     def from_config(cls, cfg: Any) -> dict[str, Any]:
-        """Return the constructor's arguments from a yacs config: from the two keys of `align_detr.config` if they name
-        a config, else from detectron2's keys.
+        """Return the constructor's arguments from a yacs config.
+
+        They come from the two keys of `align_detr.config` if these name a config, otherwise from detectron2's keys.
         """
         if cfg.MODEL.get("ALIGN_DETR", {}).get("CONFIG"):
             return model_from_yacs(cfg, cls)
@@ -34,18 +35,18 @@ class RCNN(GeneralizedRCNN):
         return self.roi_heads.num_classes
 
     def forward(self, batched_inputs: Sequence[Mapping[str, Any]]) -> dict[str, Tensor] | list[dict[str, Instances]]:
-        """Compute losses or detections as `GeneralizedRCNN`.
+        """Return losses in training, otherwise detections, as `GeneralizedRCNN` does.
 
-        Training needs detectron2's `EventStorage` around it, to which the proposal generator reports. It raises
-        DatasetError with the file of an unusable annotation.
+        Training needs detectron2's `EventStorage`, to which the proposal generator reports. Raise DatasetError with the
+        file of an annotation that cannot be used.
         """
         if self.training:
             targets = targets_of_batch(batched_inputs, num_classes=self.num_classes, device="cpu")
             for i, x in enumerate(targets.instances):
                 if not x.gt_boxes.nonempty().all():
                     raise DatasetError(
-                        f"Image {targets.name_of(i)} has a box without width or height, of which an R-CNN takes the "
-                        "logarithm: leave such boxes out in the mapper."
+                        f"Image {targets.name_of(i)} has a box without width or height, whose logarithm an R-CNN "
+                        "needs: leave such boxes out in the mapper."
                     )
         return super().forward(batched_inputs)
 
@@ -55,9 +56,9 @@ class RCNN(GeneralizedRCNN):
         detected_instances: Sequence[Instances] | None = None,
         do_postprocess: bool = True,
     ) -> list[Any]:
-        """Detect objects as `GeneralizedRCNN.inference`, in images of one size at a time.
+        """Return detections as `GeneralizedRCNN.inference` does, with images of one size at a time.
 
-        Padding would change the maps at the borders of the smaller images, and with them the proposals.
+        Padding would change the maps at the borders of smaller images, and with them the proposals.
         """
         infer = super().inference
 

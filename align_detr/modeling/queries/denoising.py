@@ -2,12 +2,13 @@
 
 import dataclasses
 import logging
+from typing import Any
 
 import torch
 from detectron2.utils.logger import log_first_n
 from torch import Tensor, nn
 
-from align_detr.checks import check_count
+from align_detr.checks import check_classes, check_count
 from align_detr.errors import ConfigError
 from align_detr.layers.boxes import inverse_sigmoid
 from align_detr.modeling.events import log_scalar
@@ -40,7 +41,8 @@ class DenoisingSource(nn.Module):
     their group and count as background, as in the official code.
     """
 
-    copies = 1  # queries for each object in a group
+    copies = 1  # queries per object in a group
+    num_classes: int  # K, which must be the head's
 
     def __init__(self, *, main: nn.Module, num_labels: int, label_dim: int, max_queries: int) -> None:
         super().__init__()
@@ -49,6 +51,10 @@ class DenoisingSource(nn.Module):
         self.main = main
         self.label_embed = nn.Embedding(num_labels, label_dim)
         self.max_queries = max_queries
+
+    def check_model(self, model: Any) -> None:
+        """Raise ConfigError if the head has other classes than the labels of denoising queries."""
+        check_classes(self.num_classes, "model.queries", model.head)
 
     def forward(
         self, memory: Memory, proposals: Proposals | None = None, targets: Targets | None = None

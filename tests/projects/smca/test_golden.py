@@ -43,7 +43,7 @@ def build(fixture: Fixture) -> nn.ModuleDict:
     return model.eval()
 
 
-@fixtures("smca_detr")
+@fixtures("smca_detr*")
 def test_forward(fixture: Fixture) -> None:
     model, given = build(fixture), fixture.input
     sizes = [tuple(size) for size in given["image_sizes_hw"].tolist()]

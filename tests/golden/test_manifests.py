@@ -1,0 +1,122 @@
+"""Published state dicts: every key has a place of the same shape in the config's model, and the parameter counts are
+equal.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+from detectron2.config import instantiate
+from torch import nn
+
+from align_detr import model_zoo
+from align_detr.checkpoint.conversion import convert
+from support.golden import load_manifest
+from support.paths import GOLDEN
+
+
+class Row(NamedTuple):
+    """A manifest's config, and what its release does in another way."""
+
+    config: str
+    freeze_at: int | None = None  # where it is not the config's
+    unused: int = 0  # parameters that nothing uses
+    halves: int = 0  # tensors that are two here
+    constants: int = 0  # keys of numbers that are no weights
+    classes: str = "head"  # the part whose num_classes holds
+    keys: bool = True  # read by `convert`
+
+
+TWO_STAGE = "deformable_detr/deformable_detr_r50_two_stage_50ep.py"
+ROWS = {
+    "raw_detr_r50": Row("detr/detr_r50_500ep.py"),
+    "raw_detr_r50_dc5": Row("detr/detr_r50_dc5_500ep.py"),
+    # detrex's port, of which no weights are published beside DETR's own: the sizes alone
+    "detrex_detr_r50": Row("detr/detr_r50_500ep.py", freeze_at=1, keys=False),
+    "detrex_detr_r50_dc5": Row("detr/detr_r50_dc5_500ep.py", keys=False),
+    "conditional_detr_r50": Row("conditional_detr/conditional_detr_r50_50ep.py"),
+    "dab_detr_r50": Row("dab_detr/dab_detr_r50_50ep.py"),
+    "dab_detr_r50_3patterns": Row("dab_detr/dab_detr_r50_3patterns_50ep.py"),
+    "align_dab_detr_r50": Row("align_detr/align_dab_detr_r50_50ep.py"),
+    "align_dab_detr_r50_dc5": Row("align_detr/align_dab_detr_r50_dc5_50ep.py"),
+    "dn_detr_r50": Row("dn_detr/dn_detr_r50_50ep.py"),
+    "group_detr_r50": Row("group_detr/group_detr_r50_50ep.py"),
+    # detrex freezes the stem alone; one table of queries becomes two
+    "deformable_detr_r50": Row("deformable_detr/deformable_detr_r50_50ep.py", freeze_at=1, halves=1),
+    "deformable_detr_r50_refine": Row("deformable_detr/deformable_detr_r50_refine_50ep.py", freeze_at=1, halves=1),
+    "deformable_detr_r50_two_stage": Row(TWO_STAGE, freeze_at=1),
+    "raw_deformable_detr_r50": Row("deformable_detr/deformable_detr_r50_50ep.py", halves=1),
+    "raw_deformable_detr_r50_refine": Row("deformable_detr/deformable_detr_r50_refine_50ep.py", halves=1),
+    "raw_deformable_detr_r50_single_scale": Row("deformable_detr/deformable_detr_r50_single_scale_50ep.py", halves=1),
+    "raw_deformable_detr_r50_two_stage": Row(TWO_STAGE),
+    "dab_deformable_detr_r50": Row("dab_deformable_detr/dab_deformable_detr_r50_50ep.py", freeze_at=1),
+    "dab_deformable_detr_r50_two_stage": Row(
+        "dab_deformable_detr/dab_deformable_detr_r50_two_stage_50ep.py", freeze_at=1
+    ),
+    "h_deformable_detr_r50_two_stage": Row("h_deformable_detr/h_deformable_detr_r50_12ep.py", freeze_at=1),
+    "dino_r50_4scale": Row("dino/dino_r50_4scale_12ep.py"),
+    "align_detr_r50_dino": Row("align_detr/align_dino_r50_4scale_12ep.py"),
+    # DINO's own table of denoising labels has a row that is never drawn
+    "raw_dino_r50_4scale": Row("dino/dino_r50_4scale_official.py", unused=256),
+    "anchor_detr_r50": Row("AnchorDETR/anchor_detr_r50_50ep.py"),
+    "raw_smca_detr_r50": Row("SMCA/smca_r50_50ep.py"),
+    # the pixels' mean and deviation, and the cells' anchors
+    "tsp_fcos_r50": Row("TSP/tsp_fcos_r50_36ep.py", constants=2),
+    "tsp_rcnn_r50": Row("TSP/tsp_rcnn_r50_36ep.py", constants=7, classes="roi_heads"),
+}
+# the biases of the classifier, and the rows that are no class
+CLASSIFIERS = {
+    "class_embed.bias": 0,
+    "class_embed.0.bias": 0,
+    "transformer.class_embed.0.bias": 0,
+    "roi_heads.box_predictor.cls_score.bias": 1,
+}
+MANIFESTS = sorted(path for path in (GOLDEN / "manifests").glob("*.json") if not path.stem.endswith("_param_groups"))
+
+
+def build(
+    config: str, num_classes: int | None = None, classes: str = "head", freeze_at: int | None = None
+) -> nn.Module:
+    """Build a config's model without numbers."""
+    model = model_zoo.get_config(config).model
+    if num_classes is not None:
+        model[classes].num_classes = num_classes
+    if freeze_at is not None:
+        model.backbone.freeze_at = freeze_at
+    with torch.device("meta"):
+        return instantiate(model)
+
+
+@pytest.mark.skipif(not MANIFESTS, reason=f"no manifests in {GOLDEN} (set ALIGN_DETR_GOLDEN)")
+@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.name)
+def test_counts_and_keys(path: Path) -> None:
+    assert path.stem in ROWS, f"no config for {path}"
+    row, manifest = ROWS[path.stem], load_manifest(path)
+    background = 1 if row.config.startswith("detr/") else 0
+    rows = [manifest.shapes[key][0] - more for key, more in CLASSIFIERS.items() if key in manifest.shapes]
+    model = build(row.config, rows[0] - background if rows else None, row.classes, row.freeze_at)
+    assert sum(p.numel() for p in model.parameters()) == manifest.total - row.unused
+    assert sum(p.numel() for p in model.parameters() if p.requires_grad) == manifest.trainable - row.unused
+    if not row.keys:
+        return
+    converted = convert(manifest.state, num_classes=model.num_classes)
+    assert {key: value.shape for key, value in converted.items()} == {
+        key: value.shape for key, value in model.state_dict().items()
+    }
+    # what has no place of its own is another name of a tensor
+    assert len(manifest.shapes) - len(converted) + row.halves == manifest.repeated + row.constants
+
+
+@pytest.mark.parametrize(
+    ("config", "num_classes", "millions"),
+    [
+        ("detr/detr_r101_500ep.py", 91, 60),
+        ("detr/detr_r101_dc5_500ep.py", 91, 60),
+        ("conditional_detr/conditional_detr_r101_50ep.py", 80, 62),
+        ("dab_detr/dab_detr_r101_dc5_50ep.py", 80, 63),
+    ],
+)
+def test_r101(config: str, num_classes: int, millions: int) -> None:
+    """19 M more than with a ResNet-50."""
+    assert round(sum(p.numel() for p in build(config, num_classes).parameters()) / 1e6) == millions
