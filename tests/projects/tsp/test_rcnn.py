@@ -110,7 +110,7 @@ def test_bfloat16() -> None:
 
 
 def detectron2s_own_config(**more: Any) -> CfgNode:
-    """detectron2's FPN detector by its own keys, with both heads exchanged; `more` are keys of MODEL.ROI_HEADS."""
+    """Return the config of detectron2's FPN detector with both heads replaced; `more` are keys of MODEL.ROI_HEADS."""
     cfg = get_cfg()
     changes = {
         "DEVICE": "cpu",
@@ -154,7 +154,7 @@ def test_swapped_into_detectron2s_own_config(name: str) -> None:
 
 
 def test_region_heads_take_detectron2s_numbers() -> None:
-    """None of the keys that detectron2's own region heads obey is passed over."""
+    """TSPROIHeads follows every key that detectron2's region heads follow."""
     cfg = detectron2s_own_config(
         IN_FEATURES=["p3", "p4", "p5"],
         IOU_THRESHOLDS=[0.6],
@@ -216,7 +216,7 @@ def test_the_proposal_head_counts_its_convolutions_and_keeps_their_width() -> No
 
 
 def test_a_detector_of_another_project_can_derive_from_it() -> None:
-    """A subclass with an argument of its own, registered elsewhere and built from both kinds of keys."""
+    """A subclass with a further argument, registered elsewhere, is built from both kinds of keys."""
 
     class WithTemperature(TSPRCNN):
         @configurable
