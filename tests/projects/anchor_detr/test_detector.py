@@ -18,7 +18,7 @@ CONFIGS = [
 
 
 def tiny(config: str, *, norm_padding: bool = False) -> AnchorDETR:
-    """The config's detector with 16 channels, 2 + 2 layers, 3 classes and 5 points with 2 patterns."""
+    """Build the config's detector with 16 channels, 2 + 2 layers, 3 classes and 5 points with 2 patterns."""
     torch.manual_seed(0)
     model = model_zoo.get_config(config).model
     model.backbone.depth, model.neck.in_channels = 18, 512

@@ -61,7 +61,7 @@ def test_aligned_version() -> None:
 
 
 def test_switches_of_the_readme() -> None:
-    """Its overrides give the port's treatment of padding in the neck and in every layer."""
+    """The README's overrides give the port's treatment of padding in the neck and in every layer."""
     options = re.findall(r"\+model[\w.=]+", (PROJECT / "projects/AnchorDETR/README.md").read_text())
     model = instantiate(load_config("AnchorDETR/anchor_detr_r50_50ep.py", options).model)
     attentions = [x for x in model.modules() if isinstance(x, RowColumnAttention)]

@@ -14,7 +14,7 @@ CONFIGS = ["SMCA/smca_r50_50ep.py", "SMCA/align_smca_r50_50ep.py"]
 
 
 def tiny(config: str) -> SMCADETR:
-    """The config's detector with 16 channels, 2 + 2 layers, 2 heads, 3 classes and 6 queries."""
+    """Build the config's detector with 16 channels, 2 + 2 layers, 2 heads, 3 classes and 6 queries."""
     torch.manual_seed(0)
     model = model_zoo.get_config(config).model
     model.backbone.depth, model.neck.in_channels, model.neck.position.num_features = 18, 512, 8

@@ -54,8 +54,9 @@ def test_every_parameter_gets_a_gradient(counts: list[int], num_queries: int) ->
 
 
 def test_a_batch_without_objects_teaches_background() -> None:
-    """The class loss is the focal loss of negatives alone, 0.75 s^2 (-ln(1 - s)), divided by 2 x 1 + 0.2 x 1: nothing
-    is a positive by accident. Every score starts at the prior 0.01 when the classifier's weights are zero.
+    """The class loss is the focal loss of negatives only, 0.75 s^2 (-ln(1 - s)), divided by 2 x 1 + 0.2 x 1.
+
+    With zero weights in the classifier, every score is the prior 0.01.
     """
     model = tiny_tsp_fcos(keep=(1.0, 1.0)).train()
     torch.nn.init.zeros_(model.head.class_embed.weight)
@@ -111,7 +112,7 @@ def test_bfloat16(counts: list[int]) -> None:
 
 
 def test_boxes_stay_exact_under_autocast() -> None:
-    """The box of a point is computed in float32: its corners lie around the point by whole distances."""
+    """The corners of a box are whole distances away from its point, because boxes are computed in float32."""
     model = tiny_tsp_fcos().eval()
     images = [model.normalize(x["image"]) for x in inputs([0])]
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
@@ -135,7 +136,7 @@ def test_forward_changes_neither_inputs_nor_buffers() -> None:
 
 
 def test_a_point_of_a_known_box_learns_it() -> None:
-    """Sixty steps on one image: the box of its only object is found."""
+    """After sixty steps on one image, the box of its only object is found."""
     model, image = tiny_tsp_fcos(keep=(1.0, 1.0)), image_input(64, 64, 1)
     image["instances"].gt_boxes.tensor[:] = torch.tensor([[20.0, 12.0, 44.0, 52.0]])
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
@@ -162,7 +163,7 @@ def test_registered_and_built_from_yacs(tmp_path: Path) -> None:
 
 
 def test_a_detector_of_another_project_can_derive_from_it() -> None:
-    """A subclass with an argument of its own that detectron2 builds from the two yacs keys."""
+    """detectron2 builds a subclass with a further argument from the two yacs keys."""
 
     class WithTemperature(TSPFCOS):
         @configurable
