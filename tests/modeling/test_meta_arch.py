@@ -12,7 +12,8 @@ from align_detr import config
 from align_detr.config import add_align_detr_config
 from align_detr.errors import ConfigError, DatasetError, NonFinitePrediction
 from align_detr.modeling.meta_arch import DETR
-from support.inputs import image_input, tiny_detr
+from support.detectors import tiny_detr
+from support.inputs import image_input
 from support.paths import PROJECT
 
 # Differently sized, two alike, one not a multiple of any stride.

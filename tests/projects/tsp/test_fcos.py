@@ -12,9 +12,9 @@ from torch.testing import assert_close
 from align_detr.config import add_align_detr_config
 from align_detr.errors import ConfigError, DatasetError
 from align_detr.projects.tsp.fcos.detector import TSPFCOS
+from support.detectors import tiny_tsp_fcos
 from support.inputs import image_input
 from support.paths import PROJECT
-from support.tsp_fcos import tiny_tsp_fcos
 
 LOSSES = {"loss_class", "loss_giou", "loss_centerness", "loss_class_dense"}
 # Differently sized, two alike, wide and tall, one smaller than a cell of the coarsest level.
