@@ -134,7 +134,7 @@ class Operations(TorchDispatchMode):
         super().__init__()
         self.found: set[str] = set()
 
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None) -> object:  # noqa: ANN001
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None) -> object:
         first = next((x for x in args if isinstance(x, Tensor)), None)
         self.found.add(f"{function} {None if first is None else first.dtype}")
         return function(*args, **(kwargs or {}))

@@ -28,7 +28,7 @@ KINDS = ("plain", "refine", "two_stage", "dab", "dab_two_stage", "hybrid", "dino
 class Parts(nn.Module):
     """A detector beyond its backbone."""
 
-    def __init__(self, *, neck, encoder, queries, decoder, head, proposals=None) -> None:  # noqa: ANN001
+    def __init__(self, *, neck, encoder, queries, decoder, head, proposals=None) -> None:
         super().__init__()
         self.neck, self.encoder, self.queries, self.decoder, self.head = neck, encoder, queries, decoder, head
         self.proposals = proposals
