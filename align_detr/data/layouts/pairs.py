@@ -7,8 +7,9 @@ from align_detr.errors import DatasetError
 
 Key = tuple[str, ...]
 
-_SIDES = frozenset(  # folders that hold the one or the other
-    "images image imgs img jpegimages pics photos labels label annotations annotation annots xml xmls txt".split()
+# folders that hold the one or the other
+SIDES = frozenset({"images", "image", "imgs", "img", "jpegimages", "pics", "photos"}) | frozenset(
+    {"labels", "label", "annotations", "annotation", "annots", "xml", "xmls", "txt"}
 )
 _MASKS = frozenset(
     {"segmentationclass", "segmentationobject", "segmentationclasspng", "segmentationobjectpng", "masks"}
@@ -21,7 +22,7 @@ def key_of(path: Path, root: Path) -> Key:
     images/train/a.jpg, labels/train/a.txt, train/Annotations/a.xml and train/a.jpg all give ("train", "a").
     """
     folders = path.relative_to(root).parts[:-1] if path.is_relative_to(root) else path.parts[:-1]
-    return (*(name for name in folders if name.lower() not in _SIDES), path.stem)
+    return (*(name for name in folders if name.lower() not in SIDES), path.stem)
 
 
 def by_key(paths: Iterable[Path], root: Path) -> dict[Key, Path]:
