@@ -11,7 +11,7 @@ from align_detr.data.datasets import (
 )
 from align_detr.data.layouts import DataFolder, Split, find
 from align_detr.data.mapper import DetrMapper
-from align_detr.paths import data_folder
+from align_detr.paths import data_path
 
 register_builtin_datasets()
 
@@ -24,7 +24,7 @@ __all__ = [
     "check_dataset",
     "check_num_classes",
     "count_images",
-    "data_folder",
+    "data_path",
     "datasets_read_once",
     "find",
     "load_dataset",
