@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from align_detr.data.annotations import Annotations
+from align_detr.data.problems import repair
 from align_detr.errors import DatasetError
 
 logger = logging.getLogger(__name__)
@@ -49,6 +50,18 @@ def with_class_names(annotations: Annotations, class_names: Sequence[str]) -> An
     ]
     categories = [{"id": number, "name": name} for name, number in ids.items()]
     return replace(annotations, annotations=renumbered, categories=categories)
+
+
+def require_repaired(annotations: Annotations) -> Annotations:
+    """Return repaired annotations; raise DatasetError for the first problem that cannot be repaired.
+
+    Nothing is logged: what was repaired is told when the data set is loaded.
+    """
+    repaired, problems = repair(annotations)
+    for problem in problems:
+        if problem.severity == "error":
+            raise DatasetError(problem.sentence)
+    return repaired
 
 
 def _headings(annotations: Annotations) -> set[str]:

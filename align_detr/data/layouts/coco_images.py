@@ -36,7 +36,7 @@ def _by_end_of_path(annotations: Annotations, names: list[str], root: Path, fold
     images = []
     for image, name in zip(annotations.images, names, strict=True):
         if (root / name).is_file():
-            images.append({**image, "file_name": str((root / name).absolute())})
+            images.append(image)
             continue
         parts = PureWindowsPath(name).parts  # splits at both kinds of slash
         same = by_name.get(parts[-1], []) if parts else []

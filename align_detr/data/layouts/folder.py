@@ -6,8 +6,9 @@ from functools import cached_property
 from pathlib import Path
 
 from align_detr.data.annotations import Annotations
-from align_detr.data.layouts.classes import common_class_names, with_class_names
+from align_detr.data.layouts.classes import common_class_names, require_repaired, with_class_names
 from align_detr.data.layouts.seeded import divide
+from align_detr.data.register import register
 from align_detr.errors import DatasetError
 
 
@@ -46,8 +47,11 @@ class DataFolder:
 
     @cached_property
     def class_names(self) -> list[str]:
-        """Names of the classes of all splits, which are read for it: those of the first split, then the others'."""
-        return common_class_names([split.annotations for split in self.splits.values()])
+        """Names of the classes of all splits, which are read for it: those of the first split, then the others'.
+
+        Raise DatasetError for annotations that cannot be used.
+        """
+        return common_class_names([require_repaired(split.annotations) for split in self.splits.values()])
 
     def split(self, name: str) -> Split:
         """Return the split called `name`; raise DatasetError, with the splits there are, if there is none."""
@@ -76,13 +80,23 @@ class DataFolder:
         return DataFolder(self.root, self.layout, {**self.splits, **divided})
 
     def with_class_names(self, class_names: list[str]) -> "DataFolder":
-        """Return the same data with the categories of every split numbered as in `class_names`, from 1.
+        """Return the same data with the categories of every split in the order of `class_names`.
 
-        Raise DatasetError, when a split is read, for a category that is not among them.
+        Raise DatasetError, when a split is read, for a category with objects that is not among them.
         """
 
         def renumbered(split: Split) -> Callable[[], Annotations]:
-            return lambda: with_class_names(split.read(), class_names)
+            return lambda: with_class_names(require_repaired(split.read()), class_names)
 
         splits = {name: Split(name, split.source, renumbered(split)) for name, split in self.splits.items()}
         return DataFolder(self.root, self.layout, splits)
+
+    def register(self, name: str) -> list[str]:
+        """Register every split in detectron2's catalogs as `name`_<split>; return these names.
+
+        A name registered before is replaced. The annotations are read when a data set is loaded.
+        """
+        names = {f"{name}_{split.name}": split for split in self.splits.values()}
+        for full, split in names.items():
+            register(full, split.read)
+        return list(names)

@@ -3,16 +3,21 @@
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from PIL import Image
 from tqdm import tqdm
 
 from align_detr.errors import DatasetError
 
-SUFFIXES = frozenset(".jpg .jpeg .jfif .png .bmp .tif .tiff .webp .pgm .ppm .gif .mpo".split())
+SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".gif", ".mpo"}
+)
 _ORIENTATION = 0x0112
 _TURNED = frozenset({5, 6, 7, 8})  # EXIF orientations that exchange width and height
 _LONG = 1000  # files from which on reading their headers shows a progress bar
+
+T = TypeVar("T")
 
 
 def is_image(path: Path) -> bool:
@@ -50,6 +55,6 @@ def image_size(path: Path) -> tuple[int, int]:
     return (height, width) if turned else (width, height)
 
 
-def with_progress(paths: Iterable[Path], *, count: int, title: str) -> Iterable[Path]:
-    """Return the paths, with a progress bar on a terminal if there are many."""
-    return tqdm(paths, total=count, desc=title, unit=" files", disable=None if count >= _LONG else True)
+def with_progress(items: Iterable[T], *, count: int, title: str) -> Iterable[T]:
+    """Return the items, with a progress bar on a terminal if there are many."""
+    return tqdm(items, total=count, desc=title, unit=" files", disable=None if count >= _LONG else True)
