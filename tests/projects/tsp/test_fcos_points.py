@@ -15,8 +15,8 @@ from align_detr.projects.tsp.fcos.assign import PointAssigner, SharedPointAssign
 from align_detr.projects.tsp.fcos.points import Points, PointTowers
 from align_detr.projects.tsp.fcos.selection import FoISelection
 from align_detr.structures import Targets
+from support.detectors import tiny_tsp_fcos
 from support.inputs import image_input
-from support.tsp_fcos import tiny_tsp_fcos
 
 
 def points_of(

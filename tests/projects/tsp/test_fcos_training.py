@@ -12,8 +12,8 @@ from align_detr.engine.hooks import GroupLRScheduler
 from align_detr.engine.precision import Precision
 from align_detr.engine.trainer import Trainer
 from align_detr.projects.tsp.hybrid_optimizer import HybridOptimizer, get_hybrid_groups
+from support.detectors import tiny_tsp_fcos
 from support.inputs import image_input
-from support.tsp_fcos import tiny_tsp_fcos
 
 
 class NoteLosses(HookBase):

@@ -10,9 +10,9 @@ from detectron2.utils.events import EventStorage
 from torch.nn.parallel import DistributedDataParallel
 
 from align_detr.layers.reduce import mean_over_ranks
+from support.detectors import tiny_tsp_fcos
 from support.inputs import image_input
 from support.processes import in_two_processes
-from support.tsp_fcos import tiny_tsp_fcos
 from support.tsp_rcnn_tiny import LOSSES, build, tiny, tiny_faster_rcnn
 
 

@@ -22,14 +22,6 @@ from support.inputs import image_input
 from support.tsp_rcnn_tiny import LOSSES, build, refining, tiny, train_once
 
 
-@pytest.mark.parametrize("counts", [(3, 0), (0, 0), (1, 9)])
-@pytest.mark.parametrize("name", ["tsp_rcnn_r50_36ep", "align_tsp_rcnn_r50_36ep"])
-def test_images_without_objects(name: str, counts: tuple[int, int]) -> None:
-    torch.manual_seed(0)
-    batch = [image_input(96, 70, counts[0]), image_input(64, 96, counts[1])]
-    assert train_once(build(tiny(name)), batch).keys() == LOSSES
-
-
 def test_a_batch_without_objects_still_teaches_background() -> None:
     torch.manual_seed(0)
     model = build(tiny())
@@ -235,15 +227,3 @@ def test_a_detector_of_another_project_can_derive_from_it() -> None:
     cfg.MODEL.ALIGN_DETR.CONFIG = "TSP/tsp_rcnn_digits"
     model = WithTemperature(cfg)
     assert model.temperature == 2 and model.num_classes == 10
-
-
-def test_the_two_yacs_keys_of_this_project() -> None:
-    cfg = get_cfg()
-    add_align_detr_config(cfg)
-    cfg.MODEL.DEVICE = "cpu"
-    cfg.MODEL.META_ARCHITECTURE = "TSPRCNN"
-    cfg.MODEL.ALIGN_DETR.CONFIG = "TSP/tsp_rcnn_coco_mini"
-    cfg.MODEL.ALIGN_DETR.OVERRIDES = ["model.roi_heads.num_classes=5"]
-    model = build_model(cfg)
-    assert type(model) is TSPRCNN and model.num_classes == 5
-    assert model.roi_heads.stages[0].boxes.mlp.layers[-1].out_features == 20
