@@ -65,21 +65,23 @@ def clean(annotations: Annotations) -> Cleaned:
 def without_errors(annotations: Annotations, errors: Sequence[Problem]) -> tuple[Annotations, list[Change]]:
     """Return the annotations without the images and objects that have these errors, and the changes.
 
-    Boxes that all are fractions of their image, or corners, are converted. With an image go its objects, and all
-    images of its id, whose objects cannot be told apart.
+    Boxes that are fractions of their image, or corners, are converted, and ignored objects become crowd regions. With
+    an image go its objects, and all images of its id, whose objects cannot be told apart.
     """
     findings = Findings(annotations)
-    convertible = [error for error in errors if error.kind in _CONVERSIONS]
+    convertible = [error for error in errors if error.kind in _CONVERTIBLE]
     if convertible:  # alone: other errors may be gone afterwards
         error = convertible[0]
         return _converted(annotations, error), [_change(findings, error, "converted")]
-    images = {row for error in errors if error.table == "images" for row in error.rows}
-    ids = {_id_of(annotations.images[row], "id") for row in images} - {None}
-    images |= {row for row, image in enumerate(annotations.images) if _id_of(image, "id") in ids}
-    objects = {row for error in errors if error.table == "annotations" for row in error.rows}
-    if ids:
-        objects |= {row for row, a in enumerate(annotations.annotations) if _id_of(a, "image_id") in ids}
-    changes = [_change(findings, error, "removed", _objects_of(annotations, error)) for error in errors]
+    images: set[int] = set()
+    objects: set[int] = set()
+    changes = []
+    for error in errors:
+        of_images = error.table == "images"
+        rows, with_them = _with_objects(annotations, error.rows) if of_images else (error.rows, [])
+        (images if of_images else objects).update(rows)
+        objects.update(with_them)
+        changes.append(_change(findings, replace(error, rows=rows), "removed", len(with_them)))
     kept = [row for row in range(len(annotations.annotations)) if row not in objects]
     left = replace(
         annotations,
@@ -131,12 +133,12 @@ def _change(findings: Findings, problem: Problem, action: str, objects: int = 0)
     return Change(problem.kind, action, f"the first {problem.text}", entries, objects)
 
 
-def _objects_of(annotations: Annotations, error: Problem) -> int:
-    """Return how many annotations the images of this error have."""
-    if error.table != "images":
-        return 0
-    ids = {_id_of(annotations.images[row], "id") for row in error.rows} - {None}
-    return sum(_id_of(annotation, "image_id") in ids for annotation in annotations.annotations)
+def _with_objects(annotations: Annotations, rows: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Return the rows of these images and of all others with their ids, and the rows of their annotations."""
+    ids = {_id_of(annotations.images[row], "id") for row in rows} - {None}
+    images = {*rows, *(row for row, image in enumerate(annotations.images) if _id_of(image, "id") in ids)}
+    objects = [row for row, annotation in enumerate(annotations.annotations) if _id_of(annotation, "image_id") in ids]
+    return sorted(images), objects
 
 
 def _id_of(entry: object, key: str) -> str | None:
@@ -155,6 +157,8 @@ def _needs_a_person(annotations: Annotations, error: Problem) -> bool:
 
 def _converted(annotations: Annotations, error: Problem) -> Annotations:
     """Return the annotations with boxes in pixels: corners are a matter of the whole file, fractions of each box."""
+    if error.kind == "ignored":
+        return _as_crowds(annotations, error.rows)
     images = {_id_of(image, "id"): image for image in annotations.images}
     changed = list(annotations.annotations)
     rows = range(len(changed)) if error.kind == "box-corners" else error.rows
@@ -166,7 +170,16 @@ def _converted(annotations: Annotations, error: Problem) -> Annotations:
     return replace(annotations, annotations=changed)
 
 
+def _as_crowds(annotations: Annotations, rows: Sequence[int]) -> Annotations:
+    """Return the annotations with these as crowd regions, which neither training nor evaluation counts."""
+    changed = list(annotations.annotations)
+    for row in rows:
+        changed[row] = {**changed[row], "ignore": 0, "iscrowd": 1}
+    return replace(annotations, annotations=changed)
+
+
 _CONVERSIONS = {
     "box-normalized": lambda box, width, height: [box[0] * width, box[1] * height, box[2] * width, box[3] * height],
     "box-corners": lambda box, width, height: [box[0], box[1], box[2] - box[0], box[3] - box[1]],
 }
+_CONVERTIBLE = {*_CONVERSIONS, "ignored"}

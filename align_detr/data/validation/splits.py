@@ -15,9 +15,11 @@ def check_repeated_photos(names: Sequence[str], splits: Sequence[Findings], phot
     first: dict[Hashable, tuple[int, int]] = {}  # what makes a photo the same -> split and row where it came first
     for number, (findings, read) in enumerate(zip(splits, photos, strict=True)):
         again: dict[int, list[tuple[int, int]]] = {}  # split of the earlier one -> (row here, row there)
+        paths = image_paths(findings)
         for row, key in _identities(findings, read):
             split, twin = first.setdefault(key, (number, row))
-            if (split, twin) != (number, row):
+            # one file under several ids of a split is a problem of its annotations
+            if split != number or paths[twin] != paths[row]:
                 again.setdefault(split, []).append((row, twin))
         for split, pairs in again.items():
             kind = "photo-twice" if split == number else "photo-in-two-splits"
