@@ -160,4 +160,4 @@ def _report_unused(findings: Findings, categories: Sequence[dict[str, Any]], use
     counts = np.bincount(used, minlength=len(categories))
     unused = {str(category["id"]) for category, count in zip(categories, counts, strict=True) if not count}
     listed = enumerate(findings.annotations.categories)
-    findings.add("category-unused", [row for row, category in listed if str(category["id"]) in unused])
+    findings.add("category-unused", [row for row, category in listed if str(category.get("id")) in unused])
