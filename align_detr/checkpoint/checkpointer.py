@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
