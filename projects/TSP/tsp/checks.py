@@ -1,5 +1,6 @@
-"""Checks of parts that must fit each other."""
+"""Checks of settings and of parts that must fit each other."""
 
+from collections.abc import Sequence
 from typing import TypeVar
 
 from torch import nn
@@ -8,6 +9,13 @@ from align_detr.errors import ConfigError
 from align_detr.structures import Predictions
 
 PredictionsOfDetector = TypeVar("PredictionsOfDetector", bound=Predictions)
+
+
+def check_range_of_shares(value: Sequence[float], key: str) -> tuple[float, float]:
+    """Return the setting at `key` as (low, high); raise ConfigError unless 0 < low <= high <= 1."""
+    if len(value) != 2 or not 0 < value[0] <= value[1] <= 1:
+        raise ConfigError(f"{key} is {list(value)}, but must be two shares: set 0 < low <= high <= 1.")
+    return float(value[0]), float(value[1])
 
 
 def require_type(preds: Predictions, kind: type[PredictionsOfDetector], reader: nn.Module) -> PredictionsOfDetector:
