@@ -2,10 +2,12 @@
 
 from align_detr.data.build import build_test_loader, build_train_loader
 from align_detr.data.builtin import register_builtin_datasets
+from align_detr.data.check_records import check_dataset
 from align_detr.data.datasets import (
-    check_dataset,
     check_num_classes,
+    check_same_classes,
     count_images,
+    count_training_images,
     datasets_read_once,
     load_dataset,
 )
@@ -23,7 +25,9 @@ __all__ = [
     "build_train_loader",
     "check_dataset",
     "check_num_classes",
+    "check_same_classes",
     "count_images",
+    "count_training_images",
     "data_path",
     "datasets_read_once",
     "find",

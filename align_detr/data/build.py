@@ -13,7 +13,8 @@ from detectron2.data.samplers import InferenceSampler, TrainingSampler
 from detectron2.utils import comm
 from torch.utils.data import BatchSampler, DataLoader
 
-from align_detr.data.datasets import load_dataset
+from align_detr.data.check_records import has_objects
+from align_detr.data.datasets import load_dataset, require_objects
 from align_detr.errors import ConfigError, DatasetError
 
 Mapper = Callable[[dict[str, Any]], dict[str, Any]]
@@ -45,6 +46,7 @@ def build_train_loader(
             f"equally: set it to a positive multiple of {world_size}."
         )
     records = load_dataset(dataset)
+    require_objects(dataset, records)
     if filter_empty:
         records = _with_objects(records)
     images = MapDataset(DatasetFromList(records, copy=False), mapper)
@@ -100,9 +102,7 @@ def seed_worker(worker_id: int) -> None:
 
 
 def _with_objects(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the records with an object that is not a crowd region; raise DatasetError if there are none."""
-    kept = [r for r in records if any(not a.get("iscrowd", 0) for a in r.get("annotations", ()))]
+    """Return the records with an object that is not a crowd region."""
+    kept = [record for record in records if has_objects(record)]
     logger.info("Left out %d images without objects of %d.", len(records) - len(kept), len(records))
-    if not kept:
-        raise DatasetError("No image of the training data has an object: check its annotations.")
     return kept

@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from align_detr.data.annotations import Annotations
+from align_detr.data.kinds import KINDS, Severity, Table
 
-Severity = Literal["error", "repair", "note"]
-Table = Literal["images", "annotations", "categories"]
+_NOUNS = {"images": "image", "annotations": "annotation", "categories": "category"}
 
 
 @dataclass(frozen=True)
@@ -47,18 +46,25 @@ class Findings:
         self.problems: list[Problem] = []
         self._files: dict[object, str] | None = None
 
-    def add(self, kind: str, severity: Severity, table: Table, rows: Sequence[int], *, text: str, remedy: str) -> None:
-        """Add the cases `rows` of a problem, of which `text` describes the first; nothing if there are none."""
-        if len(rows):
-            where = f"In {self.annotations.source}, {self.describe(table, rows[0])}"
-            self.problems.append(Problem(kind, severity, where, text, remedy, table, rows))
+    def add(self, kind: str, rows: Sequence[int], column: Sequence[object] | None = None, **words: object) -> None:
+        """Add the cases `rows` of a kind of `KINDS`; nothing if there are none.
+
+        `column` has {value} of every row of the list, of which the text shows the first case; `words` are its others.
+        """
+        if not len(rows):
+            return
+        known = KINDS[kind]
+        where = f"In {self.annotations.source}, {self.describe(known.table, rows[0])}"
+        words |= {} if column is None else {"value": column[rows[0]]}
+        text, remedy = known.text.format(**words), known.remedy.format(**words)
+        self.problems.append(Problem(kind, known.severity, where, text, remedy, known.table, rows))
 
     def describe(self, table: Table, row: int) -> str:
         """Return what a sentence calls row `row` of a list: with its id and, for an annotation, its image."""
         if table == "annotations" and self.annotations.where is not None:
             return self.annotations.where[row]
         entry = getattr(self.annotations, table)[row]
-        noun = {"images": "image", "annotations": "annotation", "categories": "category"}[table]
+        noun = _NOUNS[table]
         if not isinstance(entry, dict):
             return f"entry {row} of the {table} (counted from 0)"
         name = f"{noun} {entry['id']}" if "id" in entry else f"{noun} number {row} (counted from 0)"

@@ -1,13 +1,25 @@
 """What is wrong in the annotations of a split: what carries no meaning is repaired, everything else is refused."""
 
 import logging
+from dataclasses import replace
 
 from align_detr.data.annotations import Annotations
+from align_detr.data.check_categories import repair_categories
+from align_detr.data.check_images import repair_images
+from align_detr.data.check_objects import repair_objects
 from align_detr.data.findings import Findings, Problem
 from align_detr.data.records import to_records
 from align_detr.errors import DatasetError
 
 __all__ = ["Problem", "find_problems", "repair", "require_sound", "to_records"]
+
+COUNTED = {"box-empty", "category-unused"}
+"""Kinds that the line on a loaded data set counts."""
+_ENTRIES = {
+    "images": "image-not-an-object",
+    "categories": "category-not-an-object",
+    "annotations": "annotation-not-an-object",
+}
 
 logger = logging.getLogger(__name__)
 
@@ -23,15 +35,31 @@ def repair(annotations: Annotations) -> tuple[Annotations, list[Problem]]:
     The annotations that are given stay as they are. The result can be used if no problem is an "error".
     """
     findings = Findings(annotations)
-    return annotations, findings.problems
+    for table, kind in _ENTRIES.items():
+        entries = enumerate(getattr(annotations, table))
+        findings.add(kind, [row for row, entry in entries if not isinstance(entry, dict)])
+    if findings.problems:  # nothing else can be read
+        return annotations, findings.problems
+    images = repair_images(findings)
+    categories = repair_categories(findings)
+    objects = repair_objects(findings, images, categories)
+    return replace(annotations, images=images, annotations=objects, categories=categories), findings.problems
 
 
 def require_sound(annotations: Annotations) -> Annotations:
-    """Return repaired annotations, and log what was repaired; raise DatasetError for the first problem that is none."""
+    """Return repaired annotations, and log what was repaired or is doubtful.
+
+    Raise DatasetError for the first problem that has to be corrected by hand, or if there are no images or categories.
+    """
+    for table in ("images", "categories"):
+        if not getattr(annotations, table):
+            raise DatasetError(f'{annotations.source} has no {table}: check its "{table}".')
     repaired, problems = repair(annotations)
     errors = [problem for problem in problems if problem.severity == "error"]
     if errors:
-        raise DatasetError(errors[0].sentence)
+        others = f" (and {len(errors) - 1} other kinds of faults)" if len(errors) > 1 else ""
+        raise DatasetError(f"{errors[0].sentence[:-1]}{others}.")
     for problem in problems:
-        logger.warning("%s", problem.sentence)
+        if problem.kind not in COUNTED:
+            logger.warning("%s", problem.sentence)
     return repaired

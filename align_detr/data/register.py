@@ -8,6 +8,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from align_detr.data.annotations import Annotations
 from align_detr.data.problems import require_sound
 from align_detr.data.records import class_indices, to_records
+from align_detr.errors import DatasetError
 
 
 def register(name: str, source: Annotations | Callable[[], Annotations]) -> None:
@@ -33,7 +34,15 @@ def load_records(name: str, annotations: Annotations) -> list[dict[str, Any]]:
     Raise DatasetError for annotations that cannot be used.
     """
     sound = require_sound(annotations)
-    MetadataCatalog.get(name).set(
-        thing_classes=sound.class_names, thing_dataset_id_to_contiguous_id=class_indices(sound)
-    )
+    metadata, classes = MetadataCatalog.get(name), sound.class_names
+    known = metadata.get("thing_classes")
+    if known is not None and list(known) != classes:
+        raise DatasetError(
+            f"The data set '{name}' has the classes {classes} in {sound.source}, but {list(known)} in its metadata: "
+            "register it without thing_classes, or with the file's in the order of their ids."
+        )
+    indices = class_indices(sound)
+    if metadata.get("thing_dataset_id_to_contiguous_id") is None:
+        metadata.set(thing_dataset_id_to_contiguous_id=indices)
+    metadata.set(thing_classes=known or classes)
     return to_records(sound)

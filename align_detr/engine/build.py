@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from align_detr.checkpoint.checkpointer import Checkpointer
-from align_detr.data import check_num_classes
+from align_detr.data import check_num_classes, check_same_classes
 from align_detr.engine.ema import ModelEMA
 from align_detr.engine.summary import describe_model
 
@@ -43,7 +43,12 @@ def build_checkpointer(output_dir: str, model: nn.Module, ema: ModelEMA | None) 
 
 
 def check_classes(model: nn.Module, names: Iterable[str]) -> None:
-    """Raise DatasetError unless each data set has as many classes as the model (one without `num_classes` passes)."""
+    """Raise DatasetError unless the data sets have the same classes, and as many as the model.
+
+    A model without `num_classes` passes.
+    """
+    names = list(dict.fromkeys(names))
+    check_same_classes(names)
     num_classes = getattr(model, "num_classes", None)
     if num_classes is None:
         return

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from omegaconf import DictConfig, ListConfig
 
-from align_detr.data import count_images
+from align_detr.data import count_images, count_training_images
 from align_detr.data.names import dataset_names
 from align_detr.errors import ConfigError
 
@@ -39,6 +39,23 @@ def read_data(loader: DictConfig | ListConfig) -> DataSize:
     return DataSize(names, count_images(names) if names else 0)
 
 
+def read_training_data(loader: DictConfig) -> DataSize:
+    """Read the data sets of a training loader's config, and count the images that it yields.
+
+    Raise DatasetError for data that cannot be used, and for data without any box.
+    """
+    names = dataset_names(loader)
+    return DataSize(names, count_training_images(names, filter_empty=_filters_empty(loader)) if names else 0)
+
+
+def _filters_empty(loader: DictConfig) -> bool:
+    """Return whether a training loader leaves out images without objects (detectron2's own does by default)."""
+    node = loader.get("dataset", None)
+    if isinstance(node, DictConfig):
+        return bool(node.get("filter_empty", True))
+    return bool(loader.get("filter_empty", False))
+
+
 def check_batch(loader: DictConfig, world_size: int) -> int:
     """Return the images per batch over all processes; raise ConfigError unless all processes get the same number."""
     total = loader.get("total_batch_size", None)
@@ -60,15 +77,16 @@ def resolve_length(options: DictConfig, loader: DictConfig, world_size: int) -> 
     """Return the length of a run; fill in max_iter, eval_period and checkpointer.period of `options` if they are None.
 
     `options` and `loader` are the nodes `train` and `dataloader.train` of a config. An epoch has
-    max(1, images // images per batch) iterations. Raise ConfigError if the epochs are not positive, or if max_iter is
-    None and the size of the training data is not known; DatasetError for data that cannot be used.
+    max(1, images // images per batch) iterations; images without objects count unless the loader leaves them out. Raise
+    ConfigError if the epochs are not positive, or if max_iter is None and the size of the training data is not known;
+    DatasetError for data that cannot be used or has no box.
     """
     total_batch = check_batch(loader, world_size)
     if options.max_iter is None and options.epochs <= 0:
         raise ConfigError(f"train.epochs={options.epochs} must be positive.")
     if options.max_iter is None and not dataset_names(loader):
         raise ConfigError("dataloader.train names no data set to count epochs by: set dataset, or train.max_iter.")
-    data = read_data(loader)
+    data = read_training_data(loader)
     per_epoch = max(1, data.images // total_batch)
     if options.max_iter is None:
         options.max_iter = max(1, math.floor(options.epochs * per_epoch + 1e-6))

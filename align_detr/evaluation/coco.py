@@ -55,11 +55,7 @@ class DetectionEvaluator(DatasetEvaluator):
         """
         for entry, output in zip(inputs, outputs, strict=True):
             key = image_key(entry)
-            if key not in self.truth.images:
-                raise DatasetError(
-                    f"The test loader gives the image {key!r}, which the data set '{self.truth.dataset_name}' does not "
-                    "have: set dataloader.evaluator.dataset_name to the data set of dataloader.test."
-                )
+            self._check_image(key, entry)
             self._found[key] = self._detections(key, output["instances"].to("cpu"))
 
     def evaluate(self) -> dict[str, dict[str, float]]:
@@ -93,6 +89,16 @@ class DetectionEvaluator(DatasetEvaluator):
         logger.info("Evaluation of %s:\n%s", name, _tables(self.truth, metrics))
         per_class = zip(self.truth.class_labels(), metrics.per_class, strict=True)
         return {"bbox": {**metrics.summary, **{f"AP-{label}": ap for label, ap in per_class}}}
+
+    def _check_image(self, key: ImageKey, entry: Mapping[str, Any]) -> None:
+        """Raise DatasetError unless the image is one of the data set, and the same file if the entry names one."""
+        expected = self.truth.file_names.get(key)
+        if expected is None or entry.get("file_name", expected) != expected:
+            raise DatasetError(
+                f"The test loader gives image {key!r} ({entry.get('file_name', 'no file name')}), which is "
+                f"{expected or 'no image'} in the data set '{self.truth.dataset_name}': set "
+                "dataloader.evaluator.dataset_name to the data set of dataloader.test."
+            )
 
     def _detections(self, key: ImageKey, instances: Instances) -> list[Detection]:
         boxes = instances.pred_boxes.tensor.clone()

@@ -39,13 +39,13 @@ def build_evaluation_sets(loaders: DictConfig) -> list[EvaluationSet]:
     """Build loader and evaluator of each data set of `loaders.test`, which reads them; once for a whole run.
 
     `loaders.test` is a loader, or a list of them; a loader of ours that names several data sets is one per name.
-    `loaders.evaluator` is for each of them, with `dataset_name` set to it and, where there are several, a folder of
-    that name in its `output_dir`; or it is a list with an evaluator per loader. Raise ConfigError for nodes that do not
-    fit each other, DatasetError for data that cannot be used.
+    `loaders.evaluator` is for each of them; where there are several, with `dataset_name` set to the data set and a
+    folder of that name in its `output_dir`. Or it is a list with an evaluator per loader. Raise ConfigError for nodes
+    that do not fit each other, DatasetError for data that cannot be used.
     """
     require_evaluation(loaders)
     tests = _one_loader_per_set(loaders.test)
-    evaluators = _one_evaluator_per_set(loaders.evaluator, tests)
+    evaluators = _one_evaluator_per_set(loaders, tests)
     names = [", ".join(dataset_names(test)) or f"test set {k}" for k, test in enumerate(tests)]
     repeated = [name for name in names if names.count(name) > 1]
     if repeated:
@@ -79,40 +79,44 @@ def evaluate(loaders: DictConfig, model: nn.Module) -> Mapping[str, Any]:
 
 
 def _one_loader_per_set(test: DictConfig | ListConfig) -> list[DictConfig]:
-    return [one for node in (test if isinstance(test, ListConfig) else [test]) for one in _split(node)]
+    """Return a loader's node for each test set. Raise ConfigError if there is none."""
+    tests = [one for node in (test if isinstance(test, ListConfig) else [test]) for one in _split(node)]
+    if not tests:
+        raise ConfigError("dataloader.test names no data set: set dataloader.test.dataset.")
+    return tests
 
 
 def _split(loader: DictConfig) -> list[DictConfig]:
     """Return copies of a loader that names several data sets, one per name."""
     names = loader.get("dataset", None)
-    if not isinstance(names, ListConfig):
-        return [loader]
-    return [_with(loader, dataset=name) for name in names]
+    return [_with(loader, dataset=name) for name in names] if isinstance(names, ListConfig) else [loader]
 
 
-def _one_evaluator_per_set(evaluator: DictConfig | ListConfig, tests: Sequence[DictConfig]) -> list[Any]:
-    """Return an evaluator's node (or detectron2's list of them) for each loader."""
-    if len(tests) == 1:
-        return [_for_set(evaluator, tests[0])]
+def _one_evaluator_per_set(loaders: DictConfig, tests: Sequence[DictConfig]) -> Sequence[DictConfig | ListConfig]:
+    """Return an evaluator's node, or detectron2's list of them for one loader, for each loader."""
+    evaluator, several = loaders.evaluator, len(tests) > 1
     if isinstance(evaluator, ListConfig):
-        if len(evaluator) != len(tests):
+        if several and len(evaluator) != len(tests):
             raise ConfigError(
                 f"dataloader.evaluator lists {len(evaluator)} evaluators, but dataloader.test has {len(tests)} data "
-                "sets: list one evaluator per data set, or one for all."
+                "sets: list one evaluator per data set, or give one for all."
             )
-        return list(evaluator)
-    return [_for_set(evaluator, test, in_folder=True) for test in tests]
+        return list(evaluator) if several else [evaluator]
+    if tests[0] is loaders.test:
+        return [evaluator]
+    named = [_for_set(evaluator, dataset_names(test)) for test in tests]
+    return [_in_folder(one, dataset_names(test)) for one, test in zip(named, tests, strict=True)] if several else named
 
 
-def _for_set(evaluator: DictConfig | ListConfig, test: DictConfig, in_folder: bool = False) -> DictConfig | ListConfig:
-    """Return the evaluator with the name of the loader's data set; `in_folder`: in a results folder of that name."""
-    names = dataset_names(test)
-    if isinstance(evaluator, ListConfig) or "dataset_name" not in evaluator or len(names) != 1:
-        return evaluator
-    changes = {"dataset_name": names[0]}
-    if in_folder and evaluator.get("output_dir", None):
-        changes["output_dir"] = str(Path(evaluator.output_dir) / names[0])
-    return _with(evaluator, **changes)
+def _for_set(evaluator: DictConfig, names: Sequence[str]) -> DictConfig:
+    """Return the evaluator with the name of a loader's data set, if it takes one."""
+    return _with(evaluator, dataset_name=names[0]) if "dataset_name" in evaluator and len(names) == 1 else evaluator
+
+
+def _in_folder(evaluator: DictConfig, names: Sequence[str]) -> DictConfig:
+    """Return the evaluator with a folder of the data set's name in its results folder, if it has one."""
+    folder = evaluator.get("output_dir", None)
+    return _with(evaluator, output_dir=str(Path(folder, *names))) if folder else evaluator
 
 
 def _with(node: DictConfig, **values: Any) -> DictConfig:

@@ -42,7 +42,7 @@ def test_filter_empty_leaves_out_images_without_objects(tiny: str) -> None:
 
 def test_filter_empty_that_leaves_no_image(register: Callable[..., str], annotations: dict) -> None:
     annotations["annotations"] = annotations["annotations"][:1]  # a crowd region
-    with pytest.raises(DatasetError, match="No image of the training data has an object"):
+    with pytest.raises(DatasetError, match="training data tiny_for_tests has no box that takes part"):
         train_loader(register(annotations), filter_empty=True)
 
 

@@ -31,7 +31,9 @@ dataloader = dict(
     train=L(build_train_loader)(dataset="tiny_train", mapper=tiny_detector.map_record, total_batch_size=4,
                                 num_workers=0, seed=5, aspect_ratio_grouping=False),
     test=L(build_test_loader)(dataset="tiny_val", mapper=tiny_detector.map_record, num_workers=0),
-    evaluator=L(DetectionEvaluator)(dataset_name="${{..test.dataset}}", output_dir="${{...train.output_dir}}/inference"),
+    evaluator=L(DetectionEvaluator)(
+        dataset_name="${{..test.dataset}}", output_dir="${{...train.output_dir}}/inference"
+    ),
 )
 """
 

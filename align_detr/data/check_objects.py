@@ -1,0 +1,163 @@
+"""Checks and repairs of the annotations of a split: ids, references, area, iscrowd, segmentation."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from align_detr.data.check_boxes import repair_boxes
+from align_detr.data.check_images import EXACT
+from align_detr.data.findings import Findings
+from align_detr.data.values import find_repeated, match_ids, read_number, read_numbers
+
+Columns = dict[str, Sequence[Any]]
+"""Key of an annotation: its repaired value in every annotation. Keys that need no repair are not there."""
+
+
+def repair_objects(
+    findings: Findings, images: Sequence[dict[str, Any]], categories: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return the annotations with ids, references, boxes, area and iscrowd as COCO's evaluation takes them.
+
+    `images` and `categories` are the repaired ones.
+    """
+    annotations = findings.annotations.annotations
+    repaired = _repair_ids(findings)
+    image_rows, column = _repair_references(findings, "image", [image["id"] for image in images])
+    repaired |= column
+    category_rows, column = _repair_references(findings, "category", [category["id"] for category in categories])
+    repaired |= column
+    crowd, column = _repair_crowds(findings)
+    repaired |= column
+    boxes, column = repair_boxes(findings, _sizes_of(image_rows, images), crowd)
+    repaired |= column | _repair_areas(findings, boxes) | _repair_segmentations(findings)
+    ignore = [annotation.get("ignore") for annotation in annotations]
+    findings.add("ignored", [row for row, value in enumerate(ignore) if value and read_number(value) != 0], ignore)
+    _report_unused(findings, categories, category_rows[(category_rows >= 0) & (crowd == 0)])
+    if not repaired:
+        return annotations
+    copies = [dict(annotation) for annotation in annotations]
+    for key, values in repaired.items():
+        for copy, value in zip(copies, values, strict=True):
+            copy[key] = value
+    return copies
+
+
+def _repair_ids(findings: Findings) -> Columns:
+    """Return new ids from 1 if COCO's evaluation cannot take the ids as they are."""
+    given: list[Any] = [annotation.get("id") for annotation in findings.annotations.annotations]
+    whole = set(map(type, given)) <= {int}
+    if whole and (not given or (min(given) > 0 and max(given) <= EXACT)) and len(set(given)) == len(given):
+        return {}
+    findings.add("annotation-id-missing", [row for row, id_ in enumerate(given) if id_ is None])
+    text = [row for row, id_ in enumerate(given) if id_ is not None and type(id_) is not int]
+    findings.add("annotation-id-text", text, given)
+    numbers = [(row, id_) for row, id_ in enumerate(given) if type(id_) is int]
+    findings.add("annotation-id-zero", [row for row, id_ in numbers if id_ <= 0], given)
+    findings.add("annotation-id-large", [row for row, id_ in numbers if id_ > EXACT])
+    findings.add("annotation-id-repeated", [row for row, _ in find_repeated(given)])
+    return {"id": range(1, len(given) + 1)}
+
+
+def _repair_references(findings: Findings, noun: str, ids: Sequence[Any]) -> tuple[np.ndarray, Columns]:
+    """Return the row of every annotation's image or category (`noun`) among `ids`, -1 for none."""
+    key = f"{noun}_id"
+    given = [annotation.get(key) for annotation in findings.annotations.annotations]
+    rows, other_type = match_ids(given, ids)
+    findings.add(f"{noun}-reference-text", other_type)
+    lost = np.flatnonzero(rows < 0).tolist()
+    findings.add(f"{noun}-reference-missing", [row for row in lost if given[row] is None])
+    unknown = [row for row in lost if given[row] is not None]
+    findings.add(f"{noun}-reference-unknown", unknown, given, hint=_shift_hint(given, ids) if unknown else "")
+    if not other_type:
+        return rows, {}
+    return rows, {key: [ids[row] if row >= 0 else value for row, value in zip(rows, given, strict=True)]}
+
+
+def _shift_hint(given: Sequence[Any], ids: Sequence[Any]) -> str:
+    """Return what to do where all references are off by one."""
+    known, numbers = set(ids), {value for value in given if type(value) is int}
+    for shift in (1, -1):
+        if numbers and {value + shift for value in numbers} <= known:
+            return f"add {shift} to all of them if they count from {'0' if shift > 0 else '1'}, or "
+    return ""
+
+
+def _sizes_of(image_rows: np.ndarray, images: Sequence[dict[str, Any]]) -> np.ndarray:
+    """Return width and height of every annotation's image, infinite where that is not known: (N, 2) float64."""
+    sizes = np.array([(image["width"], image["height"]) for image in images] + [(0, 0)], dtype=np.float64)
+    return np.where(sizes > 0, sizes, np.inf)[image_rows]  # row -1, no image, is the (0, 0)
+
+
+def _repair_crowds(findings: Findings) -> tuple[np.ndarray, Columns]:
+    """Return iscrowd of every annotation as 0 or 1."""
+    given = [annotation.get("iscrowd") for annotation in findings.annotations.annotations]
+    if set(map(type, given)) <= {int} and set(given) <= {0, 1}:
+        return np.array(given, dtype=np.int64), {}
+    words = {"true": 1, "false": 0}
+    read: list[Any] = [words.get(str(value).lower(), 0 if value is None else read_number(value)) for value in given]
+    unknown = [row for row, number in enumerate(read) if number not in (0, 1)]
+    findings.add("iscrowd-missing", [row for row, value in enumerate(given) if value is None])
+    converted = [row for row, value in enumerate(given) if value is not None and type(value) is not int]
+    findings.add("iscrowd-text", sorted(set(converted) - set(unknown)), [repr(value) for value in given])
+    findings.add("iscrowd-unknown", unknown, [repr(value) for value in given])
+    crowd = [int(number) if number in (0, 1) else 0 for number in read]
+    return np.array(crowd, dtype=np.int64), {"iscrowd": crowd}
+
+
+def _repair_areas(findings: Findings, boxes: np.ndarray) -> Columns:
+    """Return the areas; width x height where an area is missing, or 0 although the box has one."""
+    given = [annotation.get("area") for annotation in findings.annotations.annotations]
+    areas, texts = read_numbers(given)
+    of_boxes = boxes[:, 2] * boxes[:, 3]  # NaN, and so never usable, for a box that is refused
+    missing = ~np.isfinite(areas) | ((areas <= 0) & (of_boxes > 0))
+    if not missing.any() and not texts:
+        return {}
+    rows = np.flatnonzero(missing).tolist()
+    findings.add("area-missing", rows, given)
+    findings.add("area-text", sorted(set(texts) - set(rows)), [repr(value) for value in given])
+    column = list(given)
+    for row in {*rows, *texts}:
+        column[row] = float(of_boxes[row] if missing[row] else areas[row])
+    return {"area": column}
+
+
+def _repair_segmentations(findings: Findings) -> Columns:
+    """Return the segmentations without parts that are no polygon; a box never depends on them."""
+    given = [annotation.get("segmentation") for annotation in findings.annotations.annotations]
+    doubtful = [row for row, value in enumerate(given) if value and not _is_sound(value)]
+    if not doubtful:
+        return {}
+    flat = [row for row in doubtful if _is_polygon(given[row])]
+    findings.add("polygon-flat", flat)
+    findings.add("polygon-broken", sorted(set(doubtful) - set(flat)))
+    column = list(given)
+    for row in doubtful:
+        value = given[row]
+        parts = value if isinstance(value, list) else []
+        column[row] = [value] if _is_polygon(value) else [part for part in parts if _is_polygon(part)]
+    return {"segmentation": column}
+
+
+def _is_sound(segmentation: Any) -> bool:
+    """Return whether a segmentation is a run-length encoding, or polygons of at least three points."""
+    if type(segmentation) is dict:
+        return "counts" in segmentation and "size" in segmentation
+    return type(segmentation) is list and all(
+        type(part) is list and len(part) >= 6 and not len(part) % 2 and type(part[0]) is not list
+        for part in segmentation
+    )
+
+
+def _is_polygon(part: Any) -> bool:
+    """Return whether a part of a segmentation is x and y of at least three points."""
+    return (
+        isinstance(part, list) and len(part) >= 6 and not len(part) % 2 and all(type(x) in (int, float) for x in part)
+    )
+
+
+def _report_unused(findings: Findings, categories: Sequence[dict[str, Any]], used: np.ndarray) -> None:
+    counts = np.bincount(used, minlength=len(categories))
+    unused = {str(category["id"]) for category, count in zip(categories, counts, strict=True) if not count}
+    listed = enumerate(findings.annotations.categories)
+    findings.add("category-unused", [row for row, category in listed if str(category["id"]) in unused])
