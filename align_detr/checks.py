@@ -106,5 +106,5 @@ class ReadsLogits(nn.Module):
             kinds = {True: 'softmax logits (K classes and "no object")', False: "sigmoid logits (K classes)"}
             raise ConfigError(
                 f"{type(self).__name__} reads {kinds[self.softmax]}, but the set '{name}' has {kinds[preds.softmax]}: "
-                f"change model.{preds.origin}, or the parts of model.criterion that do not fit it."
+                f"change model.{preds.origin}, or the losses and costs that do not fit it."
             )

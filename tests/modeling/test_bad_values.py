@@ -23,7 +23,7 @@ from align_detr.modeling.queries import (
     MixedSelectionQueries,
 )
 from align_detr.structures import Predictions, Proposals, Targets
-from support.deformable import tiny_detector
+from support.detectors import deformable_detector
 from support.inputs import image_input
 
 ALPHA = "alpha of IABCELoss is {}, but must lie in [0, 1]"
@@ -133,14 +133,14 @@ def test_number_of_groups(groups: float) -> None:
 
 @pytest.mark.parametrize("kind", ["two_stage", "dab_two_stage", "hybrid", "dino"])
 def test_every_source_of_a_two_stage_detector_needs_proposals(kind: str) -> None:
-    model = tiny_detector(kind).eval()
+    model = deformable_detector(kind).eval()
     model.proposals = None
     with pytest.raises(ConfigError, match=r"model\.proposals is null, but \w+ in model\.queries makes queries of"):
         model([image_input(64, 96, 1)])
 
 
 def test_hybrid_queries_need_a_proposal_for_each_content() -> None:
-    model = tiny_detector("hybrid").eval()
+    model = deformable_detector("hybrid").eval()
     model.proposals.num_queries = 6
     with pytest.raises(ConfigError, match=r"is 6, but num_queries of Enc.*model\.queries\.source\.num_queries\) is 8"):
         model([image_input(64, 96, 1)])
@@ -156,15 +156,15 @@ def test_settings_of_dn_detr() -> None:
         ((name, value),) = options.items()
         with pytest.raises(ConfigError, match=rf"model\.queries\.{name} is {value}, but must"):
             denoising(**options)
-    parts = dict(tiny_detector("dab", num_classes=3).named_children())
+    parts = dict(deformable_detector("dab", num_classes=3).named_children())
     assert DeformableDETR(**parts | {"queries": denoising()}).num_classes == 3
     with pytest.raises(ConfigError, match=r"model\.queries\.num_classes is 3, but model\.head\.num_classes is 2"):
-        DeformableDETR(**dict(tiny_detector("dab", num_classes=2).named_children()) | {"queries": denoising()})
+        DeformableDETR(**dict(deformable_detector("dab", num_classes=2).named_children()) | {"queries": denoising()})
 
 
 def test_object_proposals_may_know_other_classes() -> None:
-    """Nothing raises: only their class 0 is used."""
-    parts, others = (dict(tiny_detector("two_stage", num_classes=n).named_children()) for n in (3, 1))
+    """Only their class 0 is used."""
+    parts, others = (dict(deformable_detector("two_stage", num_classes=n).named_children()) for n in (3, 1))
     model = DeformableDETR(**parts | {"proposals": others["proposals"]}).train()
     assert all(torch.isfinite(x) for x in model([image_input(64, 96, 2)]).values())
 

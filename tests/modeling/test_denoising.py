@@ -16,7 +16,8 @@ from align_detr.modeling.queries import (
     LearnedContentQueries,
 )
 from align_detr.structures import Targets
-from support.denoising import CLASSES, DIM, memory_of, some_targets, source_of, tiny_denoising_detr
+from support.denoising import CLASSES, DIM, memory_of, some_targets, source_of
+from support.detectors import tiny_denoising_detr
 from support.inputs import image_input
 
 BOTH = pytest.mark.parametrize("kind", [DenoisingQueries, ContrastiveDenoisingQueries])

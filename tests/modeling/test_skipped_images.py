@@ -16,9 +16,8 @@ from align_detr.errors import ConfigError, NonFinitePrediction
 from align_detr.modeling.backbone import build_small_resnet
 from align_detr.modeling.meta_arch import DETR
 from align_detr.structures import Memory, Predictions, SkippedImages, Targets
-from support.deformable import tiny_detector
-from support.dino import tiny_dino
-from support.inputs import image_input, tiny_detr
+from support.detectors import deformable_detector, tiny_detr, tiny_dino
+from support.inputs import image_input
 
 NAN = float("nan")
 
@@ -56,7 +55,12 @@ def gradients(model: nn.Module, batch: list[dict]) -> tuple[dict[str, torch.Tens
 
 @pytest.mark.parametrize(
     "build",
-    [frozen_detr, lambda: tiny_detector("refine"), lambda: tiny_detector("two_stage"), lambda: tiny_detector("hybrid")],
+    [
+        frozen_detr,
+        lambda: deformable_detector("refine"),
+        lambda: deformable_detector("two_stage"),
+        lambda: deformable_detector("hybrid"),
+    ],
     ids=["detr", "deformable", "two_stage", "hybrid"],
 )
 def test_as_if_the_batch_had_never_held_it(build: Callable[[], DETR]) -> None:
