@@ -113,9 +113,11 @@ def yacs(name: str, config: str) -> RCNN:
     return build_model(cfg)
 
 
-def test_the_two_yacs_keys_of_this_project() -> None:
+def test_an_override_among_the_two_yacs_keys() -> None:
     model = yacs("FasterRCNN", "FasterRCNN/faster_rcnn_digits")
     assert type(model) is FasterRCNN and model.num_classes == 5
     assert isinstance(model.backbone, FPN) and model.roi_heads.box_predictor.cls_score.out_features == 6
     with pytest.raises(ConfigError, match="describes a FasterRCNN"):
         yacs("TSPRCNN", "FasterRCNN/faster_rcnn_digits")
+    tsp = yacs("TSPRCNN", "TSP/tsp_rcnn_coco_mini")
+    assert tsp.num_classes == 5 and tsp.roi_heads.stages[0].boxes.mlp.layers[-1].out_features == 4 * 5
