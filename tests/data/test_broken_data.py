@@ -1,6 +1,6 @@
 """Every kind of broken data is named in one sentence with its place and remedy, or repaired and counted; none is lost.
 
-The table of kinds is tests/support/broken.py.
+The table of kinds is tests/support/broken_cases.py.
 """
 
 import json
@@ -19,10 +19,19 @@ from align_detr.data.kinds import KINDS
 from align_detr.data.validation import Report, fix, validate
 from align_detr.data.validation.kinds import VALIDATION_KINDS
 from align_detr.errors import DatasetError
-from support.broken import CASES, Case, write_broken, write_data
+from support.broken import Case, write_broken, write_data
+from support.broken_cases import CASES
 from support.oracle import evaluate_perfect
 
-ACROSS = {"photo-in-two-splits", "classes-differ", "classes-by-name"}  # tested below, each alone
+OTHERS = {  # tested below, each alone
+    "photo-in-two-splits",
+    "classes-differ",
+    "classes-by-name",
+    "image-none",
+    "category-none",
+    "object-none",
+    "image-file-name-backslash",
+}
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name.replace(" ", "_"))
 
 
@@ -43,12 +52,11 @@ def registered(broken: Path) -> Iterator[str]:
 
 
 def test_there_are_more_than_forty_kinds_and_no_other_is_known() -> None:
-    covered = {case.kind for case in CASES} | ACROSS
+    covered = {case.kind for case in CASES} | OTHERS
     assert len(covered) >= 60 and len({case.name for case in CASES}) == len(CASES)
     not_made_here = {
         "image-large",  # 180 million pixels
         "category-id-large",  # as image-id-large
-        "category-none",  # a data set without classes: test_files_that_are_no_data_set
     }
     assert {*KINDS, *VALIDATION_KINDS} - covered == not_made_here
     assert covered <= {*KINDS, *VALIDATION_KINDS}
@@ -186,6 +194,25 @@ def test_files_that_are_no_data_set(tmp_path: Path, content: bytes, says: str) -
     with pytest.raises(DatasetError) as error:
         validate(tmp_path / "train.json")
     assert says in str(error.value) and "train.json" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_file_names_with_backslashes_are_read(tmp_path: Path) -> None:
+    def move(coco: dict, folder: Path) -> None:
+        (folder / "images" / "new").mkdir()
+        (folder / "images" / "train_2.png").rename(folder / "images" / "new" / "train_2.png")
+        coco["images"][1]["file_name"] = "new\\train_2.png"
+
+    write_broken(tmp_path, move)
+    report = validate(tmp_path / "train.json", image_root=tmp_path / "images")
+    assert report.usable and problems(report, "train")["image-file-name-backslash"].severity == "repair"
+    assert validate(tmp_path).usable
+
+
+def test_a_training_split_without_objects_is_an_error_and_another_split_is_not(tmp_path: Path) -> None:
+    write_broken(tmp_path, lambda coco, folder: coco.update(annotations=[]))
+    assert problems(validate(tmp_path), "train")["object-none"].severity == "error"
+    (tmp_path / "train.json").rename(tmp_path / "test.json")
+    assert validate(tmp_path / "test.json", image_root=tmp_path / "images").usable
 
 
 @pytest.mark.parametrize("table", ["images", "categories"])
