@@ -85,7 +85,6 @@ def held_out(cfg: "DictConfig", count: int) -> list[dict[str, Any]]:
 
 def loss_range(metrics_file: Path) -> tuple[float, float]:
     """Return the first and the last total loss that a run logged."""
-    losses = [
-        row["total_loss"] for row in map(json.loads, metrics_file.read_text().splitlines()) if "total_loss" in row
-    ]
+    rows = [json.loads(line) for line in metrics_file.read_text().splitlines()]
+    losses = [row["total_loss"] for row in rows if row.get("total_loss") is not None]
     return losses[0], losses[-1]

@@ -24,7 +24,7 @@ from align_detr.engine.trained import load_trained
 from align_detr.engine.trainer import Trainer
 from align_detr.engine.writers import append_results, build_writers
 from align_detr.errors import ConfigError
-from align_detr.evaluation.evaluate import evaluate, require_evaluation
+from align_detr.evaluation import build_evaluation_sets, evaluate_sets, require_evaluation
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +41,7 @@ def train(cfg: DictConfig, *, resume: bool = False) -> Mapping[str, Any]:
     require_evaluation(loaders)
     length = resolve_length(options, loaders.train, comm.get_world_size())
     test_data = read_data(loaders.test)
+    test_sets = build_evaluation_sets(loaders)  # what evaluation cannot use is found out now, not after an epoch
 
     model = build_model(cfg.model, options.device)
     check_classes(model, [*length.data.names, *test_data.names])
@@ -68,7 +69,9 @@ def train(cfg: DictConfig, *, resume: bool = False) -> Mapping[str, Any]:
     if ema is not None and ema.num_updates == 0:
         ema.reset()  # after loading, and after the processes have taken over the weights of the first
     checkpointer.add_checkpointable("trainer", trainer)
-    evaluation = EvaluationHook(options.eval_period, partial(evaluate, loaders, model if ema is None else ema.module))
+    evaluation = EvaluationHook(
+        options.eval_period, partial(evaluate_sets, test_sets, model if ema is None else ema.module)
+    )
     checkpoints, writers = _output_hooks(options, length, checkpointer)
     averaging = None if ema is None else UpdateEMA(ema=ema)
     # Checkpoints come before evaluation, so that a failing evaluation loses nothing.
@@ -84,10 +87,9 @@ def train(cfg: DictConfig, *, resume: bool = False) -> Mapping[str, Any]:
 
 def evaluate_only(cfg: DictConfig, *, checkpoint: str = "") -> Mapping[str, Any]:
     """Evaluate what `load_trained` loads; return the results and append them to metrics.json as one line."""
-    require_evaluation(cfg.dataloader)
-    read_data(cfg.dataloader.test)  # errors of the data are raised before weights are downloaded
+    test_sets = build_evaluation_sets(cfg.dataloader)  # errors of the data are raised before weights are downloaded
     model, iteration = load_trained(cfg, checkpoint=checkpoint)
-    results = evaluate(cfg.dataloader, model)
+    results = evaluate_sets(test_sets, model)
     if comm.is_main_process():
         logger.info("Results appended to %s.", append_results(cfg.train.output_dir, iteration, results))
     return results

@@ -3,9 +3,10 @@
 import math
 from dataclasses import dataclass
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 
 from align_detr.data import count_images, count_training_images
+from align_detr.data.names import dataset_names
 from align_detr.errors import ConfigError
 
 
@@ -32,20 +33,8 @@ class RunLength:
         return self.max_iter / self.iterations_per_epoch
 
 
-def dataset_names(loader: DictConfig) -> list[str]:
-    """Return the data sets a loader's config names: `dataset` (ours), `names`, or `dataset.names` (detectron2's)."""
-    node = loader.get("dataset", None)
-    if node is None:
-        node = loader.get("names", None)
-    if isinstance(node, DictConfig):
-        node = node.get("names", None)
-    if node is None:
-        return []
-    return [node] if isinstance(node, str) else [str(name) for name in node]
-
-
-def read_data(loader: DictConfig) -> DataSize:
-    """Read the data sets of a loader's config; raise DatasetError for data that cannot be used."""
+def read_data(loader: DictConfig | ListConfig) -> DataSize:
+    """Read the data sets of a loader's config or of a list of them; raise DatasetError for data that cannot be used."""
     names = dataset_names(loader)
     return DataSize(names, count_images(names) if names else 0)
 

@@ -6,8 +6,8 @@ from omegaconf import DictConfig
 from torch import nn
 
 from align_detr.checkpoint.checkpointer import Checkpointer
+from align_detr.data.names import dataset_names
 from align_detr.engine.build import build_checkpointer, build_ema, build_model, check_classes
-from align_detr.engine.run_length import dataset_names
 from align_detr.errors import ConfigError
 
 logger = logging.getLogger(__name__)

@@ -3,13 +3,16 @@
 import datetime
 import json
 import logging
+import math
+import os
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from detectron2.evaluation.testing import flatten_results_dict
-from detectron2.utils.events import EventStorage, EventWriter, JSONWriter, TensorboardXWriter, get_event_storage
+from detectron2.utils.events import EventStorage, EventWriter, TensorboardXWriter, get_event_storage
 
 logger = logging.getLogger(__name__)
 
@@ -79,11 +82,39 @@ class ProgressPrinter(EventWriter):
         return parts
 
 
+class MetricsWriter(EventWriter):
+    """One line per iteration with all numbers that are new since the last write, appended to a file.
+
+    detectron2's JSONWriter writes NaN, which is no JSON. Numbers with a smoothing hint are medians over `window`.
+    """
+
+    def __init__(self, path: Path, *, window: int = 20) -> None:
+        self._file = path.open("a", encoding="utf-8")
+        self._window = window
+        self._last = -1
+
+    def write(self) -> None:
+        """Append the new numbers of the present storage."""
+        rows: dict[int, dict[str, float]] = defaultdict(dict)
+        for key, (value, iteration) in get_event_storage().latest_with_smoothing_hint(self._window).items():
+            if iteration > self._last:
+                rows[iteration][key] = value
+        for iteration, row in rows.items():
+            self._file.write(metrics_line({**row, "iteration": iteration}))
+        self._last = max(rows, default=self._last)
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
 def build_writers(*, output_dir: str, max_iter: int, iterations_per_epoch: int, device: str) -> list[EventWriter]:
     """Return the terminal, JSON and tensorboard writers of a run; warn if tensorboard is not installed."""
     writers: list[EventWriter] = [
         ProgressPrinter(max_iter=max_iter, iterations_per_epoch=iterations_per_epoch, device=device),
-        JSONWriter(str(Path(output_dir) / METRICS_FILE)),
+        MetricsWriter(Path(output_dir) / METRICS_FILE),
     ]
     try:
         writers.append(_tensorboard(output_dir))
@@ -100,8 +131,14 @@ def append_results(output_dir: str, iteration: int, results: Mapping[str, Any]) 
     path.parent.mkdir(parents=True, exist_ok=True)
     row = {key: float(value) for key, value in flatten_results_dict(results).items()}
     with path.open("a", encoding="utf-8") as handle:
-        handle.write(json.dumps({**row, "iteration": iteration}, sort_keys=True) + "\n")
+        handle.write(metrics_line({**row, "iteration": iteration}))
     return path
+
+
+def metrics_line(row: Mapping[str, float]) -> str:
+    """Return a line of metrics.json: strict JSON, with null for NaN and infinity."""
+    finite = {key: value if math.isfinite(value) else None for key, value in row.items()}
+    return json.dumps(finite, sort_keys=True, allow_nan=False) + "\n"
 
 
 def _tensorboard(output_dir: str) -> EventWriter:

@@ -1,1 +1,26 @@
-"""Evaluation of detectors, and pictures of runs."""
+"""Evaluation of detectors. Pictures of runs are in `align_detr.evaluation.figures`."""
+
+from align_detr.evaluation.coco import RESULTS_FILE, DetectionEvaluator
+from align_detr.evaluation.evaluate import (
+    EvaluationSet,
+    build_evaluation_sets,
+    evaluate,
+    evaluate_sets,
+    require_evaluation,
+)
+from align_detr.evaluation.metrics import BoxMetrics, box_metrics
+from align_detr.evaluation.truth import GroundTruth, read_truth
+
+__all__ = [
+    "RESULTS_FILE",
+    "BoxMetrics",
+    "DetectionEvaluator",
+    "EvaluationSet",
+    "GroundTruth",
+    "box_metrics",
+    "build_evaluation_sets",
+    "evaluate",
+    "evaluate_sets",
+    "read_truth",
+    "require_evaluation",
+]

@@ -62,8 +62,8 @@ def draw_curves(metrics_file: Path, path: Path) -> None:
     figure.savefig(path, dpi=110, bbox_inches="tight")
 
 
-def _plot(axis: Any, rows: Sequence[Mapping[str, float]], key: str, label: str, **style: Any) -> None:
-    points = [(row["iteration"], row[key]) for row in rows if key in row]
+def _plot(axis: Any, rows: Sequence[Mapping[str, float | None]], key: str, label: str, **style: Any) -> None:
+    points = [(row["iteration"], row[key]) for row in rows if row.get(key) is not None]  # null: not a number
     if points:
         axis.plot(*zip(*points, strict=True), label=label, **style)
 

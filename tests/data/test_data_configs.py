@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from detectron2.config import LazyConfig, instantiate
 from detectron2.data import MetadataCatalog
-from detectron2.evaluation import COCOEvaluator
 
 from align_detr.data.datasets import as_names
+from align_detr.evaluation import DetectionEvaluator
 
 FOLDER = Path(__file__).resolve().parents[2] / "configs" / "common" / "data"
 
@@ -21,7 +21,7 @@ def test_config_names_registered_data_and_its_evaluator(path: Path) -> None:
             assert MetadataCatalog.get(name).evaluator_type == "coco"
         assert node.mapper.image_format == "RGB"
     assert dataloader.evaluator.dataset_name == dataloader.test.dataset
-    assert dataloader.evaluator._target_ is COCOEvaluator
+    assert dataloader.evaluator._target_ is DetectionEvaluator
     assert instantiate(dataloader.train.mapper).is_train and not instantiate(dataloader.test.mapper).is_train
 
 
@@ -51,4 +51,5 @@ def test_real_loaders(name: str, data_root: Path) -> None:
     assert all(max(entry["image"].shape) <= 480 and "instances" in entry for entry in batch)
     batch = next(iter(instantiate(dataloader.test)))
     assert len(batch) == 4 and all(max(entry["image"].shape) <= 480 for entry in batch)
-    instantiate(dataloader.evaluator)
+    dataloader.evaluator.output_dir = None
+    assert len(instantiate(dataloader.evaluator).truth.images) == len(instantiate(dataloader.test).dataset)

@@ -15,9 +15,9 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from detectron2.config import LazyCall as L
-from detectron2.evaluation import COCOEvaluator
 from align_detr import model_zoo
 from align_detr.data import build_test_loader, build_train_loader
+from align_detr.evaluation import DetectionEvaluator
 import tiny_detector
 
 tiny_detector.register(Path({root!r}))
@@ -31,7 +31,9 @@ dataloader = dict(
     train=L(build_train_loader)(dataset="tiny_train", mapper=tiny_detector.map_record, total_batch_size=4,
                                 num_workers=0, seed=5, aspect_ratio_grouping=False),
     test=L(build_test_loader)(dataset="tiny_val", mapper=tiny_detector.map_record, num_workers=0),
-    evaluator=L(COCOEvaluator)(dataset_name="tiny_val", output_dir={output!r}),
+    evaluator=L(DetectionEvaluator)(
+        dataset_name="${{..test.dataset}}", output_dir="${{...train.output_dir}}/inference"
+    ),
 )
 """
 

@@ -50,15 +50,20 @@ class TinyDetector(nn.Module):
         return {"instances": result}
 
 
+def read_image(record):
+    """Read an image as it is."""
+    image = np.asarray(Image.open(record["file_name"]).convert("RGB"))
+    keys = ("height", "width", "image_id", "file_name")
+    return {**{k: record[k] for k in keys}, "image": torch.tensor(image).permute(2, 0, 1)}
+
+
 def map_record(record):
     """Read an image as it is; keep its first object."""
-    image = np.asarray(Image.open(record["file_name"]).convert("RGB"))
     x, y, w, h = record["annotations"][0]["bbox"]
-    instances = Instances(image.shape[:2])
+    instances = Instances((record["height"], record["width"]))
     instances.gt_boxes = Boxes(torch.tensor([[x, y, x + w, y + h]], dtype=torch.float32))
     instances.gt_classes = torch.tensor([record["annotations"][0]["category_id"]])
-    keys = ("height", "width", "image_id", "file_name")
-    return {**{k: record[k] for k in keys}, "image": torch.tensor(image).permute(2, 0, 1), "instances": instances}
+    return {**read_image(record), "instances": instances}
 
 
 def register(root: Path) -> None:

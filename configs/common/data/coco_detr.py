@@ -2,10 +2,10 @@
 
 import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
-from detectron2.evaluation import COCOEvaluator
 from omegaconf import OmegaConf
 
 from align_detr.data import DetrMapper, build_test_loader, build_train_loader
+from align_detr.evaluation import DetectionEvaluator
 
 SIDES = list(range(480, 801, 32))
 
@@ -43,4 +43,8 @@ dataloader.test = L(build_test_loader)(
     num_workers=4,
 )
 
-dataloader.evaluator = L(COCOEvaluator)(dataset_name="${..test.dataset}", tasks=["bbox"])
+dataloader.evaluator = L(DetectionEvaluator)(
+    dataset_name="${..test.dataset}",
+    output_dir="${...train.output_dir}/inference",
+    max_detections=100,  # per image and class, as COCO
+)

@@ -1,0 +1,167 @@
+"""COCO's evaluation of any registered data set, as a detectron2 evaluator."""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.structures import Instances
+from detectron2.utils import comm
+from tabulate import tabulate
+
+from align_detr.checks import check_count
+from align_detr.errors import DatasetError, NonFinitePrediction
+from align_detr.evaluation.metrics import BoxMetrics, box_metrics
+from align_detr.evaluation.truth import GroundTruth, ImageKey, image_key, read_truth
+
+logger = logging.getLogger(__name__)
+
+RESULTS_FILE = "coco_instances_results.json"
+"""The detections in COCO's results format, under the name that detectron2's evaluator gives them."""
+
+Detection = tuple[int, list[float], float]
+"""Class index, box (x, y, width, height in pixels), score."""
+
+
+class DetectionEvaluator(DatasetEvaluator):
+    """COCO's AP of boxes, with the ground truth of the records that `load_dataset` gives for `dataset_name`.
+
+    The numbers are pycocotools' on the annotation file, where there is one. `output_dir`: a folder for RESULTS_FILE,
+    which has the data set's original image and category ids (None: no file). `max_detections`: how many of an image's
+    best detections of a class count (COCO: 100); a warning says if an image has more objects of one. A data set
+    without any annotation has no AP; its detections are kept. The constructor reads the data set. It raises
+    DatasetError for one that cannot be used, and ConfigError for a `max_detections` below 1.
+    """
+
+    def __init__(self, *, dataset_name: str, output_dir: str | None = None, max_detections: int = 100) -> None:
+        self.max_detections = check_count(max_detections, "dataloader.evaluator.max_detections")
+        self.output_dir = None if output_dir is None else Path(output_dir)
+        self.truth = read_truth(dataset_name)
+        self._found: dict[ImageKey, list[Detection]] = {}
+        _warn_of_crowded_images(self.truth, max_detections)
+
+    def reset(self) -> None:
+        """Forget the detections of an earlier evaluation."""
+        self._found = {}
+
+    def process(self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]) -> None:
+        """Keep the detections of a batch: `outputs[i]["instances"]` has boxes in pixels of the image of `inputs[i]`.
+
+        Raise NonFinitePrediction for a score or box that is not finite, DatasetError for an image or a class that the
+        data set does not have.
+        """
+        for entry, output in zip(inputs, outputs, strict=True):
+            key = image_key(entry)
+            self._check_image(key, entry)
+            self._found[key] = self._detections(key, output["instances"].to("cpu"))
+
+    def evaluate(self) -> dict[str, dict[str, float]]:
+        """Gather the detections of all processes, write RESULTS_FILE and return {"bbox": {metric: percent}}.
+
+        Beside COCO's numbers there is an "AP-<class>" per class. NaN stands where no object counts. Return {} on all
+        but the main process, and for a data set without annotations.
+        """
+        comm.synchronize()
+        found = {key: detections for part in comm.gather(self._found, dst=0) for key, detections in part.items()}
+        if not comm.is_main_process():
+            return {}
+        name = self.truth.dataset_name
+        if len(found) < len(self.truth.images):
+            missing = len(self.truth.images) - len(found)
+            logger.warning(
+                "The test loader left out %d images of the data set '%s': no object is found there.", missing, name
+            )
+        if self.output_dir is not None:
+            _write_results(self.output_dir / RESULTS_FILE, self.truth, found)
+        if not self.truth.annotations:
+            logger.warning("The data set '%s' has no annotations, so that there is no AP of it.", name)
+            return {}
+        metrics = box_metrics(
+            num_images=len(self.truth.images),
+            num_classes=len(self.truth.class_names),
+            annotations=self.truth.annotations,
+            detections=_numbered(self.truth, found),
+            max_detections=self.max_detections,
+        )
+        logger.info("Evaluation of %s:\n%s", name, _tables(self.truth, metrics))
+        per_class = zip(self.truth.class_labels(), metrics.per_class, strict=True)
+        return {"bbox": {**metrics.summary, **{f"AP-{label}": ap for label, ap in per_class}}}
+
+    def _check_image(self, key: ImageKey, entry: Mapping[str, Any]) -> None:
+        """Raise DatasetError unless the image is one of the data set, and the same file if the entry names one."""
+        expected = self.truth.file_names.get(key)
+        if expected is None or entry.get("file_name", expected) != expected:
+            raise DatasetError(
+                f"The test loader gives image {key!r} ({entry.get('file_name', 'no file name')}), which is "
+                f"{expected or 'no image'} in the data set '{self.truth.dataset_name}': set "
+                "dataloader.evaluator.dataset_name to the data set of dataloader.test."
+            )
+
+    def _detections(self, key: ImageKey, instances: Instances) -> list[Detection]:
+        boxes = instances.pred_boxes.tensor.clone()
+        boxes[:, 2:] -= boxes[:, :2]
+        finite = torch.isfinite(boxes).all(dim=1) & torch.isfinite(instances.scores)
+        if not finite.all():
+            raise NonFinitePrediction(
+                f"{int((~finite).sum())} of {len(finite)} detections of image {key!r} "
+                f"({self.truth.file_names[key]}) have a score or box that is NaN or infinite: evaluate an earlier "
+                "checkpoint, or train with a lower rate."
+            )
+        classes, count = instances.pred_classes.tolist(), len(self.truth.class_names)
+        if self.truth.is_named and max(classes, default=0) >= count:
+            raise DatasetError(
+                f"The model finds class {max(classes)}, but the data set '{self.truth.dataset_name}' has {count} "
+                "classes, counted from 0: evaluate it with the config that it was trained with."
+            )
+        return list(zip(classes, boxes.tolist(), instances.scores.tolist(), strict=True))
+
+
+def _warn_of_crowded_images(truth: GroundTruth, max_detections: int) -> None:
+    """Warn if an image has more objects of a class than detections count."""
+    file_name, label, objects = truth.most_objects()
+    if objects > max_detections:
+        logger.warning(
+            "The image %s of the data set '%s' has %d objects of class %s, but only the %d best detections of a class "
+            "count in an image: set dataloader.evaluator.max_detections=%d to count them all.",
+            file_name,
+            truth.dataset_name,
+            objects,
+            label,
+            max_detections,
+            objects,
+        )
+
+
+def _numbered(truth: GroundTruth, found: Mapping[ImageKey, Sequence[Detection]]) -> list[dict[str, Any]]:
+    """Return the detections in COCO's results format, with the numbers of `truth`."""
+    return [
+        {"image_id": truth.images[key], "category_id": label + 1, "bbox": box, "score": score}
+        for key in truth.images
+        for label, box, score in found.get(key, ())
+    ]
+
+
+def _write_results(path: Path, truth: GroundTruth, found: Mapping[ImageKey, Sequence[Detection]]) -> None:
+    """Write the detections in COCO's results format, with the data set's original image and category ids."""
+    rows = [
+        {"image_id": key, "category_id": truth.category_id(label), "bbox": box, "score": score}
+        for key in truth.images
+        for label, box, score in found.get(key, ())
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(rows, default=lambda number: number.item()), encoding="utf-8")
+    logger.info("Wrote %d detections to %s.", len(rows), path)
+
+
+def _tables(truth: GroundTruth, metrics: BoxMetrics) -> str:
+    """Return two tables: COCO's numbers, and of each class its AP, objects and images with such an object."""
+    summary = tabulate([metrics.summary.values()], headers=list(metrics.summary), tablefmt="pipe", floatfmt=".3f")
+    rows = [
+        (label, ap, *counts)
+        for label, ap, counts in zip(truth.class_labels(), metrics.per_class, truth.class_counts(), strict=True)
+    ]
+    per_class = tabulate(rows, headers=["class", "AP", "boxes", "images"], tablefmt="pipe", floatfmt=".3f")
+    return f"{summary}\n\n{per_class}"
