@@ -181,7 +181,7 @@ KINDS = {
     "box-below-a-pixel": Kind(
         "note",
         "annotations",
-        "has the box {value}, which lies within the first pixel",
+        "has the box {value} of at most a pixel in the upper left corner",
         "correct it if it is a fraction of the image",
     ),
     # annotations: what else they hold
