@@ -38,7 +38,11 @@ def test_each_number_is_written_once_at_its_iteration(tmp_path):
 
 
 def test_curves_leave_out_what_is_no_number(tmp_path):
-    rows = [{"iteration": 0, "total_loss": None}, {"iteration": 1, "total_loss": 2.0, "bbox/AP": None}, {"iteration": 2, "bbox/AP": 1.0}]
+    rows = [
+        {"iteration": 0, "total_loss": None},
+        {"iteration": 1, "total_loss": 2.0, "bbox/AP": None},
+        {"iteration": 2, "bbox/AP": 1.0},
+    ]
     (tmp_path / "metrics.json").write_text("".join(json.dumps(row) + "\n" for row in rows))
     draw_curves(tmp_path / "metrics.json", tmp_path / "curves.png")
     assert (tmp_path / "curves.png").stat().st_size > 0
