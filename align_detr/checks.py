@@ -1,11 +1,13 @@
-"""Checks of settings and of parts that must fit each other; every wrong number reads the same."""
+"""Checks of settings, of annotations, and of parts that must fit each other; every wrong number reads the same."""
 
 import math
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+import torch
+from detectron2.structures import Instances
 from torch import nn
 
-from align_detr.errors import ConfigError
+from align_detr.errors import ConfigError, DatasetError
 
 if TYPE_CHECKING:
     from align_detr.structures import Predictions
@@ -45,6 +47,25 @@ def is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and -math.inf < value < math.inf
 
 
+def check_annotations(instances: Instances, name: str, num_classes: int) -> None:
+    """Raise DatasetError for an object of image `name` with an unknown class or an impossible box."""
+    low, high = int(instances.gt_classes.min()), int(instances.gt_classes.max())
+    if low < 0 or high >= num_classes:
+        raise DatasetError(
+            f"Image {name} has an object of class {low if low < 0 else high}, but the model has {num_classes} classes "
+            f"(0 to {num_classes - 1}): set model.head.num_classes (in an R-CNN, model.roi_heads.num_classes) to the "
+            "data set's number."
+        )
+    if not bool(torch.isfinite(instances.gt_boxes.tensor).all()):
+        raise DatasetError(f"Image {name} has a box with a coordinate that is not finite: correct its annotation.")
+    corners = instances.gt_boxes.tensor
+    if bool((corners[:, 2:] < corners[:, :2]).any()):
+        raise DatasetError(
+            f"Image {name} has a box whose right or bottom edge comes before its left or top one: correct its "
+            "annotation (gt_boxes are x0, y0, x1, y1)."
+        )
+
+
 @runtime_checkable
 class MustAgree(Protocol):
     """The interface of a part that has to agree with other parts of its model."""
@@ -61,8 +82,8 @@ def check_parts(model: nn.Module) -> None:
 
 
 def check_classes(num_classes: int, key: str, head: nn.Module) -> None:
-    """Raise ConfigError if the part at `key` has other classes than the head, if the head names a number: a label would
-    be out of range, which a device reports late, if at all.
+    """Raise ConfigError if the part at `key` has another number of classes than the head, where that names one: a label
+    would be out of range, which a device reports late, if at all.
     """
     of_head = getattr(head, "num_classes", num_classes)
     if num_classes != of_head:
@@ -85,5 +106,5 @@ class ReadsLogits(nn.Module):
             kinds = {True: 'softmax logits (K classes and "no object")', False: "sigmoid logits (K classes)"}
             raise ConfigError(
                 f"{type(self).__name__} reads {kinds[self.softmax]}, but the set '{name}' has {kinds[preds.softmax]}: "
-                f"change model.{preds.origin}, or the parts of model.criterion that do not fit it."
+                f"change model.{preds.origin}, or the losses and costs that do not fit it."
             )

@@ -1,4 +1,4 @@
-"""The four values that travel through every set-prediction detector here.
+"""The values that travel through every set-prediction detector here.
 
 Shape letters, used in every docstring of the library: **B** images, **Q** queries, **K** classes, **T** padded targets
 (at least 1), **R** rows = decoder layers x query groups, **M** matches, **C** channels, **S** tokens of all levels,
@@ -17,38 +17,11 @@ import torch
 from detectron2.structures import Instances
 from torch import Tensor
 
-from align_detr.errors import DatasetError
+from align_detr.checks import check_annotations
 from align_detr.layers.boxes import xyxy_to_cxcywh
 
 # Names of the prediction sets that the library itself makes.
 MAIN, PROPOSED, DENOISED, ONE_TO_MANY = "main", "enc", "dn", "o2m"
-
-
-class computed_once(property):  # noqa: N801  (a decorator, as `property` is)
-    """A property of a dataclass that is computed when it is first asked for.
-
-    `functools.cached_property` holds a lock until Python 3.11, which `torch.compile` cannot follow.
-    """
-
-    def __get__(self, instance: Any, owner: type | None = None) -> Any:
-        """The value, from the instance where it is there; the property itself for the class, as `help` asks."""
-        if instance is None:
-            return self
-        name = self.fget.__name__
-        if name not in instance.__dict__:
-            instance.__dict__[name] = self.fget(instance)
-        return instance.__dict__[name]
-
-
-class SkippedImages(Exception):  # noqa: N818  (asks for something, nothing is wrong)
-    """A criterion's answer to `Targets.restartable`: the step is to be computed without `images` of the batch."""
-
-    def __init__(self, images: Collection[int]) -> None:
-        super().__init__(images)
-        self.images = images
-
-    def __str__(self) -> str:
-        return f"images {sorted(self.images)} of the batch are to be left out"
 
 
 @dataclass
@@ -56,9 +29,9 @@ class Targets:
     """The ground truth of a batch, padded to the largest number of objects of an image (at least 1).
 
     labels (B, T) int64 and boxes (B, T, 4) float32 normalised cxcywh; entries at and beyond `counts[b]` are padding.
-    `counts` are Python integers, so that nothing has to ask the device how many objects there are. `instances` are the
-    originals, for heads that need more than boxes. `left_out` are the images that take no part in this step;
-    `restartable` says that whoever passes these targets computes the step again where `SkippedImages` is raised.
+    `counts` are Python integers, so that nothing has to ask the device for the number of objects. `instances` are the
+    originals, for heads that need more than boxes. `left_out` are the images that take no part in this step. With
+    `restartable`, the caller computes the step again if `SkippedImages` is raised.
     """
 
     labels: Tensor
@@ -70,11 +43,11 @@ class Targets:
     restartable: bool = False
 
     def name_of(self, image: int) -> str:
-        """What an error calls image number `image` of the batch: its file where that is known."""
+        """Return what an error calls image number `image` of the batch: its file if that is known."""
         return self.names[image] if self.names else f"number {image} of the batch"
 
     def without_images(self, images: Collection[int]) -> Targets:
-        """The same batch, in which `images` (places in it) have no objects and are left out."""
+        """Return the same batch, in which `images` (indices into it) have no objects and are left out."""
         return dataclasses.replace(
             self,
             counts=[0 if b in images else n for b, n in enumerate(self.counts)],
@@ -91,11 +64,11 @@ class Targets:
         device: torch.device | str,
         names: Sequence[str] | None = None,
     ) -> Targets:
-        """Pads and normalises detectron2 annotations, and moves them to `device` in one copy a tensor.
+        """Pad and normalise detectron2 annotations, and move them to `device` in one copy per tensor.
 
         `instances[b]` has `gt_boxes` (absolute xyxy in an image of `image_size`) and `gt_classes`; `names[b]` is what
-        an error calls the image. Raises `DatasetError` for a class outside [0, num_classes) or a box that is not
-        finite or inverted, as long as the annotations are on the host (on a device the check would synchronise).
+        an error calls the image. Raise DatasetError for a class outside [0, num_classes) or a box that is not finite or
+        inverted, if the annotations are on the host (on a device the check would synchronise).
         """
         counts = [len(x) for x in instances]
         longest = max([1, *counts])
@@ -105,7 +78,7 @@ class Targets:
         for b, x in enumerate(instances):
             if counts[b]:
                 if source.type == "cpu":
-                    _check_annotations(x, names[b] if names else f"number {b} of the batch", num_classes)
+                    check_annotations(x, names[b] if names else f"number {b} of the batch", num_classes)
                 height, width = x.image_size
                 scale = boxes.new_tensor([width, height, width, height])
                 labels[b, : counts[b]] = x.gt_classes
@@ -114,29 +87,22 @@ class Targets:
         return cls(labels=labels, boxes=boxes, counts=counts, instances=list(instances), names=list(names or []))
 
 
-def _check_annotations(instances: Instances, name: str, num_classes: int) -> None:
-    low, high = int(instances.gt_classes.min()), int(instances.gt_classes.max())
-    if low < 0 or high >= num_classes:
-        raise DatasetError(
-            f"image {name} has an object of class {low if low < 0 else high}, but the model has {num_classes} classes "
-            f"(0 to {num_classes - 1}): set model.head.num_classes (in an R-CNN, model.roi_heads.num_classes) to the "
-            "data set's number"
-        )
-    if not bool(torch.isfinite(instances.gt_boxes.tensor).all()):
-        raise DatasetError(f"image {name} has a box with a coordinate that is not finite: correct its annotation")
-    corners = instances.gt_boxes.tensor
-    if bool((corners[:, 2:] < corners[:, :2]).any()):
-        raise DatasetError(
-            f"image {name} has a box whose right or bottom edge comes before its left or top one: correct its "
-            "annotation (gt_boxes are x0, y0, x1, y1)"
-        )
+class SkippedImages(Exception):
+    """Raised by the criterion, if `Targets.restartable`, to ask the detector to recompute the step without `images`."""
+
+    def __init__(self, images: Collection[int]) -> None:
+        super().__init__(images)
+        self.images = images
+
+    def __str__(self) -> str:
+        return f"Images {sorted(self.images)} of the batch are to be left out."
 
 
 @dataclass
 class Match:
-    """Which query of which row answers which target: four (M,) int64 tensors, and `weight` (M,) float32 or None for
-    equal weights. `skipped` are the images of the batch that take no part in this step (see `HungarianMatcher`); they
-    have no entries.
+    """Matched pairs of a query, in a row and an image, and a target: four (M,) int64 tensors, and `weight` (M,) float32
+    or None for equal weights. `skipped` are the images of the batch that take no part in this step (see
+    `HungarianMatcher`) and have no pairs.
     """
 
     row: Tensor
@@ -148,39 +114,40 @@ class Match:
 
     @classmethod
     def empty(cls, device: torch.device | str) -> Match:
-        """No pair: what a denoising set without queries has."""
-        return cls(*torch.zeros(4, 0, dtype=torch.int64, device=device))
+        """Return a match without pairs, as a denoising set without queries has."""
+        none = torch.zeros(0, dtype=torch.int64, device=device)
+        return cls(none, none, none, none)
 
     def __len__(self) -> int:
         return self.row.shape[0]
 
     def at(self, values: Tensor) -> Tensor:
-        """Picks the matched queries' entries of `values` (R, B, Q, ...): (M, ...)."""
+        """Return the matched queries' entries (M, ...) of `values` (R, B, Q, ...)."""
         return values[self.row, self.image, self.query]
 
     def of(self, values: Tensor) -> Tensor:
-        """Picks the matched targets' entries of `values` (B, T, ...): (M, ...)."""
+        """Return the matched targets' entries (M, ...) of `values` (B, T, ...)."""
         return values[self.image, self.target]
 
     def repeat_rows(self, num_rows: int) -> Match:
-        """The pairs of this match, whose row is 0, in each of `num_rows` rows: known matches are the same in every
-        decoder layer.
+        """Repeat the pairs of this match, whose row is 0, in each of `num_rows` rows: known matches are the same in
+        every decoder layer.
         """
         row = torch.arange(num_rows, device=self.row.device).repeat_interleave(len(self))
-        pairs = (x.repeat(num_rows) for x in (self.image, self.query, self.target))
+        image, query, target = (x.repeat(num_rows) for x in (self.image, self.query, self.target))
         weight = None if self.weight is None else self.weight.repeat(num_rows)
-        return Match(row, *pairs, weight=weight, skipped=self.skipped)
+        return Match(row, image, query, target, weight, self.skipped)
 
 
 @dataclass
 class Predictions:
-    """One named prediction set, all its rows stacked; the last rows belong to the last decoder layer.
+    """Named prediction set, all its rows stacked; the last rows belong to the last decoder layer.
 
-    logits (R, B, Q, K), or (R, B, Q, K + 1) with "no object" last where `softmax`; boxes (R, B, Q, 4) normalised
-    cxcywh; `iou` (R, B, Q) logits of an IoU branch; `groups` query groups that share a layer (R = layers x groups);
-    `valid` (B, Q) False where a query is padding; `allowed` (B, Q, T) False where a query may not be matched to a
-    target; `match` is given where it is known beforehand; `class_agnostic` sets know one class, "object"; `scale`
-    multiplies the number of targets that normalises the losses; `copies` is the number of queries matched to each
+    logits (R, B, Q, K), or (R, B, Q, K + 1) with "no object" last if `softmax`; boxes (R, B, Q, 4) normalised cxcywh;
+    `iou` (R, B, Q) logits of an IoU branch; `groups` query groups that share a layer (R = layers x groups); `valid`
+    (B, Q) False where a query is padding; `allowed` (B, Q, T) False where a query may not be matched to a target;
+    `match` is given if it is known beforehand; `class_agnostic` sets know one class, "object"; `scale` multiplies the
+    number of targets that normalises the losses; `copies` is the number of queries matched to each
     target, or None for the matcher's; `origin` is the part of the model that an error about the logits names.
     """
 
@@ -198,20 +165,20 @@ class Predictions:
     origin: str = "head"
 
     def float(self) -> Predictions:
-        """The same set with logits, boxes and IoU in float32, whatever autocast made of them."""
+        """Return the same set with logits, boxes and IoU in float32, whatever autocast made of them."""
         iou = None if self.iou is None else self.iou.float()
         return dataclasses.replace(self, logits=self.logits.float(), boxes=self.boxes.float(), iou=iou)
 
     def own_targets(self, targets: Targets) -> Targets:
-        """The targets as this set sees them: a class-agnostic set has label 0 everywhere, in a copy."""
+        """Return the targets as this set sees them: a class-agnostic set has label 0 everywhere, in a copy."""
         if not self.class_agnostic:
             return targets
         return dataclasses.replace(targets, labels=torch.zeros_like(targets.labels))
 
     def without_images(self, images: Sequence[int]) -> Predictions:
-        """The same set with the queries of `images` (places in the batch) hidden by `valid`.
+        """Return the same set with the queries of `images` (indices into the batch) hidden by `valid`.
 
-        Their values are replaced by constants, so that a NaN among them reaches neither a loss nor a gradient.
+        Constants replace their values, so that a NaN among them reaches neither a loss nor a gradient.
         """
         kept = torch.ones(self.logits.shape[1], dtype=torch.bool)
         kept[list(images)] = False
@@ -226,12 +193,29 @@ class Predictions:
         )
 
 
+class computed_once(property):  # a decorator, as `property` is
+    """Property of a dataclass that is computed at its first use.
+
+    `functools.cached_property` holds a lock until Python 3.11, which `torch.compile` cannot follow.
+    """
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        """Return the value, computed once per instance; for the class, the property itself, as `help` asks."""
+        compute = self.fget
+        if instance is None or compute is None:
+            return self
+        name = compute.__name__
+        if name not in instance.__dict__:
+            instance.__dict__[name] = compute(instance)
+        return instance.__dict__[name]
+
+
 @dataclass
 class Memory:
-    """Image features as a sequence of tokens, with what the attention layers need to know of their places.
+    """Image features as a sequence of tokens, with what the attention layers need to know of their positions.
 
-    tokens, position (B, S, C), all levels after one another, row by row; `padding` (B, S) True where a token lies
-    outside its image, or None where no token does; `shapes[l]` = (height, width) of level l; `valid_sizes[l][b]` =
+    tokens, position (B, S, C), all levels concatenated, row by row; `padding` (B, S) True where a token lies outside
+    its image, or None if no token does; `shapes[l]` = (height, width) of level l; `valid_sizes[l][b]` =
     (height, width) of the part of level l that image b covers.
     """
 
@@ -242,17 +226,17 @@ class Memory:
     valid_sizes: list[list[tuple[int, int]]]
 
     def with_tokens(self, tokens: Tensor) -> Memory:
-        """The same places with other contents."""
+        """Return the same positions with other contents."""
         return dataclasses.replace(self, tokens=tokens)
 
     @computed_once
-    def placed(self) -> Tensor:
-        """tokens + position (B, S, C): computed once for all decoder layers."""
+    def tokens_and_position(self) -> Tensor:
+        """Tokens + position (B, S, C), computed once for all decoder layers."""
         return self.tokens + self.position
 
     @computed_once
     def valid_ratios(self) -> Tensor:
-        """The part of each level that each image covers, as (width, height) in (0, 1]: (B, L, 2) float32."""
+        """Part of each level that each image covers, as (width, height) in (0, 1]: (B, L, 2) float32."""
         ratios = [
             [(w / columns, h / rows) for h, w in sizes]
             for (rows, columns), sizes in zip(self.shapes, self.valid_sizes, strict=True)
@@ -262,9 +246,9 @@ class Memory:
 
 @dataclass
 class Proposals:
-    """What a two-stage detector's encoder proposes, best first: content (B, Q, C), reference (B, Q, 4) normalised
-    cxcywh without gradient, and the prediction set `enc` that trains the proposing. `valid` (B, Q) is False where an
-    image had fewer tokens than there are proposals, or None.
+    """Proposals of a two-stage detector's encoder, best first: content (B, Q, C), reference (B, Q, 4) normalised cxcywh
+    without gradient, and the prediction set `enc` that trains them. `valid` (B, Q) is False where an image has fewer
+    tokens than proposals, or None.
     """
 
     content: Tensor
@@ -277,11 +261,11 @@ class Proposals:
 class QueryPart:
     """Queries that are predicted, matched and named together.
 
-    content (B, Q, C); position (B, Q, C) or None where the decoder makes it from the reference; reference (B, Q, 2)
-    points or (B, Q, 4) boxes, normalised, or None. The Q queries are `groups` runs of equal length that do not see each
-    other, nor any other part, but for the part `main` where `sees_main`. `match` (its row is 0) is given where it is
-    known beforehand; a part without it is matched group by group. `valid` (B, Q) is False for queries that are padding,
-    the same ones in each group. `scale` and `copies` as in `Predictions`.
+    content (B, Q, C); position (B, Q, C), or None if the decoder computes it from the reference; reference (B, Q, 2)
+    points or (B, Q, 4) boxes, normalised, or None. The Q queries are `groups` blocks of equal length that see neither
+    each other nor any other part, except `main` with `sees_main`. `match` (its row is 0) is given if it is known
+    beforehand; a part without it is matched group by group. `valid` (B, Q) is False for queries that are padding, the
+    same ones in each group. `scale` and `copies` as in `Predictions`.
     """
 
     name: str
@@ -296,7 +280,7 @@ class QueryPart:
     copies: int | None = None
 
     def as_set(self, predictions: Predictions) -> Predictions:
-        """The predictions of this part's queries, (R, B, Q, ...) with one row per layer, as a named set knows them."""
+        """Return the set of this part from the predictions of its queries, (R, B, Q, ...) with one row per layer."""
         predictions = dataclasses.replace(predictions, valid=self.valid, scale=self.scale, copies=self.copies)
         if self.match is not None:
             return dataclasses.replace(predictions, match=self.match.repeat_rows(len(predictions.boxes)))
@@ -313,7 +297,7 @@ class QueryPart:
 
 
 def _groups_to_rows(x: Tensor, groups: int) -> Tensor:
-    """(L, B, G * Q, ...) -> (L * G, B, Q, ...)."""
+    """Reshape (L, B, G * Q, ...) to (L * G, B, Q, ...)."""
     return x.unflatten(2, (groups, -1)).movedim(2, 1).flatten(0, 1)
 
 
@@ -322,9 +306,9 @@ class QueryPlace:
     """Where the queries of all parts are, for one decoder layer.
 
     position (B, Q, C), added in attention, or None; sine (B, Q, C), the encoded reference that conditional
-    cross-attention compares with the positions of tokens, or None; reference (B, Q, 2 or 4) or None; blocked (Q, Q)
-    or (B, 1, Q, Q) True where a query may not look at another, or None. With `runs` above 1 the queries are so many
-    runs of equal length, none of which sees another, and `blocked` is None.
+    cross-attention compares with the positions of tokens, or None; reference (B, Q, 2 or 4) or None; blocked (Q, Q) or
+    (B, 1, Q, Q) True where a query may not attend to another, or None. If `runs` > 1, the queries are `runs` blocks of
+    equal length that do not attend to each other; `blocked` is then None.
     """
 
     position: Tensor | None = None

@@ -17,7 +17,7 @@ import torch.distributed as dist
 
 # Imported before any group is made (DistributedDataParallel imports it as well): its functions take the group of all
 # processes as a default argument, and would keep that group and its threads until the interpreter has shut down.
-import torch.distributed.nn.functional  # noqa: F401
+import torch.distributed.nn.functional
 import torch.multiprocessing as mp
 from detectron2.utils import comm
 from torch import nn

@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from align_detr.errors import ConfigError
 from align_detr.modeling.losses import IABCELoss
 from align_detr.modeling.weighting import PrimeSampleWeighting
+from align_detr.structures import MAIN, PROPOSED
 
 CLASS = "class"  # the name of the class loss
 
@@ -26,8 +27,8 @@ def align(model: DictConfig, *, copies: int = 3, alpha: float = 0.25, gamma: flo
     weight = class_loss_of(criterion).weight
     set_class_loss(criterion, L(IABCELoss)(weight=weight, alpha=alpha, gamma=gamma))
     criterion.weighting = L(PrimeSampleWeighting)(alpha=alpha, tau=tau)
-    layers = {"main": [copies] * (model.decoder.num_layers - 1) + [1]}
-    encoder = {"enc": copies} if model.get("proposals") is not None else {}
+    layers = {MAIN: [copies] * (model.decoder.num_layers - 1) + [1]}
+    encoder = {PROPOSED: copies} if model.get("proposals") is not None else {}
     criterion.matcher.copies = {**(criterion.matcher.get("copies") or {}), **layers, **encoder}
 
 

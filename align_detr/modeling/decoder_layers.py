@@ -64,7 +64,9 @@ class DecoderLayer(nn.Module):
 
     def _attend_image(self, x: Tensor, place: QueryPlace, memory: Memory) -> Tensor:
         """Let the queries x, (B, Q, C), attend to the image's tokens: (B, Q, C)."""
-        return self.cross_attn(x + position_of(place), memory.placed, memory.tokens, padding=memory.padding)
+        return self.cross_attn(
+            x + position_of(place), memory.tokens_and_position, memory.tokens, padding=memory.padding
+        )
 
 
 class PreNormDecoderLayer(DecoderLayer):

@@ -4,9 +4,9 @@ from detectron2.utils.events import get_event_storage
 
 
 def log_scalar(name: str, value: float) -> None:
-    """Puts a number into detectron2's event storage, without smoothing; outside of a training loop nothing happens."""
+    """Put a number into detectron2's event storage, without smoothing; outside of a training loop, do nothing."""
     try:
         storage = get_event_storage()
-    except (AssertionError, IndexError):  # outside of a training loop there is none
+    except (AssertionError, IndexError):  # there is none outside of a training loop
         return
     storage.put_scalar(name, value, smoothing_hint=False)

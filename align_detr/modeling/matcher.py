@@ -155,8 +155,8 @@ class HungarianMatcher(nn.Module):
                     total[tuple(part)].add_(cost.of_pairs(pairs), alpha=cost.weight)  # (r, n, Q) of (R, N, Q)
             if others or preds.valid is not None or preds.allowed is not None:
                 image, index = torch.from_numpy(np.stack([image, index])).to(total.device, non_blocking=True)
-            for cost in others:  # (R, B, Q, T) -> (R, N, Q)
-                total.add_(cost(preds, targets).transpose(-1, -2)[:, image, index], alpha=cost.weight)
+            for other in others:  # (R, B, Q, T) -> (R, N, Q)
+                total.add_(other(preds, targets).transpose(-1, -2)[:, image, index], alpha=other.weight)
             if preds.valid is not None:  # (B, Q) -> (N, Q)
                 total.masked_fill_(~preds.valid[image], FORBIDDEN)
             if preds.allowed is not None:  # (B, Q, T) -> (N, Q)

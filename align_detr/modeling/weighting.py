@@ -12,8 +12,8 @@ from align_detr.structures import Match, Predictions, Targets
 
 
 class PrimeSampleWeighting(ReadsLogits):
-    """exp(-r / tau) for the query of rank r = 0, 1, ... among the queries of one target in one row, by quality t, best
-    first (Align-DETR, section 3.4, equations 6 and 7).
+    """Weight exp(-r / tau) of the query of rank r = 0, 1, ... among the queries of one target in one row, by quality t,
+    best first (Align-DETR, section 3.4, equations 6 and 7).
 
     `alpha` is the share of the probability in t (see `alignment_quality`). Queries of equal quality, frequent where
     nothing overlaps, rank by ascending index.
@@ -33,7 +33,7 @@ class PrimeSampleWeighting(ReadsLogits):
 
     @torch.no_grad()
     def forward(self, preds: Predictions, targets: Targets, match: Match) -> Match:
-        """The same match with these weights, which class targets and box losses obey."""
+        """Return the match with these weights, which scale class targets and box losses."""
         s = matched_logits(preds, targets, match).float().sigmoid()
         quality = alignment_quality(s, matched_iou(preds, targets, match), self.alpha)
         images, longest = targets.labels.shape
@@ -42,12 +42,13 @@ class PrimeSampleWeighting(ReadsLogits):
 
 
 def rank_in_bag(bag: Tensor, quality: Tensor, query: Tensor) -> Tensor:
-    """How many members of its bag go before each, by descending `quality`, then by ascending `query`: (M,) each ->
-    (M,) int64. The bags may differ in size.
+    """Return the rank of each member in its bag, by descending `quality`, then by ascending `query`: (M,) each -> (M,)
+    int64. The bags may differ in size.
     """
+    # Stable sorts by the least important key first: (M,) indices, bag after bag, each bag in the order of ranks.
     order = query.argsort(stable=True)
     order = order[quality[order].argsort(descending=True, stable=True)]
     order = order[bag[order].argsort(stable=True)]
     ordered = bag[order]
-    position = torch.arange(len(bag), device=bag.device)
+    position = torch.arange(len(bag), device=bag.device)  # less that of the first of its bag: the rank
     return torch.empty_like(position).index_put((order,), position - torch.searchsorted(ordered, ordered))

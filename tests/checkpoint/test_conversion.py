@@ -15,7 +15,7 @@ from align_detr.checkpoint.detr import convert_official_detr
 from align_detr.errors import ConfigError
 from align_detr.modeling.backbone import MobileNetV2, build_resnet
 from align_detr.modeling.meta_arch import DETR
-from support.inputs import tiny_detr
+from support.detectors import tiny_detr
 
 
 def official_names(model: DETR) -> dict[str, torch.Tensor]:

@@ -133,7 +133,7 @@ def in_a_circle() -> None:
         try:
             raise KeyError("b") from a
         except KeyError as b:
-            raise a from b  # noqa: B904
+            raise a from b
 
 
 def test_errors_that_cause_each_other(tmp_path):

@@ -105,8 +105,15 @@ def test_fused_adamw_is_adamw():
 
 @pytest.mark.parametrize(
     ("name", "epochs", "drop"),
-    [("step_500ep", 500, 400), ("step_300ep", 300, 200), ("step_150ep", 150, 100), ("step_50ep", 50, 40)]
-    + [("step_36ep", 36, 30), ("step_24ep", 24, 20), ("step_12ep", 12, 11)],
+    [
+        ("step_500ep", 500, 400),
+        ("step_300ep", 300, 200),
+        ("step_150ep", 150, 100),
+        ("step_50ep", 50, 40),
+        ("step_36ep", 36, 30),
+        ("step_24ep", 24, 20),
+        ("step_12ep", 12, 11),
+    ],
 )
 def test_step_schedules_drop_after_their_epoch(name, epochs, drop):
     schedule = instantiate(model_zoo.get_config("common/schedule.py")[name])

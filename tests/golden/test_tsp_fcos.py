@@ -36,8 +36,10 @@ def test_assignment(fixture: Fixture, tag: str, radius: float | None) -> None:
 
 @fixtures("tsp/fcos_forward_eval*")
 def test_forward(fixture: Fixture) -> None:
-    """The official mask is stretched where sizes are no multiples of 32; only the positions depend on it, so that the
-    recorded ones are taken there.
+    """The forward pass equals the official one.
+
+    The official mask is stretched where sizes are not multiples of 32. Only the positions depend on it, so the recorded
+    positions are used there.
     """
     model = detector(fixture).eval()
     image_sizes, padded = sizes(fixture)
@@ -73,7 +75,7 @@ def check_predictions(fixture: Fixture, preds: PointPredictions) -> None:
 
 
 def check_detections(fixture: Fixture, detections: list[Instances]) -> None:
-    """Scores by value; boxes and classes where neighbouring scores are far enough apart to order them."""
+    """Compare scores by value, and boxes and classes where neighbouring scores are far enough apart."""
     for i, found in enumerate(detections):
         scores = fixture.output[f"det_scores_{i}"]
         close(found.scores, scores)

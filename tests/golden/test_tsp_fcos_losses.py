@@ -89,7 +89,7 @@ def test_losses(fixture: Fixture, variant: str) -> None:
 
 @fixtures("tsp/fcos_set_loss*")
 def test_dense_labels(fixture: Fixture) -> None:
-    """Without the set: every point of an object is a positive of its class."""
+    """Without a set loss, every point of an object is a positive of its class."""
     targets, points, assignment, preds = case(fixture)
     image, query = (preds.owner >= 0).nonzero(as_tuple=True)
     match = Match(torch.zeros_like(image), image, query, preds.owner[image, query])
@@ -104,8 +104,10 @@ def test_dense_labels(fixture: Fixture) -> None:
 
 @fixtures("tsp/fcos_set_loss*")
 def test_plain_hungarian(fixture: Fixture) -> None:
-    """The official ablation: DETR's losses on a softmax whose background logit is 0, without restriction, boxes ten
-    times and per point of an object; only the library's own parts are needed.
+    """The library's parts give the official ablation with DETR's losses.
+
+    Its softmax has a background logit of 0, nothing restricts the matching, and the loss on boxes has weight 10 and is
+    divided by the points of objects.
     """
     targets, points, _, preds = case(fixture)
     plain = Predictions(logits=F.pad(preds.logits, (0, 1)), boxes=preds.boxes, softmax=True)
@@ -124,8 +126,9 @@ def test_plain_hungarian(fixture: Fixture) -> None:
 @fixtures("tsp/hungarian_plain*")
 @pytest.mark.parametrize("tag", ["class_l1_giou", "class_giou_abs"])
 def test_unrestricted_matcher(fixture: Fixture, tag: str) -> None:
-    """The official ablation's matcher is the library's, with L1 and GIoU weights swapped against DETR's; GIoU does not
-    know the unit, so absolute boxes match alike.
+    """The library's matcher gives the official ablation's, with DETR's weights of L1 and GIoU swapped.
+
+    GIoU does not depend on the unit, so absolute boxes have the same matches.
     """
     weights = fixture.meta["config"]["weights"]
     costs = [SoftmaxCost(weight=weights["cost_class"]), GIoUCost(weight=weights["cost_giou"])]

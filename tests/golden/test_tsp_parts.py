@@ -23,7 +23,7 @@ from support.tsp_fcos import close
 
 
 class GivenMaps(Backbone):
-    """A backbone that gives the maps it is given."""
+    """A backbone that returns its input, which is a dictionary of maps."""
 
     def __init__(self, channels: list[int]) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ def model() -> TSPFCOS:
 
 
 def renamed(names: list[str]) -> dict[str, str]:
-    """Official names -> names here, without the pixel statistics."""
+    """Return official names and their names here, without the pixel statistics."""
     kept = [name for name in names if not name.startswith("pixel_")]
     return {name: next(iter(convert_official_tsp_fcos({name: torch.empty(0)}))) for name in kept}
 
@@ -111,7 +111,7 @@ def test_weights_of_tsp_fcos(model: TSPFCOS) -> None:
 
 @pytest.mark.parametrize("name, ours", [("fcos", "encoding.level_embed"), ("rcnn", "roi_heads.stages.0")])
 def test_official_weights_are_recognised(name: str, ours: str) -> None:
-    """What any checkpoint is read through finds the names, in the form that both detectors have."""
+    """The reader of checkpoints recognises the names, in the form that both detectors have."""
     official = manifest(f"tsp_{name}_r50")["shapes"]
     state = {key: torch.empty(0) for key in official}
     converted = convert(state, num_classes=80)

@@ -17,7 +17,7 @@ IMAGE_LIST = ImageList(torch.zeros(0), [])  # the heads read features and propos
 
 
 def detections_agree(found: list[Instances], fixture: Fixture) -> None:
-    """Equal scores, and each recorded detection among those found with nearly its score."""
+    """Compare scores, and find each recorded detection among those of nearly the same score."""
     for i, x in enumerate(found):
         scores, boxes, classes = (fixture.output[f"det_{key}_{i}"] for key in ("scores", "boxes", "classes"))
         close(x.scores, scores)
@@ -50,7 +50,7 @@ def test_rpn_head(fixture: Fixture) -> None:
 
 
 class RecordedSampler(ProposalSampler):
-    """Draws what the fixture recorded, image after image."""
+    """A sampler that returns the recorded draws, image after image."""
 
     def __init__(self, fixture: Fixture, **options: float) -> None:
         super().__init__(**options)

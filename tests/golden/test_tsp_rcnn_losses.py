@@ -69,8 +69,9 @@ def test_labels_of_all_foreground_instead_of_a_set(fixture: Fixture) -> None:
 
 @fixtures("tsp/rcnn_set_loss*")
 def test_plain_hungarian_loss(fixture: Fixture) -> None:
-    """DETR's own criterion. The reference's weights are 1, 2, 5 in the matching, and it counts two objects more for
-    every image.
+    """DETR's criterion gives the official ablation.
+
+    The official weights in the matching are 1, 2, 5, and its normaliser counts two more objects per image.
     """
     variant = Variant(fixture, agnostic=True)
     counts = variant.targets.counts

@@ -23,7 +23,7 @@ from align_detr.modeling.queries import (
     MixedSelectionQueries,
 )
 from align_detr.structures import Predictions, Proposals, Targets
-from support.deformable import tiny_detector
+from support.detectors import deformable_detector
 from support.inputs import image_input
 
 ALPHA = "alpha of IABCELoss is {}, but must lie in [0, 1]"
@@ -85,7 +85,7 @@ STEP = [
 
 
 def demo_with(override: str) -> DictConfig:
-    """The model of the smallest Align-DINO config, with a setting that the command line would take."""
+    """Return the model of the smallest Align-DINO config, with an override of the command line."""
     return load_config("quickstart/digits.py", [f"model.{override}"]).model
 
 
@@ -116,7 +116,7 @@ def some_proposals(num_queries: int) -> Proposals:
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("count", [3, 5])
 def test_groups_need_a_proposal_for_each_content(count: int, training: bool) -> None:
-    """With fewer proposals the rows of a group would be another group's."""
+    """It raises: with fewer proposals the rows of a group would be another group's."""
     targets = Targets(torch.zeros(2, 1).long(), torch.rand(2, 1, 4), [1, 1]) if training else None
     source = GroupMixedSelectionQueries(num_queries=4, embed_dim=8, groups=2)
     with pytest.raises(ConfigError, match=rf"num_queries is {count}, but num_queries of Group.* is 4: give both"):
@@ -133,14 +133,14 @@ def test_number_of_groups(groups: float) -> None:
 
 @pytest.mark.parametrize("kind", ["two_stage", "dab_two_stage", "hybrid", "dino"])
 def test_every_source_of_a_two_stage_detector_needs_proposals(kind: str) -> None:
-    model = tiny_detector(kind).eval()
+    model = deformable_detector(kind).eval()
     model.proposals = None
     with pytest.raises(ConfigError, match=r"model\.proposals is null, but \w+ in model\.queries makes queries of"):
         model([image_input(64, 96, 1)])
 
 
 def test_hybrid_queries_need_a_proposal_for_each_content() -> None:
-    model = tiny_detector("hybrid").eval()
+    model = deformable_detector("hybrid").eval()
     model.proposals.num_queries = 6
     with pytest.raises(ConfigError, match=r"is 6, but num_queries of Enc.*model\.queries\.source\.num_queries\) is 8"):
         model([image_input(64, 96, 1)])
@@ -151,20 +151,20 @@ def denoising(**options: object) -> DenoisingQueries:
 
 
 def test_settings_of_dn_detr() -> None:
-    """Its label noise is the probability itself; a class more, "unknown", is in its table alone."""
+    """Its label noise is the probability itself, and its table has one more class, "unknown"."""
     for options in ({"label_noise": 1.5}, {"label_noise": -1}, {"box_noise": -1}, {"groups": 2.5}, {"max_queries": 0}):
         ((name, value),) = options.items()
         with pytest.raises(ConfigError, match=rf"model\.queries\.{name} is {value}, but must"):
             denoising(**options)
-    parts = dict(tiny_detector("dab", num_classes=3).named_children())
+    parts = dict(deformable_detector("dab", num_classes=3).named_children())
     assert DeformableDETR(**parts | {"queries": denoising()}).num_classes == 3
     with pytest.raises(ConfigError, match=r"model\.queries\.num_classes is 3, but model\.head\.num_classes is 2"):
-        DeformableDETR(**dict(tiny_detector("dab", num_classes=2).named_children()) | {"queries": denoising()})
+        DeformableDETR(**dict(deformable_detector("dab", num_classes=2).named_children()) | {"queries": denoising()})
 
 
 def test_object_proposals_may_know_other_classes() -> None:
     """Only their class 0 is used."""
-    parts, others = (dict(tiny_detector("two_stage", num_classes=n).named_children()) for n in (3, 1))
+    parts, others = (dict(deformable_detector("two_stage", num_classes=n).named_children()) for n in (3, 1))
     model = DeformableDETR(**parts | {"proposals": others["proposals"]}).train()
     assert all(torch.isfinite(x) for x in model([image_input(64, 96, 2)]).values())
 

@@ -15,7 +15,8 @@ from align_detr.modeling.decoder_layers import DecoderLayer, PreNormDecoderLayer
 from align_detr.modeling.encoder import Encoder, EncoderLayer, PreNormEncoderLayer
 from align_detr.modeling.postprocess import SoftmaxPostprocess, TopKPostprocess
 from align_detr.structures import Memory, Predictions, QueryPlace
-from support.inputs import image_input, tiny_detr
+from support.detectors import tiny_detr
+from support.inputs import image_input
 
 DROP_ALL = dict(embed_dim=8, num_heads=2, ffn_dim=16, dropout=1.0)
 

@@ -80,7 +80,7 @@ def test_class_agnostic_sets_ask_for_class_0(matcher: HungarianMatcher) -> None:
 
 
 class Shifted(L1Cost):
-    """A cost of a user's, which starts from one of ours."""
+    """Cost of a user's, derived from one of the library."""
 
     def forward(self, preds: Predictions, targets: Targets) -> torch.Tensor:
         return super().forward(preds, targets) + preds.boxes[..., :1]
@@ -90,7 +90,7 @@ class Shifted(L1Cost):
 @pytest.mark.parametrize("distinct", [True, False])
 @pytest.mark.parametrize("softmax", [True, False])
 def test_costs_of_pairs_in_parts_equal_all_costs(monkeypatch, size: int, distinct: bool, softmax: bool) -> None:
-    """Parts of one target and one row, of some, and of all; as on a CPU and, without `distinct`, on a device."""
+    """Any size of parts gives the same costs, with `distinct` targets, as on a CPU, and without, as on a device."""
     monkeypatch.setattr(pairs, "CACHED_PAIRS", size)
     if not distinct:
         monkeypatch.setattr(pairs, "_distinct", lambda *_: None)
@@ -119,7 +119,7 @@ def test_a_cost_for_another_kind_of_head(cost: Cost) -> None:
 
 
 def test_focal_cost_by_hand() -> None:
-    """Also where float32 knows no 1 - p: logits of 0, 30 and -1e4 have p = 1/2, 1 and 0."""
+    """Logits of 0, 30 and -1e4 have p = 1/2, 1 and 0, where float32 loses 1 - p."""
     preds = Predictions(logits=torch.tensor([[[[0.0, 9.0], [30.0, 9.0], [-1e4, 9.0]]]]), boxes=torch.rand(1, 1, 3, 4))
     targets = Targets(labels=torch.tensor([[0]]), boxes=torch.rand(1, 1, 4), counts=[1])
     expected = [(0.25 - 0.75) * 0.25 * math.log(2), 0.75 * math.log(1e-8), -0.25 * math.log(1e-8)]
@@ -127,7 +127,7 @@ def test_focal_cost_by_hand() -> None:
 
 
 def test_all_problems_at_once_equal_the_solver() -> None:
-    """Images without targets, more targets than queries, left out ones; few clashes and nothing else."""
+    """This holds for images without targets, left out, or with more targets than queries; at few and many clashes."""
     generator = np.random.default_rng(0)
     for spread in (0.0, 1.0, 10.0):
         counts, queries = [0, 3, 12, 1, 30, 70, 0], 40
@@ -155,7 +155,7 @@ def test_position_modulated_cost_by_hand() -> None:
 
 @pytest.mark.parametrize("eps", [0.0, 1e-6])
 def test_no_rounding_takes_the_giou_below_minus_1(eps: float) -> None:
-    """A root of GIoU + 1 follows: boxes of all sizes down to 0 and of all distances, many far outside each other."""
+    """GIoU + 1 has a root for boxes of all sizes down to 0 and of all distances."""
     generator = torch.Generator().manual_seed(0)
 
     def boxes(*shape: int) -> torch.Tensor:
@@ -182,7 +182,7 @@ def test_giou_cost_equals_the_plain_formula(eps: float) -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_copies_solved_by_clashes_equal_repeated_columns(seed: int) -> None:
-    """From hardly any clash to nothing else."""
+    """They are equal from few clashes to clashes of all targets."""
     generator = np.random.default_rng(seed)
     n, copies = generator.integers(1, 9), int(generator.integers(1, 5))
     queries = int(generator.integers(1, 60))

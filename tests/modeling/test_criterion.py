@@ -169,7 +169,7 @@ def test_names_that_cannot_be(criterion: SetCriterion) -> None:
 
 
 def skipping_criterion(softmax: bool) -> SetCriterion:
-    """Align-DETR's criterion, or one for softmax heads, with copies, that leaves out what is not finite."""
+    """Return Align-DETR's criterion, or one for softmax heads, with copies, that skips non-finite images."""
     class_cost = SoftmaxCost(weight=1.0) if softmax else FocalCost(weight=2.0)
     costs = [class_cost, L1Cost(weight=5.0), GIoUCost(weight=2.0)]
     return SetCriterion(
@@ -200,7 +200,7 @@ def test_losses_for_another_kind_of_head() -> None:
 @pytest.mark.parametrize("broken", ["main", "dn", "iou"])
 @pytest.mark.parametrize("softmax", [False, True])
 def test_a_skipped_image_takes_no_part(broken: str, softmax: bool) -> None:
-    """As if the batch had never held it, in all sets; its gradient is zero, not NaN."""
+    """All losses are those of the batch without it; its gradient is zero, not NaN."""
     torch.manual_seed(0)
     criterion = skipping_criterion(softmax)
     counts, kept = [2, 3, 1], [0, 2]
@@ -260,7 +260,7 @@ def test_rows_of_one_loss_and_another_loss() -> None:
 
 
 def test_a_loss_that_no_set_has() -> None:
-    """Also beside one whose name begins with its own."""
+    """It is noticed even beside one whose name begins with its name."""
     preds, targets = random_set(rows=1, counts=[2], queries=3)
     losses = [IoUBranchLoss(name="iou"), L1Loss(name="iou_x")]
     with pytest.raises(ConfigError, match="No prediction set has what the loss 'iou' needs: remove it"):

@@ -17,7 +17,7 @@ from align_detr.modeling.decoder_layers import DecoderLayer, PreNormDecoderLayer
 from align_detr.modeling.deformable import DeformableDecoderLayer
 from align_detr.modeling.head import LayerwiseHead, LayerwiseIoUHead, SharedHead, SoftmaxHead
 from align_detr.structures import Match, Memory, QueryPart, QueryPlace
-from support.inputs import tiny_detr
+from support.detectors import tiny_detr
 
 DIM = 8
 

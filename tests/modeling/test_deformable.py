@@ -21,11 +21,11 @@ from align_detr.modeling.meta_arch import DeformableDETR
 from align_detr.modeling.neck import MultiScaleNeck
 from align_detr.modeling.postprocess import TopKPostprocess
 from align_detr.structures import Memory, Predictions
-from support.deformable import KINDS, tiny_detector
+from support.detectors import DEFORMABLE, deformable_detector
 from support.inputs import image_input
 
-ALL = pytest.mark.parametrize("kind", KINDS)
-TWO_STAGE = [kind for kind in KINDS if kind in ("two_stage", "dab_two_stage", "hybrid", "dino")]
+ALL = pytest.mark.parametrize("kind", DEFORMABLE)
+TWO_STAGE = [kind for kind in DEFORMABLE if kind in ("two_stage", "dab_two_stage", "hybrid", "dino")]
 
 
 def neck(**options: object) -> MultiScaleNeck:
@@ -88,7 +88,7 @@ def test_references_by_hand() -> None:
 def test_attention_keeps_its_own_initialisation() -> None:
     """The layers start with Xavier's matrices, but offsets and weights of sampling points ignore the content."""
     torch.manual_seed(0)
-    model = tiny_detector("refine")
+    model = deformable_detector("refine")
     sizes = dict(embed_dim=16, num_heads=2, ffn_dim=24, num_levels=2, num_points=2)
     for stack, name in (
         (DeformableEncoder(layer=DeformableEncoderLayer(**sizes), num_layers=2), "self_attn"),
@@ -115,7 +115,7 @@ def check_equal(ours: Instances, theirs: Instances) -> None:
 @ALL
 def test_an_image_is_seen_the_same_in_any_batch(kind: str) -> None:
     """Detections ignore the batch, although group norm, strides and anchors' positions would depend on its padding."""
-    model = tiny_detector(kind)
+    model = deformable_detector(kind)
     batch = [image_input(96, 128, 2), image_input(70, 40, 1), image_input(64, 65, 3)]
     together = detections(model, batch)
     for image, found in zip(batch, together, strict=True):
@@ -128,7 +128,7 @@ def test_an_image_is_seen_the_same_in_any_batch(kind: str) -> None:
 @ALL
 def test_padding_changes_nothing(kind: str) -> None:
     """Other tokens in the padding change no prediction."""
-    model = tiny_detector(kind).eval()
+    model = deformable_detector(kind).eval()
     memory = model.extract_features([torch.randn(3, 96, 128), torch.randn(3, 70, 40)])
     assert memory.padding.any()
     other = memory.with_tokens(torch.where(memory.padding[..., None], 1e3, memory.tokens))
@@ -154,7 +154,7 @@ def train_step(model: DeformableDETR, batch: Sequence[dict]) -> dict[str, Tensor
 
 @ALL
 def test_training_with_and_without_objects(kind: str) -> None:
-    model = tiny_detector(kind)
+    model = deformable_detector(kind)
     names = {
         frozenset(train_step(model, [image_input(64, 96, n), image_input(70, 40, m)]))
         for n, m in ((3, 2), (0, 2), (0, 0), (9, 0))
@@ -168,7 +168,7 @@ def test_training_with_and_without_objects(kind: str) -> None:
 @pytest.mark.parametrize("kind", TWO_STAGE)
 def test_fewer_tokens_than_queries(kind: str) -> None:
     """An image of 16 x 16 pixels has 4 + 1 + 1 + 1 tokens in a batch of one; the config asks for 60 queries."""
-    model = tiny_detector(kind, num_queries=60)
+    model = deformable_detector(kind, num_queries=60)
     tiny, large = image_input(16, 16, 2), image_input(96, 128, 2)
     train_step(model, [tiny, large])
     train_step(model, [tiny])
@@ -183,7 +183,7 @@ def test_fewer_tokens_than_queries(kind: str) -> None:
 def test_proposals_beyond_the_tokens_change_nothing(kind: str) -> None:
     """Padding queries are neither attended to, matched nor counted: as many queries as tokens give the same losses."""
     tiny = image_input(16, 16, 2)
-    enough, more = tiny_detector(kind, num_queries=7), tiny_detector(kind, num_queries=30)
+    enough, more = deformable_detector(kind, num_queries=7), deformable_detector(kind, num_queries=30)
     state = enough.state_dict()
     for key, value in more.state_dict().items():
         state[key] = torch.cat([state[key], value[7:]]) if value.shape != state[key].shape else state[key]
@@ -196,7 +196,7 @@ def test_proposals_beyond_the_tokens_change_nothing(kind: str) -> None:
 
 def test_padding_of_the_batch_does_not_train_the_proposals() -> None:
     """The set `enc` of an image is the same with more padding around its tokens."""
-    model = tiny_detector("two_stage")
+    model = deformable_detector("two_stage")
     memory = model.encoder(model.eval().extract_features([torch.randn(3, 64, 64)]))
     padded = model.encoder(model.extract_features([torch.randn(3, 128, 128), torch.randn(3, 64, 64)]))
     assert memory.tokens.shape[1] < padded.tokens.shape[1]
@@ -207,7 +207,7 @@ def test_padding_of_the_batch_does_not_train_the_proposals() -> None:
 
 @ALL
 def test_autocast(kind: str) -> None:
-    model = tiny_detector(kind)
+    model = deformable_detector(kind)
     batch = [image_input(64, 96, 2), image_input(70, 40, 1)]
     with torch.autocast("cpu", dtype=torch.bfloat16):
         train_step(model, batch)
@@ -218,7 +218,7 @@ def test_autocast(kind: str) -> None:
 @ALL
 def test_boxes_and_references_stay_exact_under_autocast(kind: str) -> None:
     """Boxes and references are float32, also those that pass from layer to layer."""
-    model = tiny_detector(kind).eval()
+    model = deformable_detector(kind).eval()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         memory = model.encoder(model.extract_features([torch.randn(3, 64, 96)]))
         proposals = None if model.proposals is None else model.proposals(memory)
@@ -255,7 +255,7 @@ def test_queries_that_are_padding_hide_their_numbers() -> None:
 
 def test_each_image_has_the_size_that_is_asked_for() -> None:
     """Images of equal size pass together; results keep the order of the images, each in the output size it asks for."""
-    model = tiny_detector("two_stage")
+    model = deformable_detector("two_stage")
     batch = [image_input(64, 96, 1), image_input(70, 40, 1), image_input(64, 96, 1), image_input(40, 70, 1)]
     alone = [detections(model, [image])[0] for image in batch]
     seen = []
@@ -274,7 +274,7 @@ def test_each_image_has_the_size_that_is_asked_for() -> None:
 
 @pytest.mark.parametrize("num_levels", [1, 3, 5])
 def test_levels_of_the_layers_are_those_of_the_neck(num_levels: int) -> None:
-    model = tiny_detector("plain").eval()
+    model = deformable_detector("plain").eval()
     layer = DeformableEncoderLayer(embed_dim=16, num_heads=2, ffn_dim=8, num_levels=num_levels)
     model.encoder = DeformableEncoder(layer=layer, num_layers=1)
     with pytest.raises(ValueError, match=f"has num_levels {num_levels}, but the tokens have 4 levels"):
@@ -282,7 +282,7 @@ def test_levels_of_the_layers_are_those_of_the_neck(num_levels: int) -> None:
 
 
 def test_eval_does_not_run_the_hybrid_branch() -> None:
-    model = tiny_detector("hybrid").eval()
+    model = deformable_detector("hybrid").eval()
     sets = model.predict(model.encoder(model.extract_features([torch.randn(3, 64, 96)])))
     assert set(sets) == {"main", "enc"} and sets["main"].logits.shape[2] == 4
 

@@ -15,11 +15,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from align_detr.layers.positional import SinePositionEncoding
 from align_detr.structures import Memory, Predictions, Targets
-from support.deformable import KINDS, tiny_detector
+from support.detectors import DEFORMABLE, deformable_detector
 from support.inputs import image_input
 from support.processes import in_two_processes
 
-ALL = pytest.mark.parametrize("kind", KINDS)
+ALL = pytest.mark.parametrize("kind", DEFORMABLE)
 needs_operators = pytest.mark.skipif(
     not hasattr(torch.library, "custom_op"), reason="registered operators need PyTorch 2.4"
 )
@@ -30,7 +30,7 @@ class BeyondNeck(nn.Module):
 
     def __init__(self, kind: str) -> None:
         super().__init__()
-        self.model = tiny_detector(kind).eval()
+        self.model = deformable_detector(kind).eval()
         with torch.no_grad():
             self.memory = self.model.extract_features([torch.randn(3, 64, 64), torch.randn(3, 40, 33)])
         assert self.memory.padding is not None
@@ -79,7 +79,7 @@ def test_export() -> None:
 @ALL
 def test_nothing_is_read_back_from_the_device(kind: str) -> None:
     """The step runs on the meta device, whose tensors have no values to read; one image has too few tokens."""
-    model = tiny_detector(kind, num_queries=60).to("meta").train()
+    model = deformable_detector(kind, num_queries=60).to("meta").train()
     labels, boxes = torch.zeros(2, 3, dtype=torch.int64, device="meta"), torch.zeros(2, 3, 4, device="meta")
     images = [torch.zeros(3, *size, device="meta") for size in ((40, 33), (16, 24))]
     memory = model.encoder(model.extract_features(images))
@@ -91,7 +91,7 @@ def test_nothing_is_read_back_from_the_device(kind: str) -> None:
 @ALL
 def test_backward_waits_for_nothing(kind: str) -> None:
     """The backward pass reads no value, the losses' included, although some of PyTorch's formulas do."""
-    model = tiny_detector(kind).train()
+    model = deformable_detector(kind).train()
     total = sum(model([image_input(64, 96, 3), image_input(40, 33, 2)]).values())
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         total.backward()
@@ -103,7 +103,7 @@ def test_backward_waits_for_nothing(kind: str) -> None:
 @ALL
 def test_a_gpu_is_not_waited_for(kind: str) -> None:
     """A step from images to gradients does not synchronise once the kernels know the maps' sizes."""
-    model = tiny_detector(kind, num_queries=60).cuda().train()
+    model = deformable_detector(kind, num_queries=60).cuda().train()
     images = [torch.randn(3, *size, device="cuda") for size in ((40, 33), (16, 24))]
     labels, boxes = torch.zeros(2, 3, dtype=torch.int64, device="cuda"), torch.full((2, 3, 4), 0.5, device="cuda")
 
@@ -134,7 +134,7 @@ class Operations(TorchDispatchMode):
         super().__init__()
         self.found: set[str] = set()
 
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None) -> object:  # noqa: ANN001
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None) -> object:
         first = next((x for x in args if isinstance(x, Tensor)), None)
         self.found.add(f"{function} {None if first is None else first.dtype}")
         return function(*args, **(kwargs or {}))
@@ -150,7 +150,7 @@ def operations() -> Iterator[set[str]]:
 @ALL
 def test_every_operation_has_a_deterministic_form(kind: str) -> None:
     """The step beyond the backbone has; position encodings sum integers, since CUDA's cumsum of floats has none."""
-    model = tiny_detector(kind).train()
+    model = deformable_detector(kind).train()
     features, padded = {"res3": (12, 8), "res4": (16, 4), "res5": (24, 2)}, (64, 64)
     features = {name: torch.randn(2, c, n, n) for name, (c, n) in features.items()}
     targets = Targets(torch.zeros(2, 2, dtype=torch.int64), torch.full((2, 2, 4), 0.5), [2, 1])
@@ -169,7 +169,7 @@ def test_positions_are_counted_in_whole_numbers() -> None:
 
 def losses_and_gradient(rank: int) -> tuple[list[str], str]:
     """Return the names of the losses and the norm of a gradient after its exchange."""
-    model = DistributedDataParallel(tiny_detector("hybrid", num_queries=60).train())
+    model = DistributedDataParallel(deformable_detector("hybrid", num_queries=60).train())
     torch.manual_seed(rank)
     for _ in range(2):  # a parameter without a gradient stops the second
         model.zero_grad()

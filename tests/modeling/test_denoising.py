@@ -16,7 +16,8 @@ from align_detr.modeling.queries import (
     LearnedContentQueries,
 )
 from align_detr.structures import Targets
-from support.denoising import CLASSES, DIM, memory_of, some_targets, source_of, tiny_denoising_detr
+from support.denoising import CLASSES, DIM, memory_of, some_targets, source_of
+from support.detectors import tiny_denoising_detr
 from support.inputs import image_input
 
 BOTH = pytest.mark.parametrize("kind", [DenoisingQueries, ContrastiveDenoisingQueries])
@@ -74,7 +75,7 @@ def test_order_of_images_plays_no_part(kind: type) -> None:
 
 @BOTH
 def test_draws(kind: type) -> None:
-    """Uniform numbers, signs and every label, of the sizes that are asked for; the same after the same seed."""
+    """Numbers, signs and labels have the sizes asked for, cover their ranges, and repeat with the seed."""
     source = source_of(kind)
     torch.manual_seed(3)
     draws = source.draw(4, 500, torch.device("cpu"))
@@ -139,7 +140,7 @@ def test_references_stay_float32_under_autocast(kind: type) -> None:
 
 @BOTH
 def test_no_targets(kind: type) -> None:
-    """No query, an empty match, nothing blocked, and a gradient of zero for the label table."""
+    """There is no query, an empty match, nothing blocked, and a gradient of zero for the label table."""
     source = source_of(kind)
     parts = source(memory_of(2), None, some_targets(0, 0))
     assert parts[0].content.shape == (2, 0, DIM) and parts[0].reference.shape == (2, 0, 4)
@@ -163,7 +164,7 @@ def test_nothing_is_read_back_from_the_device(kind: type) -> None:
 def test_sources_that_do_not_fit() -> None:
     main = LearnedContentQueries(num_queries=2, embed_dim=DIM)
     source = DenoisingQueries(main=main, num_classes=CLASSES, embed_dim=DIM)
-    with pytest.raises(ConfigError, match="known by reference boxes alone"):
+    with pytest.raises(ConfigError, match="whose queries have reference boxes only"):
         source(memory_of(1), None, some_targets(1))
     with pytest.raises(ConfigError, match=r"queries\.max_queries is 1"):
         source_of(ContrastiveDenoisingQueries, max_queries=1)
@@ -176,7 +177,7 @@ def test_sources_that_do_not_fit() -> None:
 @BOTH
 @pytest.mark.parametrize("align", [False, True])
 def test_training_with_and_without_targets(kind: type, align: bool) -> None:
-    """The same names and a gradient for every parameter; without targets the denoising losses are 0."""
+    """Names are equal, every parameter has a gradient, and without targets the denoising losses are 0."""
     model = tiny_denoising_detr(kind, align).train()
     names = None
     for counts in ((2, 0), (0, 0), (1, 5)):

@@ -42,7 +42,7 @@ def test_numbers_are_logged() -> None:
 
 
 class Lines(logging.Handler):
-    """Keeps what the denoising sources log, whatever other tests made of the loggers above theirs."""
+    """Handler that keeps what the denoising sources log, whatever other tests did to the loggers above."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class Lines(logging.Handler):
 
 @pytest.fixture
 def logged(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, str]]]:
-    """The lines that are logged in a test, the first of each place among them."""
+    """Return the lines logged in a test; lines logged once per process are logged anew."""
     monkeypatch.setattr(detectron2_logger, "_LOG_COUNTER", Counter())
     logger, handler = logging.getLogger("align_detr.modeling.queries.denoising"), Lines()
     before = logger.level
@@ -69,12 +69,12 @@ def logged(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, str]]]:
 def test_objects_without_a_place_are_told_once(cap: int, room: str, logged: list[tuple[str, str]]) -> None:
     source = source_of(ContrastiveDenoisingQueries, dn_number=1, max_queries=cap)
     source(memory_of(1), None, some_targets(1))
-    assert logged == [("INFO", f"Denoising has at most {cap} queries an image (model.queries.max_queries).")]
+    assert logged == [("INFO", f"Denoising has at most {cap} queries per image (model.queries.max_queries).")]
     for _ in range(2):
         source(memory_of(1), None, some_targets(4))
     ((level, line),) = logged[1:]
     assert level == "WARNING" and line.startswith(
-        f"denoising has room for {room} an image (model.queries.max_queries={cap}): images with more take part with"
+        f"Denoising has room for {room} per image (model.queries.max_queries={cap}): images with more take part with"
     )
 
 
@@ -84,8 +84,8 @@ def test_a_cap_below_the_pairs_that_are_asked_for_is_told(logged: list[tuple[str
     source_of(ContrastiveDenoisingQueries, dn_number=101, max_queries=200)
     assert logged[-1] == (
         "WARNING",
-        "model.queries.dn_number=101 asks for 202 denoising queries an image, but model.queries.max_queries=200 allows "
-        "no more: raise it, or set it to null.",
+        "model.queries.dn_number=101 asks for 202 denoising queries per image, but model.queries.max_queries=200 "
+        "allows no more: raise it, or set it to null.",
     )
 
 

@@ -2,28 +2,10 @@
 
 import pytest
 import torch
-from detectron2.modeling import META_ARCH_REGISTRY
 from torch.testing import assert_close
 
-from align_detr.modeling.meta_arch import DNDeformableDETR
-from align_detr.modeling.queries import DenoisingQueries
-from support.deformable import tiny_detector
+from support.detectors import CLASSES, tiny_dn_deformable
 from support.inputs import image_input
-
-DIM, QUERIES, CLASSES = 16, 8, 3
-
-
-def tiny_dn_deformable() -> DNDeformableDETR:
-    """16 channels, random weights, two denoising groups."""
-    model = tiny_detector("dab", num_queries=QUERIES, num_classes=CLASSES)
-    queries = DenoisingQueries(main=model.queries, num_classes=CLASSES, embed_dim=DIM, groups=2)
-    parts = ("backbone", "neck", "encoder", "decoder", "head", "criterion", "postprocess")
-    return DNDeformableDETR(queries=queries, **{name: getattr(model, name) for name in parts})
-
-
-def test_names() -> None:
-    for name in ("DINO", "GroupDINO", "DNDeformableDETR"):
-        assert META_ARCH_REGISTRY.get(name).__name__ == name
 
 
 @pytest.mark.parametrize("autocast", [False, True])

@@ -125,7 +125,7 @@ def test_rescaled_squares() -> None:
 
 
 def test_hidden_queries_take_no_part() -> None:
-    """Not even where they are no numbers."""
+    """This holds even if they are NaN."""
     torch.manual_seed(0)
     preds = Predictions(logits=torch.randn(1, 1, 4, 2), boxes=torch.rand(1, 1, 4, 4))
     targets = Targets(labels=torch.tensor([[1]]), boxes=torch.rand(1, 1, 4), counts=[1])
@@ -178,7 +178,7 @@ def test_fused_scores(weight: float) -> None:
 def test_fused_scores_need_a_branch_and_sigmoid_logits() -> None:
     preds, _ = branch_set()
     fused = losses.FusedPostprocess(postprocess=TopKPostprocess())
-    with pytest.raises(ConfigError, match="the model's head has no IoU branch"):
+    with pytest.raises(ConfigError, match="model.head has no IoU branch"):
         fused(Predictions(logits=preds.logits, boxes=preds.boxes), [(10, 10)])
     preds.softmax = True
     with pytest.raises(ConfigError, match="FusedPostprocess reads sigmoid logits"):

@@ -29,7 +29,7 @@ def of_each(kinds: list[losses.SetLoss]) -> pytest.MarkDecorator:
 
 @pytest.fixture
 def case() -> tuple[Predictions, Targets, Match]:
-    """Two rows, two images, four queries near their targets; the last of three logits may be "no object"."""
+    """Return two rows, two images and four queries near their targets; the last of three logits may be "no object"."""
     torch.manual_seed(0)
     targets = Targets(torch.tensor([[1, 0], [1, 0]]), torch.rand(2, 2, 4) * 0.3 + 0.3, counts=[2, 1])
     boxes = targets.boxes[:, [0, 1, 0, 1]] + 0.1 * torch.rand(2, 2, 4, 4)
@@ -39,7 +39,7 @@ def case() -> tuple[Predictions, Targets, Match]:
 
 
 def plain_inputs(loss: losses.SetLoss) -> list[Tensor]:
-    """What `elementwise` of any loss takes: four rows, the last two of them background where there are labels."""
+    """Return the arguments of `elementwise`: four rows, of which the last two are background if there are labels."""
     torch.manual_seed(0)
     logits, labels, iou, weight = torch.randn(4, 3), torch.tensor([1, 0, 3, 3]), torch.rand(4), torch.rand(4)
     if isinstance(loss, BinaryLoss):

@@ -72,7 +72,7 @@ def test_copies_are_bounded_in_each_image(matcher: HungarianMatcher, count: int,
 
 @pytest.mark.parametrize(("count", "expected"), [(1, 3), (2, 2), (3, 1), (5, 1)])
 def test_padding_queries_do_not_count_for_copies(matcher: HungarianMatcher, count: int, expected: int) -> None:
-    """20 queries of which 8 are there in the second image: at most 4 may go to copies. Bounded by all 20, three targets
+    """The second image has 8 of the 20 queries, so that copies take at most 4. Bounded by all 20, three targets
     would want 9, and five 10.
     """
     matcher.limits = Limits({"main": 3})
@@ -159,7 +159,7 @@ def test_a_prediction_that_is_not_finite(matcher: HungarianMatcher) -> None:
 
 
 def test_costs_change_nothing(matcher: HungarianMatcher) -> None:
-    """Boxes that already lie coordinate by coordinate in memory are not worked on in place."""
+    """Boxes that are stored coordinate by coordinate, which needs no copy, are not changed either."""
     preds, targets = random_set(rows=2, counts=[2, 1], queries=4)
     preds.boxes = preds.boxes.detach().movedim(-1, 0).contiguous().movedim(0, -1)
     before = [x.clone() for x in (preds.logits, preds.boxes, targets.labels, targets.boxes)]
@@ -213,7 +213,7 @@ def break_one(preds: Predictions, what: str, value: float) -> None:
 @pytest.mark.parametrize("what", ["logits", "boxes"])
 @pytest.mark.parametrize("known", [False, True])
 def test_every_nonfinite_prediction_is_found(matcher: HungarianMatcher, what: str, value: float, known: bool) -> None:
-    """Also in an image without targets, in a class that nothing has, and where the match is known."""
+    """It is found in an image without targets, in a class that no target has, and in a set of known matches."""
     preds, targets = random_set(rows=2, counts=[1, 2, 0], queries=4)
     other, _ = random_set(rows=1, counts=[1, 2, 0], queries=3)
     break_one(preds, what, value)
@@ -253,7 +253,7 @@ def test_skipping_counts_and_warns(matcher: HungarianMatcher, caplog: pytest.Log
 
 
 class Given(Cost):
-    """The numbers (Q, T) that it is given, for one row and one image."""
+    """Cost of given numbers, (Q, T), for one row and one image."""
 
     def __init__(self, numbers: list[list[float]]) -> None:
         super().__init__(weight=1.0)
@@ -275,7 +275,7 @@ def test_as_few_forbidden_pairs_as_can_be(base: float) -> None:
 
 @pytest.mark.parametrize("value", [0.0, 3e7, -3e7])
 def test_equal_costs_of_any_size(value: float) -> None:
-    """A forbidden pair costs more also where 1 is lost beside it."""
+    """A forbidden pair costs more even if adding 1 to the costs changes nothing in float32."""
     preds, targets = random_set(rows=1, counts=[2], queries=5)
     preds.valid = torch.tensor([[False, False, True, False, True]])
     match = HungarianMatcher(costs=[Given([[value] * 5] * 2)])({"main": preds}, targets)["main"]
@@ -283,7 +283,7 @@ def test_equal_costs_of_any_size(value: float) -> None:
 
 
 def test_an_outlier_does_not_unsettle_other_images() -> None:
-    """What a forbidden pair costs is made of the costs of its own row and image."""
+    """The price of a forbidden pair depends on the costs of its row and image only."""
     torch.manual_seed(0)
     preds, targets = random_set(rows=2, counts=[1, 3], queries=5)
     preds.valid = torch.tensor([[True] * 5, [False, True, False, False, True]])
@@ -297,7 +297,7 @@ def test_an_outlier_does_not_unsettle_other_images() -> None:
 
 
 def test_more_targets_than_queries_that_may_be_matched() -> None:
-    """The forbidden pairs that are solved with the others do not swallow these numbers: 0.4375 is the least."""
+    """The price of forbidden pairs does not round these costs away: 0.4375 is the least sum."""
     preds, targets = random_set(rows=1, counts=[3], queries=4)
     preds.valid = torch.tensor([[True, False, True, False]])
     costs = [Given([[0.5, 0.0, 0.75, 0.0], [0.25, 0.0, 0.5, 0.0], [0.125, 0.0, 0.1875, 0.0]])]
@@ -307,7 +307,7 @@ def test_more_targets_than_queries_that_may_be_matched() -> None:
 
 @pytest.mark.parametrize("weight", [1e-9, 1.0, 1e9])
 def test_forbidden_pairs_cost_more_than_any_other(weight: float) -> None:
-    """Whatever the scale of a user's costs: three targets take the three queries that are no padding."""
+    """At any scale of a user's costs, three targets take the three queries that are no padding."""
     torch.manual_seed(0)
     preds, targets = random_set(rows=2, counts=[3, 1], queries=6)
     preds.valid = torch.tensor([[False, True, False, True, True, False], [True] * 6])
@@ -323,7 +323,7 @@ def test_forbidden_pairs_cost_more_than_any_other(weight: float) -> None:
 
 
 def test_a_broken_image_does_not_unsettle_the_others(matcher: HungarianMatcher) -> None:
-    """Where queries are padding, too: what a forbidden pair costs is made of the images that are finite."""
+    """With padding queries, the price of a forbidden pair depends on finite images only."""
     matcher.on_nonfinite = "skip"
     preds, targets = random_set(rows=1, counts=[2, 2], queries=5)
     preds.valid = torch.tensor([[True, False, True, False, True]] * 2)
@@ -343,7 +343,7 @@ def test_nothing_is_allowed() -> None:
 
 
 def test_large_predictions_are_finite(matcher: HungarianMatcher) -> None:
-    """Though the sum of the logits is not."""
+    """Predictions are finite even if the sum of their logits is not."""
     preds, targets = random_set(rows=2, counts=[1, 2], queries=4)
     with torch.no_grad():
         preds.logits[..., :2] = 3e38

@@ -7,13 +7,13 @@ import pytest
 import torch
 from detectron2.config import get_cfg
 from detectron2.modeling import META_ARCH_REGISTRY, build_model
-from torch.testing import assert_close
 
 from align_detr import config
 from align_detr.config import add_align_detr_config
 from align_detr.errors import ConfigError, DatasetError, NonFinitePrediction
 from align_detr.modeling.meta_arch import DETR
-from support.inputs import image_input, tiny_detr
+from support.detectors import tiny_detr
+from support.inputs import image_input
 from support.paths import PROJECT
 
 # Differently sized, two alike, one not a multiple of any stride.
@@ -25,43 +25,6 @@ def inputs(counts: list[int]) -> list[dict]:
     return [image_input(*size, num_objects=n) for size, n in zip(SIZES, counts, strict=False)]
 
 
-def test_batch_size_does_not_change_detections() -> None:
-    model = tiny_detr().eval()
-    images = inputs([0] * len(SIZES))
-    with torch.no_grad():
-        together = model(images)
-        alone = [model([image])[0] for image in images]
-    for a, b in zip(together, alone, strict=True):
-        a, b = a["instances"], b["instances"]
-        assert len(a) == len(b) > 0
-        assert_close(a.pred_boxes.tensor, b.pred_boxes.tensor, atol=1e-4, rtol=0)
-        assert_close(a.scores, b.scores, atol=1e-4, rtol=0)
-        assert torch.equal(a.pred_classes, b.pred_classes)
-
-
-def test_detections_are_in_the_output_size() -> None:
-    model = tiny_detr().eval()
-    image = inputs([0])[0]
-    with torch.no_grad():
-        plain = model([image])[0]["instances"]
-        doubled = model([{**image, "height": 2 * 96, "width": 2 * 70}])[0]["instances"]
-    assert doubled.image_size == (192, 140)
-    assert_close(doubled.pred_boxes.tensor, 2 * plain.pred_boxes.tensor)
-
-
-@pytest.mark.parametrize(
-    "counts",
-    [[2, 0, 1], [0, 0], [0], [9, 1]],
-    ids=["one empty", "all empty", "single empty", "more objects than queries"],
-)
-def test_every_parameter_gets_a_gradient(counts: list[int]) -> None:
-    model = tiny_detr(num_queries=6).train()
-    losses = model(inputs(counts))
-    sum(losses.values()).backward()
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
-
-
 def test_a_nan_names_layer_query_and_file() -> None:
     model = tiny_detr().train()
     model.backbone.eval()  # batch norm would spread the NaN over the batch
@@ -69,28 +32,6 @@ def test_a_nan_names_layer_query_and_file() -> None:
     batch[1].update(file_name="broken.jpg", image=torch.full((3, 64, 128), float("nan")))
     with pytest.raises(NonFinitePrediction, match="set 'main', layer 0, image broken.jpg, query 0 is the first"):
         model([{"file_name": "fine.jpg", **batch[0]}, batch[1]])
-
-
-def test_forward_changes_nothing() -> None:
-    model = tiny_detr().train()
-    batch = inputs([2, 1])
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.eval()
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    images = [x["image"].clone() for x in batch]
-    first, second = model(batch), model(batch)
-    assert all(torch.equal(first[name], second[name]) for name in first)
-    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
-    assert all(torch.equal(a, x["image"]) for a, x in zip(images, batch, strict=True))
-
-
-def test_bfloat16_autocast_trains() -> None:
-    model = tiny_detr().train()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        losses = model(inputs([2, 1]))
-    assert all(value.dtype == torch.float32 and torch.isfinite(value) for value in losses.values())
-    sum(losses.values()).backward()
 
 
 def yacs(config: str, architecture: str = "DETR"):

@@ -6,15 +6,14 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from align_detr.modeling.queries import ContrastiveDenoisingQueries, DenoisingQueries
-from support.denoising import tiny_denoising_detr
-from support.detectors import KINDS, detector
+from support.detectors import SINGLE_SCALE, single_scale_detector, tiny_denoising_detr
 from support.inputs import image_input
 from support.processes import in_two_processes
 
 
 def losses_and_gradients(rank: int) -> dict[str, tuple[list[str], str]]:
     """For every kind of detector, the names of its losses and the norm of a gradient after its exchange."""
-    detectors = {kind: detector(kind) for kind in KINDS}
+    detectors = {kind: single_scale_detector(kind) for kind in SINGLE_SCALE}
     for source in (DenoisingQueries, ContrastiveDenoisingQueries):
         detectors[source.__name__] = tiny_denoising_detr(source, align=True)
     found = {}

@@ -61,7 +61,7 @@ some = {
 
 
 def criterion(class_loss: SetLoss, copies: int) -> SetCriterion:
-    """Everything at once: copies on the first layer and the proposals, weighting, an IoU branch."""
+    """Return a criterion with copies on the first layer and the proposals, weighting and an IoU branch."""
     if class_loss.softmax:
         class_costs, weighting = [SoftmaxCost(weight=1.0)], None
     else:
@@ -78,7 +78,7 @@ def criterion(class_loss: SetLoss, copies: int) -> SetCriterion:
 def random_batch(
     counts: list[int], queries: int, seed: int, softmax: bool = False
 ) -> tuple[dict[str, Predictions], Targets]:
-    """Random predictions of the sets `main`, `enc` and `dn`, whose queries answer the first targets."""
+    """Draw predictions of the sets `main`, `enc` and `dn`, the latter matched to the first targets."""
     generator = torch.Generator().manual_seed(seed)
     images, longest = len(counts), max([1, *counts])
 
@@ -111,7 +111,7 @@ def tensors(sets: dict[str, Predictions]) -> Iterator[torch.Tensor]:
 
 
 def select(preds: Predictions, images: list[int]) -> Predictions:
-    """The predictions of some images, in that order."""
+    """Return the predictions of some images, in that order."""
     return dataclasses.replace(
         preds, logits=preds.logits[:, images], boxes=preds.boxes[:, images], iou=preds.iou[:, images]
     )
@@ -124,7 +124,7 @@ def select_targets(targets: Targets, images: list[int]) -> Targets:
 
 
 def pairs_of_image(match: Match, image: int) -> dict[tuple[int, int, int], float]:
-    """(row, query, target) of an image, with the weights."""
+    """Return (row, query, target) of an image, with the weights."""
     columns = (x.tolist() for x in (match.row, match.image, match.query, match.target, match.weight))
     return {(r, q, t): w for r, b, q, t, w in zip(*columns, strict=True) if b == image}
 
@@ -166,7 +166,7 @@ def test_a_batch_equals_its_images(counts, queries, copies, seed) -> None:
 @batches
 @given(**some)
 def test_every_image_keeps_as_many_pairs_as_it_can(counts, queries, copies, seed) -> None:
-    """n k of them, where k is bounded by half of the queries and at least 1; all queries where n is larger yet."""
+    """There are n k pairs, k bounded by half of the queries and at least 1, or all queries if n is larger."""
     sets, targets = random_batch(counts, queries, seed)
     matcher = criterion(IABCELoss(), copies).matcher
     match = matcher({name: sets[name] for name in ("main", "enc")}, targets)["main"]
@@ -201,7 +201,7 @@ def check_finite(losses: dict[str, torch.Tensor], sets: dict[str, Predictions]) 
 @settings(max_examples=8, deadline=None)
 @given(**some, extreme=st.booleans())
 def test_losses_and_gradients_are_finite(class_loss, precision, counts, queries, copies, seed, extreme) -> None:
-    """Logits of +-1e4, boxes without area, touching and equal boxes; predictions of the autocast type."""
+    """This holds for logits of +-1e4, for boxes without area, touching and equal ones, and in half precision."""
     sets, targets = random_batch(counts, queries, seed, softmax=bool(class_loss.softmax))
     with torch.no_grad():
         targets.boxes[:, 0, 2:] = 0.0
@@ -244,7 +244,7 @@ def test_padding_targets_play_no_part(counts, queries, copies, seed, more) -> No
 @settings(max_examples=8, deadline=None)
 @given(**some)
 def test_losses_alone_are_float32_under_autocast(class_loss, counts, queries, copies, seed) -> None:
-    """A loss that is called by itself, on what autocast makes of the predictions."""
+    """This holds for a loss called alone, on predictions in half precision."""
     sets, targets = random_batch(counts, queries, seed, softmax=bool(class_loss.softmax))
     whole = criterion(class_loss(), copies)
     matches = whole.matcher(sets, targets)

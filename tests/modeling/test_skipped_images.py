@@ -16,15 +16,14 @@ from align_detr.errors import ConfigError, NonFinitePrediction
 from align_detr.modeling.backbone import build_small_resnet
 from align_detr.modeling.meta_arch import DETR
 from align_detr.structures import Memory, Predictions, SkippedImages, Targets
-from support.deformable import tiny_detector
-from support.dino import tiny_dino
-from support.inputs import image_input, tiny_detr
+from support.detectors import deformable_detector, tiny_detr, tiny_dino
+from support.inputs import image_input
 
 NAN = float("nan")
 
 
 def frozen_detr() -> DETR:
-    """A DETR in which no image's features depend on another's."""
+    """Return a DETR in which no image's features depend on another's."""
     model = tiny_detr()
     model.backbone = build_small_resnet(channels=(8, 12, 16, 24), blocks=(1, 1, 1, 1), norm="FrozenBN")
     return model
@@ -37,7 +36,7 @@ def skipping(build: Callable[[], DETR]) -> DETR:
 
 
 def batch_of(*counts: int, broken: tuple[int, ...] = ()) -> list[dict]:
-    """Images of one size; a `broken` one has one pixel that is no number."""
+    """Return images of one size; a `broken` one has a NaN pixel."""
     torch.manual_seed(1)
     batch = [image_input(64, 96, n) for n in counts]
     for image in broken:
@@ -47,7 +46,7 @@ def batch_of(*counts: int, broken: tuple[int, ...] = ()) -> list[dict]:
 
 
 def gradients(model: nn.Module, batch: list[dict]) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """Losses and gradients of a step."""
+    """Return losses and gradients of a step."""
     model.zero_grad()
     losses = model(batch)
     sum(losses.values()).backward()
@@ -56,11 +55,16 @@ def gradients(model: nn.Module, batch: list[dict]) -> tuple[dict[str, torch.Tens
 
 @pytest.mark.parametrize(
     "build",
-    [frozen_detr, lambda: tiny_detector("refine"), lambda: tiny_detector("two_stage"), lambda: tiny_detector("hybrid")],
+    [
+        frozen_detr,
+        lambda: deformable_detector("refine"),
+        lambda: deformable_detector("two_stage"),
+        lambda: deformable_detector("hybrid"),
+    ],
     ids=["detr", "deformable", "two_stage", "hybrid"],
 )
 def test_as_if_the_batch_had_never_held_it(build: Callable[[], DETR]) -> None:
-    """The same losses and gradients, of all parameters, as the images that are left give."""
+    """Losses and gradients of all parameters are those of the remaining images."""
     model, batch = skipping(build), batch_of(2, 3, 1, broken=(1,))
     with EventStorage(0) as storage:
         losses, found = gradients(model, batch)
@@ -76,7 +80,7 @@ def test_as_if_the_batch_had_never_held_it(build: Callable[[], DETR]) -> None:
 
 
 def test_images_that_break_one_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Image 2 does so in the second attempt only; the third is without both."""
+    """Image 2 fails in the second attempt only; the third attempt is without both."""
     model, batch = skipping(frozen_detr), batch_of(2, 3, 1)
     alone, expected = gradients(model, batch[:1])
     attempts, predict = [], model.predict
@@ -100,7 +104,7 @@ def test_images_that_break_one_after_another(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_criterion_of_two_arguments() -> None:
-    """What a user wraps around ours, or writes instead of it, is called as ever."""
+    """A criterion of a user's, around the library's or instead of it, is called as usual."""
     model, batch = skipping(frozen_detr), batch_of(2, 3, broken=(1,))
     expected = model(batch)
 
@@ -119,12 +123,12 @@ def test_a_criterion_of_two_arguments() -> None:
 
 def test_the_request_survives_copies() -> None:
     for request in (SkippedImages({2, 0}), pickle.loads(pickle.dumps(SkippedImages({2, 0})))):
-        assert request.images == {0, 2} and str(request) == "images [0, 2] of the batch are to be left out"
+        assert request.images == {0, 2} and str(request) == "Images [0, 2] of the batch are to be left out."
 
 
 @pytest.mark.parametrize("norm", ["SyncBN", "naiveSyncBN"])
 def test_no_norm_over_processes(norm: str) -> None:
-    """One that starts again would wait for the others."""
+    """Such norms raise: a process that starts again would wait for the others."""
     model = frozen_detr()
     parts = {key: getattr(model, key) for key in ("neck", "encoder", "queries", "decoder", "head", "postprocess")}
     parts["backbone"] = build_small_resnet(channels=(8, 12, 16, 24), blocks=(1, 1, 1, 1), norm=norm)
@@ -137,7 +141,7 @@ def test_no_norm_over_processes(norm: str) -> None:
 
 @pytest.mark.parametrize("align", [False, True])
 def test_denoising_and_proposals(align: bool) -> None:
-    """Random noise is drawn anew, so that only what has to be finite is compared, and the losses' names."""
+    """Names are equal, and values are finite; noise is drawn anew, so that values differ."""
     model = skipping(lambda: tiny_dino(align=align))
     losses, found = gradients(model, batch_of(2, 3, broken=(0,)))
     assert losses.keys() == gradients(model, batch_of(2, 3))[0].keys()
@@ -154,7 +158,7 @@ def test_a_batch_of_nothing_else_gives_zeros() -> None:
 
 
 def test_weights_that_are_to_blame() -> None:
-    """No image is left out for them: blank ones are as broken."""
+    """They raise: no image is at fault, and blank ones are as broken."""
     model = skipping(frozen_detr)
     with torch.no_grad():
         model.head.class_embed.weight[0, 0] = NAN
@@ -164,7 +168,7 @@ def test_weights_that_are_to_blame() -> None:
 
 @pytest.mark.parametrize("clip_max_norm", [0.0, 0.1])
 def test_the_trainer_takes_the_step(clip_max_norm: float) -> None:
-    """Every weight is finite afterwards, and moved as by the other image alone."""
+    """Afterwards every weight is finite, and updated as by the other image alone."""
     models = [skipping(frozen_detr)]
     models.append(copy.deepcopy(models[0]))
     batch = batch_of(2, 3, broken=(0,))

@@ -1,6 +1,5 @@
 """Heads and proposals with K + 1 softmax logits, and detectors of every family that are trained with them."""
 
-import copy
 import re
 
 import pytest
@@ -11,21 +10,18 @@ from omegaconf import DictConfig
 from torch import nn
 from torch.testing import assert_close
 
-from align_detr import model_zoo, modeling
+from align_detr import modeling
 from align_detr.errors import ConfigError
 from align_detr.layers.mlp import MLP
-from align_detr.modeling.backbone import build_small_resnet
 from align_detr.modeling.head import LayerwiseHead, LayerwiseIoUHead, SharedHead
 from align_detr.modeling.postprocess import SoftmaxPostprocess, TopKPostprocess
 from align_detr.modeling.proposals import ClassProposals, ObjectProposals, TwoStageProposals
 from align_detr.structures import Memory, Predictions
 from support.inputs import image_input
 from support.paths import PROJECT
+from support.shrink import small_model
 
 CLASSES, LAYERS = 3, 2
-SMALL = dict(embed_dim=32, normalized_shape=32, num_features=16, ffn_dim=32, num_layers=LAYERS, num_classes=CLASSES)
-SMALL |= dict(num_queries=12, num_one_to_one=5, dn_number=4)
-CHANNELS = [32, 64, 128, 256]
 DINO = "dino/dino_r50_4scale_12ep.py"
 FAMILIES = [
     DINO,
@@ -45,26 +41,11 @@ FAMILIES = [
 
 
 def small(name: str, softmax: bool = False) -> DictConfig:
-    """Return the model of a config with few channels, layers and queries."""
-    model = copy.deepcopy(model_zoo.get_config(name).model)
-    shrink(model)
-    maps = list(model.backbone.out_features)
-    model.backbone = L(build_small_resnet)(channels=CHANNELS, blocks=[1] * 4, out_features=maps, norm="FrozenBN")
-    model.neck.in_channels = dict(res3=64, res4=128, res5=256) if len(maps) > 1 else 256
-    copies = model.criterion.matcher.get("copies")
-    if copies and "main" in copies:
-        copies.main = [2, 1]
+    """Return the small model of a config."""
+    model = small_model(name, dn_number=4)
     if softmax:
         use_softmax(model)
     return model
-
-
-def shrink(node: DictConfig) -> None:
-    for key, value in node.items():
-        if isinstance(value, DictConfig):
-            shrink(value)
-        elif key in SMALL and value is not None:
-            node[key] = SMALL[key]
 
 
 def use_softmax(model: DictConfig) -> None:

@@ -34,14 +34,14 @@ SOFTMAX = [SoftmaxCost(weight=1.0), L1Cost(weight=5.0), GIoUCost(weight=2.0)]
 
 
 def solved(solver: SciPySolver, cost: np.ndarray, copies: int) -> tuple[list[int], list[int]]:
-    """Queries and targets of the one problem cost (n, Q)."""
+    """Return queries and targets of one problem, cost (n, Q)."""
     row, image, query, target = solver.assign_all(cost[None].copy(), [len(cost)], np.array([[copies]]))
     assert not row.any() and not image.any()
     return query.tolist(), target.tolist()
 
 
 def check(solver: SciPySolver, cost: np.ndarray, copies: int, best: float) -> None:
-    """Every query at most once, every target `copies` times or all queries taken, at the least sum."""
+    """Check that the sum is the least, no query is taken twice, and every target has `copies`, or all are taken."""
     query, target = solved(solver, cost, copies)
     assert len(query) == len(set(query)) == min(len(cost) * copies, cost.shape[1]) and query == sorted(query)
     times = np.bincount(target, minlength=len(cost))
@@ -52,7 +52,7 @@ def check(solver: SciPySolver, cost: np.ndarray, copies: int, best: float) -> No
 @pytest.mark.parametrize("shape", [(3, 3), (2, 6), (6, 2), (1, 5), (5, 1), (0, 4), (4, 0)])
 @pytest.mark.parametrize("values", ["distinct", "ties", "equal", "forbidden"])
 def test_equals_exhaustive_search(solver: SciPySolver, shape: tuple[int, int], values: str) -> None:
-    """In the sum of the costs, which float32 must not round: 1e6 stands beside numbers around 1."""
+    """The sums are equal, in float64: in float32, 1e6 would round the costs around 1."""
     generator = np.random.default_rng(sum(shape))
     cost = generator.normal(size=shape).astype(np.float32)
     cost = {"distinct": cost, "ties": cost.round(), "equal": np.ones_like(cost)}.get(values, cost)
@@ -76,7 +76,7 @@ def test_equals_exhaustive_search(solver: SciPySolver, shape: tuple[int, int], v
 def test_copies_equal_repeated_rows(
     solver: SciPySolver, n: int, queries: int, copies: int, digits: int, scale: float, seed: int
 ) -> None:
-    """Few digits make ties; a popular query has every target bid for it."""
+    """Both sums are equal, also with ties (few digits) and with queries that every target prefers."""
     generator = np.random.default_rng(seed)
     cost = (generator.normal(size=(n, queries)) + generator.normal(size=queries)).round(digits).astype(np.float32)
     cost *= scale
@@ -99,7 +99,7 @@ def test_copies_by_hand(solver: SciPySolver) -> None:
 @needs_numba
 @pytest.mark.parametrize("large", [0, 10**9])
 def test_all_problems(large: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The pairs of both solvers, and with threads those without."""
+    """Both solvers find the same pairs, with threads and without."""
     monkeypatch.setattr(numba_solver, "LARGE", large)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     generator = np.random.default_rng(0)
@@ -123,7 +123,7 @@ def own_copies(preds: Predictions, targets: Targets, copies: int = 1) -> np.ndar
 @pytest.mark.parametrize("softmax", [False, True])
 @pytest.mark.parametrize("large", [0, 10**9])
 def test_costs_within_the_solver(softmax: bool, large: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same pairs as from the costs of PyTorch, and alone as in the batch; one image has no target."""
+    """Pairs equal those from PyTorch's costs, in a batch and image by image; one image has no target."""
     monkeypatch.setattr(numba_solver, "LARGE", large)
     preds, targets = random_set(rows=3, counts=[3, 0, 9, 30], queries=24, num_classes=5)
     preds = replace(preds, softmax=softmax)
@@ -137,7 +137,7 @@ def test_costs_within_the_solver(softmax: bool, large: int, monkeypatch: pytest.
 
 @needs_numba
 def test_focal_cost_of_any_logit() -> None:
-    """Against the formula in float64, from logits that float32 calls certain to those around 0."""
+    """Costs equal the formula in float64, from saturated logits to those around 0."""
     kernels = pytest.importorskip(KERNELS)
     x = np.concatenate([np.linspace(-30, 30, 20001), [-1e4, -100, -88, 0, 88, 100, 1e4]]).astype(np.float32)
     p = 1 / (1 + np.exp(-np.clip(x.astype(np.float64), -700, 700)))
@@ -165,7 +165,7 @@ def test_logarithm() -> None:
 @needs_numba
 @pytest.mark.parametrize("eps", [0.0, 1e-6])
 def test_box_costs(eps: float) -> None:
-    """Against `layers.boxes` in float64; boxes without size, that touch, that are equal, and that lie apart."""
+    """Costs equal `layers.boxes` in float64, for boxes without size, touching, equal and separate ones."""
     generator = torch.Generator().manual_seed(0)
     boxes = torch.rand(40, 4, generator=generator)
     boxes[:3] = torch.tensor([[0.5, 0.5, 0.0, 0.0], [0.3, 0.5, 0.2, 0.2], [0.5, 0.5, 0.2, 0.2]])
@@ -188,7 +188,7 @@ def generator_values(*shape: int) -> np.ndarray:
 
 
 class FarFromTheCorner(Cost):
-    """A user's cost."""
+    """Cost of a user's."""
 
     def forward(self, preds: Predictions, targets: Targets) -> torch.Tensor:
         return preds.boxes[..., :1].expand(-1, -1, -1, targets.labels.shape[1])
@@ -219,7 +219,7 @@ def test_other_costs_are_computed_first(costs: list[Cost]) -> None:
 @needs_numba
 @pytest.mark.parametrize("box", [float("nan"), float("inf"), 3e38])
 def test_costs_that_are_not_finite(box: float) -> None:
-    """Are left to the matcher, which knows what to say; also where a prediction is finite and its cost is not."""
+    """They are left to the matcher, which names them; also if a prediction is finite and its cost is not."""
     preds, targets = random_set(rows=2, counts=[3, 2], queries=8)
     preds.boxes.data[1, 0, 5, 0] = box
     assert NumbaSolver().match(SOFTMAX, preds, targets, own_copies(preds, targets)) is None
@@ -229,7 +229,7 @@ def test_costs_that_are_not_finite(box: float) -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_a_logit_that_no_cost_reads(solver: SciPySolver, value: float) -> None:
-    """Its image is told of, or left out, all the same."""
+    """Its image is named, or left out, as with costs of PyTorch."""
     preds, targets = random_set(rows=2, counts=[3, 2], queries=8, softmax=False)
     targets.labels[:] = 0
     preds.logits.data[1, 0, 5, 2] = value
@@ -242,7 +242,7 @@ def test_a_logit_that_no_cost_reads(solver: SciPySolver, value: float) -> None:
 
 
 def test_a_set_of_one_class(solver: SciPySolver) -> None:
-    """The targets' own classes play no part: two logits are the object's and the background's."""
+    """The targets' classes play no part: the two logits are those of object and background."""
     preds, targets = random_set(rows=1, counts=[4], queries=9, num_classes=1)
     preds = replace(preds, class_agnostic=True)
     targets.labels[:] = torch.tensor([0, 1, 1, 0])
@@ -254,7 +254,7 @@ def test_a_set_of_one_class(solver: SciPySolver) -> None:
 
 @needs_numba
 def test_predictions_and_targets_that_do_not_fit() -> None:
-    """Compiled code would read past the end."""
+    """The solver declines: compiled code would read past the end."""
     preds, targets = random_set(rows=1, counts=[3, 2], queries=8)
     copies = own_copies(preds, targets)
     assert NumbaSolver().match(SOFTMAX, preds, targets, copies) is not None
@@ -290,7 +290,7 @@ def test_boxes_of_negative_size() -> None:
 
 
 def test_the_price_of_forbidden_pairs_is_finite(solver: SciPySolver) -> None:
-    """Beside costs so large that float32 has no larger price: hulls of negative size, without `eps`."""
+    """The same holds for costs too large for a larger price in float32: hulls of negative size, without `eps`."""
     torch.manual_seed(0)
     targets = Targets(torch.zeros(1, 6, dtype=torch.int64), torch.rand(1, 6, 4) * torch.tensor([1, 1, 0, 0]), [6])
     boxes = torch.cat([torch.rand(1, 1, 40, 2), torch.full((1, 1, 40, 2), -0.5)], dim=-1)
@@ -302,7 +302,7 @@ def test_the_price_of_forbidden_pairs_is_finite(solver: SciPySolver) -> None:
 
 @needs_numba
 def test_the_matcher_finds_the_same_pairs_with_both() -> None:
-    """A set with padding, whose costs come from PyTorch, and one whose costs the solver knows."""
+    """One set has padding, so that its costs come from PyTorch; those of the other the solver computes."""
     preds, targets = random_set(rows=2, counts=[3, 0, 9, 30], queries=24)
     padded = replace(preds, valid=torch.arange(24)[None] < torch.tensor([24, 24, 20, 10])[:, None])
     sets = {"main": padded, "enc": preds}
@@ -315,7 +315,7 @@ def test_the_matcher_finds_the_same_pairs_with_both() -> None:
 
 
 def test_a_matcher_can_be_copied(solver: SciPySolver) -> None:
-    """As the averaged weights' model is, and by pickle."""
+    """It can be copied, as for averaged weights, and pickled."""
     preds, targets = random_set(rows=1, counts=[3], queries=8)
     matcher = HungarianMatcher(costs=SOFTMAX)
     expected = pairs_of(matcher({"main": preds}, targets)["main"])
@@ -332,18 +332,20 @@ def test_a_config_names_the_solver() -> None:
 
 
 def test_names_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match='solver is "hungarian", but only "auto", "scipy" and "numba" are known'):
+    with pytest.raises(ConfigError, match='solver is "hungarian": set it to "auto", "scipy" or "numba"'):
         HungarianMatcher(costs=[L1Cost(weight=1.0)], solver="hungarian")
     monkeypatch.setitem(sys.modules, KERNELS, None)
-    with pytest.raises(ConfigError, match='"numba", which cannot be imported .*: pip install numba, or set "scipy"'):
+    with pytest.raises(
+        ConfigError, match='"numba", which cannot be imported .*: pip install numba, or set it to "scipy"'
+    ):
         HungarianMatcher(costs=[L1Cost(weight=1.0)], solver="numba")
 
 
 def test_without_numba_scipy_solves(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    """Not installed: as it comes. Installed and not importable: with a warning."""
+    """SciPy replaces a missing numba silently, and a broken one with a warning."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert type(solver_of("auto")) is SciPySolver and not caplog.records
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
     monkeypatch.setattr(numba_solver, "_kernels", lambda: getattr(sys, "numba fails with an attribute"))
     assert type(solver_of("auto")) is SciPySolver
-    assert "numba cannot be imported, so that SciPy solves the matching" in caplog.text
+    assert "numba cannot be imported, so SciPy solves the matching" in caplog.text

@@ -41,9 +41,9 @@ def test_images_that_are_left_out_have_no_objects() -> None:
 
 def test_a_class_that_the_model_does_not_have() -> None:
     wrong = [annotated([], []), annotated([[0.0, 0.0, 1.0, 1.0]], [3])]
-    with pytest.raises(DatasetError, match=r"image b.jpg has .* class 3, but .* 3 classes \(0 to 2\): set model.head"):
+    with pytest.raises(DatasetError, match=r"Image b.jpg has .* class 3, but .* 3 classes \(0 to 2\): set model.head"):
         Targets.from_instances(wrong, num_classes=3, device="cpu", names=["a.jpg", "b.jpg"])
-    with pytest.raises(DatasetError, match="image number 1 of the batch"):
+    with pytest.raises(DatasetError, match="Image number 1 of the batch"):
         Targets.from_instances(wrong, num_classes=3, device="cpu")
 
 
@@ -60,11 +60,13 @@ def test_a_box_with_swapped_corners() -> None:
 
 
 def test_memory_computes_once_for_each_of_its_contents() -> None:
-    """Of an image that covers 1 x 2 of 2 x 4 tokens."""
+    """The image covers 1 x 2 of 2 x 4 tokens."""
     tokens = torch.ones(1, 8, 3)
     memory = Memory(tokens, 2 * tokens, padding=None, shapes=[(2, 4)], valid_sizes=[[(1, 2)]])
-    assert memory.placed is memory.placed and memory.valid_ratios is memory.valid_ratios
-    assert_close(memory.placed, 3 * tokens)
+    assert memory.tokens_and_position is memory.tokens_and_position and memory.valid_ratios is memory.valid_ratios
+    assert_close(memory.tokens_and_position, 3 * tokens)
     assert memory.valid_ratios.tolist() == [[[0.5, 0.5]]]
-    assert_close(memory.with_tokens(5 * tokens).placed, 7 * tokens)
-    assert isinstance(Memory.placed, property) and Memory.placed.__doc__.startswith("tokens + position")
+    assert_close(memory.with_tokens(5 * tokens).tokens_and_position, 7 * tokens)
+    assert isinstance(Memory.tokens_and_position, property) and Memory.tokens_and_position.__doc__.startswith(
+        "tokens + position"
+    )

@@ -38,7 +38,7 @@ def test_no_match() -> None:
 
 @pytest.fixture
 def case() -> tuple[Predictions, Targets, Match]:
-    """Two targets; three queries for the first, of IoU 0.25, 1 and 0.25, and one for the second."""
+    """Return two targets, with three queries for the first, of IoU 0.25, 1 and 0.25, and one for the second."""
     boxes = [[0.5, 0.5, 0.2, 0.1], [0.5, 0.5, 0.4, 0.2], [0.5, 0.5, 0.2, 0.1], [0.2, 0.2, 0.1, 0.1]]
     preds = Predictions(logits=torch.zeros(1, 1, 4, 2), boxes=torch.tensor([[boxes]]))
     targets = Targets(
@@ -96,7 +96,7 @@ def test_weights_reach_classes_and_boxes(case: tuple[Predictions, Targets, Match
 
 
 class NothingWaits(TorchDispatchMode):
-    """Fails at operators whose result the host would have to know."""
+    """Mode that fails at operators whose result the host would have to know."""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         names = ("aten._local_scalar_dense", "aten.nonzero", "aten.masked_select", "aten.equal", "aten.unique")

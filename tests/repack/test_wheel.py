@@ -143,5 +143,5 @@ def test_installer_is_a_plain_script_that_imports_neither_torch_nor_detectron2(t
     assert "--wheel-dir" in result.stdout
     missing = [sys.executable, str(script), "--wheel-dir", str(tmp_path), "--archive", str(tmp_path / "no.tar.gz")]
     result = subprocess.run(missing, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert result.returncode == 1
+    assert result.returncode == 2
     assert result.stderr.strip().startswith("install-detectron2: The archive") and "Traceback" not in result.stderr

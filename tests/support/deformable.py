@@ -2,20 +2,13 @@
 
 from collections.abc import Mapping
 
-import torch
 from torch import nn
 
 from align_detr.layers.positional import SinePositionEncoding
-from align_detr.modeling.backbone import build_small_resnet
-from align_detr.modeling.criterion import SetCriterion
 from align_detr.modeling.decoder import Decoder
 from align_detr.modeling.deformable import DeformableDecoderLayer, DeformableEncoder, DeformableEncoderLayer
 from align_detr.modeling.head import LayerwiseHead, SharedHead
-from align_detr.modeling.losses import GIoULoss, L1Loss, SigmoidFocalLoss
-from align_detr.modeling.matcher import FocalCost, GIoUCost, HungarianMatcher, L1Cost
-from align_detr.modeling.meta_arch import DeformableDETR
 from align_detr.modeling.neck import MultiScaleNeck
-from align_detr.modeling.postprocess import TopKPostprocess
 from align_detr.modeling.proposals import ClassProposals, ObjectProposals
 from align_detr.modeling.queries import (
     ContentAnchorQueries,
@@ -35,7 +28,7 @@ KINDS = ("plain", "refine", "two_stage", "dab", "dab_two_stage", "hybrid", "dino
 class Parts(nn.Module):
     """A detector beyond its backbone."""
 
-    def __init__(self, *, neck, encoder, queries, decoder, head, proposals=None) -> None:  # noqa: ANN001
+    def __init__(self, *, neck, encoder, queries, decoder, head, proposals=None) -> None:
         super().__init__()
         self.neck, self.encoder, self.queries, self.decoder, self.head = neck, encoder, queries, decoder, head
         self.proposals = proposals
@@ -116,44 +109,4 @@ def build_parts(
         ),
         head=SharedHead(**head) if kind == "plain" else LayerwiseHead(num_layers=dec_layers, **head),
         proposals=stages[kind](**proposals) if kind in stages else None,
-    )
-
-
-def tiny_detector(kind: str, *, num_queries: int = 8, num_classes: int = 3) -> DeformableDETR:
-    """A detector of 16 channels with random weights, none of which is zero, so that nothing hides."""
-    torch.manual_seed(0)
-    parts = build_parts(
-        kind,
-        in_channels=dict(res3=12, res4=16, res5=24),
-        embed_dim=16,
-        num_heads=2,
-        ffn_dim=24,
-        enc_layers=1,
-        dec_layers=2,
-        num_queries=num_queries,
-        num_one_to_one=num_queries // 2,
-        num_classes=num_classes,
-        num_points=2,
-        num_groups=4,
-    )
-    for parameter in parts.parameters():
-        if parameter.dim() == 1 or not parameter.any():
-            nn.init.normal_(parameter, std=0.3)
-    hybrid = kind == "hybrid"
-    return DeformableDETR(
-        backbone=build_small_resnet(
-            channels=(8, 12, 16, 24), blocks=(1, 1, 1, 1), out_features=["res3", "res4", "res5"], norm="FrozenBN"
-        ),
-        neck=parts.neck,
-        encoder=parts.encoder,
-        proposals=parts.proposals,
-        queries=parts.queries,
-        decoder=parts.decoder,
-        head=parts.head,
-        criterion=SetCriterion(
-            matcher=HungarianMatcher(costs=[FocalCost(weight=2.0), L1Cost(weight=5.0), GIoUCost(weight=2.0)]),
-            losses=[SigmoidFocalLoss(weight=2.0), L1Loss(), GIoULoss()],
-            set_weights={"o2m": 1.0} if hybrid else None,
-        ),
-        postprocess=TopKPostprocess(num_detections=10),
     )

@@ -1,23 +1,13 @@
-"""Small detectors and inputs that several tests share."""
+"""Images, predictions and targets that several tests share."""
 
 import torch
 from detectron2.structures import Boxes, Instances
-from torch import Tensor, nn
+from torch import Tensor
 
-from align_detr.layers.positional import SinePositionEncoding
-from align_detr.modeling.backbone import build_small_resnet
 from align_detr.modeling.criterion import SetCriterion
-from align_detr.modeling.decoder import Decoder
-from align_detr.modeling.decoder_layers import DecoderLayer
-from align_detr.modeling.encoder import Encoder, EncoderLayer
-from align_detr.modeling.head import SoftmaxHead
 from align_detr.modeling.losses import GIoULoss, L1Loss, SoftmaxCrossEntropy
 from align_detr.modeling.matcher import GIoUCost, HungarianMatcher, L1Cost, SoftmaxCost
 from align_detr.modeling.matching.pairs import image_and_index
-from align_detr.modeling.meta_arch import DETR
-from align_detr.modeling.neck import SingleScaleNeck
-from align_detr.modeling.postprocess import SoftmaxPostprocess
-from align_detr.modeling.queries import LearnedQueries
 from align_detr.structures import Predictions, Targets
 
 
@@ -26,24 +16,6 @@ def softmax_criterion() -> SetCriterion:
     return SetCriterion(
         matcher=HungarianMatcher(costs=[SoftmaxCost(weight=1.0), L1Cost(weight=5.0), GIoUCost(weight=2.0)]),
         losses=[SoftmaxCrossEntropy(), L1Loss(), GIoULoss()],
-    )
-
-
-def tiny_detr(num_queries: int = 6, num_classes: int = 3) -> DETR:
-    """A DETR of 16 channels with random weights."""
-    torch.manual_seed(0)
-    sizes = dict(embed_dim=16, num_heads=2, ffn_dim=32, dropout=0.0)
-    return DETR(
-        backbone=build_small_resnet(channels=(8, 12, 16, 24), blocks=(1, 1, 1, 1)),
-        neck=SingleScaleNeck(
-            in_feature="res5", in_channels=24, embed_dim=16, position=SinePositionEncoding(num_features=8)
-        ),
-        encoder=Encoder(layer=EncoderLayer(**sizes), num_layers=1),
-        queries=LearnedQueries(num_queries=num_queries, embed_dim=16),
-        decoder=Decoder(layer=DecoderLayer(**sizes), num_layers=2, norm=nn.LayerNorm(16)),
-        head=SoftmaxHead(num_classes=num_classes, embed_dim=16),
-        criterion=softmax_criterion(),
-        postprocess=SoftmaxPostprocess(),
     )
 
 

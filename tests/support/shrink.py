@@ -82,7 +82,7 @@ def _shrink(node: DictConfig | ListConfig, sizes: dict[str, Any]) -> None:
             node[key] = [sizes["ffn_dim"]] * len(value)
         elif isinstance(value, (DictConfig, ListConfig)):
             _shrink(value, sizes)
-        elif key in sizes and isinstance(value, int):
+        elif key in sizes and isinstance(value, (int, float)):
             node[key] = min(value, sizes[key])
         elif key == "in_channels" and value == MAPS["res5"]:
             node[key] = SMALL_MAPS["res5"]

@@ -70,8 +70,8 @@ class Subject:
 
     @cached_property
     def one_empty(self) -> Step:
-        """A step in which one of two images has no object."""
-        return self.step(2, 0)
+        """A step in which one image has no object and the other more objects than there are queries."""
+        return self.step(40, 0)
 
     @cached_property
     def all_empty(self) -> Step:
@@ -82,7 +82,7 @@ class Subject:
     def bfloat16(self) -> Step:
         """The step with one empty image, under bfloat16 autocast."""
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            return self.step(2, 0)
+            return self.step(40, 0)
 
     @property
     def steps(self) -> list[Step]:

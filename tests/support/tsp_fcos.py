@@ -2,16 +2,12 @@
 at least 1.
 """
 
-from typing import Any
-
 import torch
-from detectron2.modeling import FPN
 from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 
 from align_detr.layers.boxes import xyxy_to_cxcywh
 from align_detr.layers.positional import SinePositionEncoding
-from align_detr.modeling.backbone import build_small_resnet
 from align_detr.modeling.criterion import SetCriterion
 from align_detr.modeling.encoder import Encoder, PreNormEncoderLayer
 from align_detr.modeling.matcher import HungarianMatcher
@@ -148,31 +144,3 @@ def recorded_set(fixture: Fixture, points: Points, assignment: Assignment) -> Po
     sizes = torch.tensor([[width, height] * 2 for height, width in fois.image_sizes])
     preds.boxes = xyxy_to_cxcywh(preds.pixel_boxes() / sizes[:, None])[None]
     return preds.assigned(assignment)
-
-
-def tiny_tsp_fcos(num_queries: int = 20, num_classes: int = 3, **selection: Any) -> TSPFCOS:
-    """A TSP-FCOS of 64 and 16 channels with random weights, for strides 8 to 32."""
-    torch.manual_seed(0)
-    layer = PreNormEncoderLayer(embed_dim=16, num_heads=2, ffn_dim=32, dropout=0.0)
-    bottom_up = build_small_resnet(
-        channels=(8, 12, 16, 24), blocks=(1, 1, 1, 1), out_features=["res3", "res4", "res5"], norm="FrozenBN"
-    )
-    return TSPFCOS(
-        backbone=FPN(bottom_up, ["res3", "res4", "res5"], 64),
-        points=PointTowers(
-            in_features=["p3", "p4", "p5"],
-            strides=[8, 16, 32],
-            channels=64,
-            num_convs=1,
-            num_classes=num_classes,
-            position=SinePositionEncoding(num_features=8),
-        ),
-        assigner=PointAssigner(sizes=[24, 48]),
-        selection=FoISelection(num_queries=num_queries, **selection),
-        encoding=FoIEncoding(in_channels=128, embed_dim=16, num_levels=3),
-        encoder=Encoder(layer=layer, num_layers=2, norm=nn.LayerNorm(16)),
-        head=PointHead(num_classes=num_classes, embed_dim=16, num_levels=3),
-        criterion=criterion(),
-        postprocess=PointPostprocess(),
-        pixel_std=(58.395, 57.12, 57.375),
-    )

@@ -7,31 +7,19 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 from omegaconf import DictConfig
 
-from align_detr import model_zoo
-from align_detr.modeling.backbone import build_small_resnet
 from align_detr.projects.faster_rcnn import FasterRCNN
 from align_detr.projects.tsp.rcnn.detector import TSPRCNN
 from align_detr.projects.tsp.rcnn.predictors import AgnosticBoxes
 from align_detr.projects.tsp.rcnn.roi_heads import TSPROIHeads
+from support.shrink import SMALL_MAPS, small_model
 
 LOSSES = {"loss_obj", "loss_box_l1", "loss_box_giou", "loss_rpn_cls", "loss_rpn_loc"}
 
 
 def tiny(name: str = "tsp_rcnn_r50_36ep", *, norm: str = "BN") -> DictConfig:
-    """The config's model with 16 channels, 3 classes and no dropout."""
-    model = model_zoo.get_config(f"TSP/{name}").model
-    model.backbone.bottom_up = L(build_small_resnet)(
-        channels=[8, 12, 16, 24], blocks=[1, 1, 1, 1], out_features=["res2", "res3", "res4", "res5"], norm=norm
-    )
-    model.backbone.out_channels = 16
-    model.backbone.top_block.norm = model.proposal_generator.head.norm = norm
-    model.proposal_generator.post_nms_topk = (60, 60)
-    model.roi_heads.num_classes = 3
-    (stage,) = model.roi_heads.stages
-    stage.transformer.embed_dim = stage.classifier.embed_dim = stage.boxes.embed_dim = 32
-    stage.transformer.encoder.layer.update(embed_dim=32, num_heads=2, ffn_dim=32, dropout=0.0)
-    stage.transformer.encoder.update(num_layers=2)
-    stage.transformer.encoder.norm.normalized_shape = 32
+    """Return the config's small model with 60 proposals, 16 channels of maps and no dropout."""
+    model = small_model(f"TSP/{name}.py", num_queries=60, out_channels=16, dropout=0.0)
+    model.backbone.bottom_up.norm = model.backbone.top_block.norm = model.proposal_generator.head.norm = norm
     return model
 
 
@@ -53,15 +41,10 @@ def build(node: DictConfig) -> TSPRCNN:
 
 
 def tiny_faster_rcnn() -> FasterRCNN:
-    """The baseline of 16 channels and 3 classes, which reports detections of any score."""
-    model = model_zoo.get_config("FasterRCNN/faster_rcnn_digits").model
-    model.backbone.bottom_up.update(channels=[8, 12, 16, 24], blocks=[1, 1, 1, 1])
-    model.backbone.out_channels = 16
-    model.roi_heads.num_classes = 3
-    model.roi_heads.box_head.fc_dims = [32, 32]
-    model.roi_heads.box_predictor.test_score_thresh = 0.0
-    torch.manual_seed(0)
-    return instantiate(model)
+    """Build the baseline with 100 proposals and 16 channels of maps."""
+    model = small_model("FasterRCNN/faster_rcnn_digits.py", num_queries=100, out_channels=16)
+    model.backbone.bottom_up.update(channels=list(SMALL_MAPS.values()), blocks=[1] * 4)
+    return build(model)
 
 
 def train_once(model: TSPRCNN, batch: list[dict]) -> dict[str, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""Losses on matched sets: each a formula in float32 on logits or boxes, one value a row. docs/losses.md lists them."""
+"""Losses on matched sets, formulas in float32 on logits or boxes, with one value per row; docs/losses.md lists them."""
 
 from align_detr.modeling.losses.align import (
     AlignLoss,

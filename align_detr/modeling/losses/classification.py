@@ -10,11 +10,11 @@ from align_detr.structures import Match, Predictions, Targets
 
 
 class SoftmaxCrossEntropy(SetLoss):
-    """Cross-entropy over K classes and "no object", whose terms weigh `background_weight` (DETR, section 3.2 and
-    equation 2).
+    """Cross-entropy over K classes and "no object", whose terms have the weight `background_weight` (DETR, section 3.2
+    and equation 2).
 
-    As in the official code, and unlike the box losses, the value is the mean over all queries by these weights: it does
-    not depend on the number of targets.
+    As in the official code, and unlike the box losses, the value is the weighted mean over all queries: it does not
+    depend on the number of targets.
     """
 
     softmax = True
@@ -25,8 +25,8 @@ class SoftmaxCrossEntropy(SetLoss):
         self.background_weight = check_number(background_weight, key, least=0)
 
     def elementwise(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The loss of plain tensors: logits (..., K + 1), labels (...) with K for "no object" -> (...) float32, each
-        term times the weight of its class, neither summed nor divided: `forward` gives their sum divided by the sum of
+        """Return the loss of plain tensors: logits (..., K + 1), labels (...) with K for "no object" -> (...) float32,
+        each term times the weight of its class, neither summed nor divided: `forward` divides their sum by the sum of
         these weights.
         """
         classes = logits.shape[-1]
@@ -34,15 +34,15 @@ class SoftmaxCrossEntropy(SetLoss):
         return self._weight(labels, classes) * entropy.view(labels.shape)
 
     def forward(self, preds: Predictions, targets: Targets, match: Match, num_boxes: Tensor) -> Tensor:
-        """logits (R, B, Q, K + 1) -> (R,)."""
-        classes = preds.logits.shape[-1]
-        labels = targets.labels.new_full(preds.logits.shape[:-1], classes - 1)
+        """Return the loss of each row: logits (R, B, Q, K + 1) -> (R,)."""
+        classes = preds.logits.shape[-1]  # "no object" among them
+        labels = targets.labels.new_full(preds.logits.shape[:-1], classes - 1)  # (R, B, Q)
         labels[match.row, match.image, match.query] = match.of(targets.labels)
         terms, weight = self.elementwise(preds.logits, labels), self._weight(labels, classes)
         if preds.valid is not None:
             terms, weight = torch.where(preds.valid, terms, 0.0), weight * preds.valid
         total = weight.sum((1, 2))
-        return terms.sum((1, 2)) / torch.where(total > 0, total, 1.0)  # no query gives 0
+        return terms.sum((1, 2)) / torch.where(total > 0, total, 1.0)  # 0 if there is no query
 
     def _weight(self, labels: Tensor, classes: int) -> Tensor:
         return torch.where(labels == classes - 1, self.background_weight, 1.0)

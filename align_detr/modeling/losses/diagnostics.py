@@ -1,4 +1,4 @@
-"""Numbers that DETR reports beside its losses. They have no gradient and take no part in training."""
+"""Numbers that DETR reports beside its losses, without gradient and without a part in training."""
 
 import torch
 from torch import Tensor
@@ -8,8 +8,8 @@ from align_detr.structures import Match, Predictions, Targets
 
 @torch.no_grad()
 def cardinality_error(preds: Predictions, targets: Targets) -> Tensor:
-    """Mean over images of |queries whose likeliest class is not "no object" - targets|, a row: (R,) (DETR's official
-    code).
+    """Return, for each row, the mean over images of |queries whose most probable class is not "no object" - targets|:
+    (R,) (DETR's official code).
     """
     predicted = (preds.logits.argmax(-1) != preds.logits.shape[-1] - 1).sum(-1).float()
     counts = torch.tensor(targets.counts, dtype=predicted.dtype).to(predicted.device, non_blocking=True)
@@ -18,8 +18,8 @@ def cardinality_error(preds: Predictions, targets: Targets) -> Tensor:
 
 @torch.no_grad()
 def class_error(preds: Predictions, targets: Targets, match: Match) -> Tensor:
-    """Percentage of matched queries of the last row whose likeliest class is wrong, 0-d; 100 where nothing is matched
-    (DETR's official code).
+    """Return the percentage of matched queries of the last row whose most probable class is wrong, 0-d; 100 if nothing
+    is matched (DETR's official code).
     """
     last = match.row == preds.logits.shape[0] - 1
     correct = (match.at(preds.logits).argmax(-1) == match.of(targets.labels)) & last

@@ -1,4 +1,4 @@
-"""Classification losses of other papers whose target is the IoU u of a matched query, held constant."""
+"""Classification losses of other papers with the IoU u of a matched query, held constant, as their target."""
 
 import torch
 from torch import Tensor
@@ -9,63 +9,63 @@ from align_detr.structures import Match, Predictions, Targets
 
 
 class QualityFocalLoss(FocusedLoss):
-    """|T - s|^gamma BCE(s, T) with T = w u; T = 0 for all others (GFL, Li et al. 2020, equation 2)."""
+    """Loss |T - s|^gamma BCE(s, T) with T = w u; T = 0 for all others (GFL, Li et al. 2020, equation 2)."""
 
     def positive(self, s: Tensor, u: Tensor, w: Weight) -> tuple[Weight, Weight]:
-        """|T - s|^gamma T, |T - s|^gamma (1 - T)."""
+        """Return |T - s|^gamma T, |T - s|^gamma (1 - T)."""
         target = w * u
         focus = (target - s).abs() ** self.gamma
         return focus * target, focus * (1 - target)
 
 
 class VariFocalLoss(FocusedLoss):
-    """T BCE(s, T) with T = w u; alpha s^gamma BCE(s, 0) for all others, and where T is 0 (VarifocalNet, Zhang et al.
-    2021, equation 2).
+    """Varifocal loss T BCE(s, T) with T = w u; alpha s^gamma BCE(s, 0) for all others, and where T is 0 (VarifocalNet,
+    Zhang et al. 2021, equation 2).
     """
 
     def __init__(self, *, name: str = "class", weight: float = 1.0, alpha: float = 0.75, gamma: float = 2.0) -> None:
         super().__init__(name=name, weight=weight, gamma=gamma)
-        # It weighs the negatives, and may exceed 1: it is no share.
+        # No share: it multiplies the negatives, and may exceed 1.
         self.alpha = check_number(alpha, f"model.criterion.losses: alpha of {type(self).__name__}", least=0)
 
     def positive(self, s: Tensor, u: Tensor, w: Weight) -> tuple[Weight, Weight]:
-        """T T, T (1 - T)."""
+        """Return T T, T (1 - T)."""
         target = w * u
         return target * target, torch.where(target > 0, target * (1 - target), self.negative(s))
 
     def negative(self, s: Tensor) -> Weight:
-        """alpha s^gamma."""
+        """Return alpha s^gamma."""
         return self.alpha * s**self.gamma
 
 
 class MatchabilityAwareLoss(FocusedLoss):
-    """BCE(s, T) with T = w u^gamma; s^gamma BCE(s, 0), its weight held constant as in the released code, for all others
-    (DEIM, Huang et al. 2025, the matchability-aware loss; gamma 1.5). Matches of low overlap count more than in VFL.
+    """Matchability-aware loss BCE(s, T) with T = w u^gamma; s^gamma BCE(s, 0) for all others, its weight held constant
+    as in the released code (DEIM, Huang et al. 2025; gamma 1.5). Matches of low overlap count more than in VFL.
     """
 
     def __init__(self, *, name: str = "class", weight: float = 1.0, gamma: float = 1.5) -> None:
         super().__init__(name=name, weight=weight, gamma=gamma)
 
     def positive(self, s: Tensor, u: Tensor, w: Weight) -> tuple[Weight, Weight]:
-        """T, 1 - T."""
+        """Return T, 1 - T."""
         target = w * u**self.gamma
         return target, 1 - target
 
     def negative(self, s: Tensor) -> Weight:
-        """s^gamma, without gradient."""
+        """Return s^gamma, without gradient."""
         return s.detach() ** self.gamma
 
 
 class PositionSupervisedLoss(QualityFocalLoss):
-    """|T - s|^gamma BCE(s, T) with T = w psi(u^2); T = 0 for all others (Stable-DINO, Liu et al. 2023, the
-    position-supervised loss): only the position says how confident a query should be.
+    """Position-supervised loss |T - s|^gamma BCE(s, T) with T = w psi(u^2); T = 0 for all others (Stable-DINO, Liu et
+    al. 2023): only the position says how confident a query should be.
 
     psi rescales the squares of each image, in each row, so that the largest is the largest IoU there, as TOOD does for
     its metric. On plain tensors, `elementwise` takes psi(u^2) as its `iou`: see `rescaled_squares`.
     """
 
     def overlap(self, preds: Predictions, targets: Targets, match: Match) -> Tensor:
-        """psi(u^2) of each match, (M,)."""
+        """Return psi(u^2) of each match, (M,)."""
         rows, images = preds.logits.shape[:2]
         iou = super().overlap(preds, targets, match)
         return rescaled_squares(iou, match.row * images + match.image, rows * images)
@@ -73,8 +73,8 @@ class PositionSupervisedLoss(QualityFocalLoss):
 
 @torch.no_grad()
 def rescaled_squares(iou: Tensor, image: Tensor, num_images: int) -> Tensor:
-    """u^2 max(u) / max(u^2) = u^2 / max(u), the maximum taken over the matches of one image: iou, image (M,) -> (M,).
-    An image without any overlap keeps 0.
+    """Return u^2 max(u) / max(u^2) = u^2 / max(u), with the maximum over the matches of one image: iou, image (M,) ->
+    (M,). An image without any overlap keeps 0.
     """
     iou = iou.float()
     largest = iou.new_zeros(num_images).scatter_reduce(0, image, iou, "amax")

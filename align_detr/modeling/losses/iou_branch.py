@@ -1,4 +1,4 @@
-"""An IoU branch beside the class scores: its loss, and its use in evaluation."""
+"""The IoU branch beside the class scores: its loss, and its use in evaluation."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -26,14 +26,14 @@ class IoUBranchLoss(SetLoss):
         super().__init__(name=name, weight=weight)
 
     def elementwise(self, logits: Tensor, iou: Tensor, weight: Tensor | None = None) -> Tensor:
-        """The loss of plain tensors: the branch's logits (...), the IoU that they predict and weight (...) -> (...)
-        float32.
+        """Return the loss of plain tensors: the branch's logits (...), the IoU that they predict and weight (...) ->
+        (...) float32.
         """
         entropy = F.binary_cross_entropy_with_logits(logits.float(), iou.float().detach(), reduction="none")
         return weighted(entropy, weight)
 
     def forward(self, preds: Predictions, targets: Targets, match: Match, num_boxes: Tensor) -> Tensor:
-        """(R,), or (0,) without a branch."""
+        """Return the loss of each row, (R,), or (0,) without a branch."""
         if preds.iou is None:
             return preds.logits.new_zeros(0, dtype=torch.float32)
         entropy = self.elementwise(match.at(preds.iou), matched_iou(preds, targets, match))
@@ -41,10 +41,10 @@ class IoUBranchLoss(SetLoss):
 
 
 class FusedPostprocess(ReadsLogits):
-    """Gives `postprocess` the scores s^(1 - weight) v^weight of class probability s and predicted IoU v, as sigmoid
-    logits (Align-DETR, table 4: weight 0.3 was best; 0 leaves the branch unused).
+    """Postprocessing by `postprocess` of the scores s^(1 - weight) v^weight of class probability s and predicted IoU v,
+    as sigmoid logits (Align-DETR, table 4: weight 0.3 was best; 0 leaves the branch unused).
 
-    That the factor is an exponent of a geometric mean is a reading: the paper says "the weight factor of the IoU
+    That the factor is an exponent of a geometric mean is our reading: the paper says "the weight factor of the IoU
     score".
     """
 
@@ -56,15 +56,15 @@ class FusedPostprocess(ReadsLogits):
         self.weight = check_share(weight, "model.postprocess.weight")
 
     def forward(self, predictions: Predictions, image_sizes: Sequence[tuple[int, int]]) -> list[Instances]:
-        """As `postprocess`. Raises ConfigError for a head without an IoU branch or with softmax logits."""
+        """Return what `postprocess` does. Raise ConfigError for a head without an IoU branch or with softmax logits."""
         self.check_logits(MAIN, predictions)
         if predictions.iou is None:
             raise ConfigError(
-                "FusedPostprocess needs the predicted IoU, but the model's head has no IoU branch: take a head with "
-                "one, or the postprocess inside alone"
+                "FusedPostprocess needs the predicted IoU, but model.head has no IoU branch: use a head with one, such "
+                "as LayerwiseIoUHead, or the inner postprocess alone."
             )
         s, v = predictions.logits.float(), predictions.iou.float()[..., None]
         log_score = (1 - self.weight) * F.logsigmoid(s) + self.weight * F.logsigmoid(v)
-        # ln(1 - score): each form is exact on its side of one half
+        # ln(1 - score); each form is exact on its side of one half
         log_rest = torch.where(log_score > -0.6931, (-torch.expm1(log_score)).log(), torch.log1p(-log_score.exp()))
         return self.postprocess(dataclasses.replace(predictions, logits=log_score - log_rest), image_sizes)

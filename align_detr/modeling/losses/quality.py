@@ -1,4 +1,4 @@
-"""How good a matched query is: its overlap with its target, and Align-DETR's quality t."""
+"""The quality of a matched query: its overlap with its target, and Align-DETR's t."""
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ QUALITY_FLOOR = 0.01  # as in the released code; the paper does not mention it
 
 @torch.no_grad()
 def matched_iou(preds: Predictions, targets: Targets, match: Match, eps: float = 1e-6) -> Tensor:
-    """IoU of each matched query's box with its target's, (M,) float32 without gradient; `eps` as in
+    """Return the IoU of each matched query's box with its target's, (M,) float32 without gradient; `eps` as in
     `layers.boxes.box_iou`.
     """
     boxes, target_boxes = match.at(preds.boxes).float(), match.of(targets.boxes).float()
@@ -19,13 +19,13 @@ def matched_iou(preds: Predictions, targets: Targets, match: Match, eps: float =
 
 
 def matched_logits(preds: Predictions, targets: Targets, match: Match) -> Tensor:
-    """Each matched query's logit of its target's class, (M,)."""
+    """Return each matched query's logit of its target's class, (M,)."""
     return preds.logits[match.row, match.image, match.query, match.of(targets.labels)]
 
 
 @torch.no_grad()
 def alignment_quality(s: Tensor, u: Tensor, alpha: float = 0.25) -> Tensor:
-    """t = max(s^alpha u^(1 - alpha), 0.01) of probability s and IoU u, any shape, float32 without gradient (Align-DETR,
-    equation 4).
+    """Return t = max(s^alpha u^(1 - alpha), 0.01) of probability s and IoU u, any shape, float32 without gradient
+    (Align-DETR, equation 4).
     """
     return (s.float() ** alpha * u.float() ** (1 - alpha)).clamp(min=QUALITY_FLOOR)

@@ -1,4 +1,6 @@
-"""The parts of the matcher, which together are a fast form of these lines of PyTorch and SciPy::
+"""The parts of the matcher: costs, limits and solvers.
+
+Together they are a fast form of these plain lines of PyTorch and SciPy, whose pairs they must equal::
 
     import torch
     from scipy.optimize import linear_sum_assignment
@@ -47,5 +49,5 @@
                     pairs |= {(row, image, q, t) for q, t in zip(*found)}
         return pairs
 
-A test runs them as they stand here, and compares their pairs with the matcher's.
+A test runs these lines as they stand here, and compares their pairs with the matcher's.
 """

@@ -10,39 +10,40 @@ from align_detr.structures import Predictions, Targets
 
 
 class Cost(ReadsLogits):
-    """One term of the matching cost: (preds, targets) -> (R, B, Q, T), small where a query suits a target; `weight`
+    """Term of the matching cost: (preds, targets) -> (R, B, Q, T), small where a query suits a target; `weight`
     multiplies it. `softmax` is the kind of logits that it reads (see `ReadsLogits`).
     """
 
     def __init__(self, *, weight: float) -> None:
         super().__init__()
-        self.weight = self._checked("weight", weight)
+        self.weight = self._check("weight", weight)
 
     def forward(self, preds: Predictions, targets: Targets) -> Tensor:
+        """Return the cost of every query and target, (R, B, Q, T)."""
         raise NotImplementedError
 
-    def _checked(self, name: str, value: float, least: float | None = None) -> float:
+    def _check(self, name: str, value: float, least: float | None = None) -> float:
         return check_number(value, f"model.criterion.matcher.costs: {name} of {type(self).__name__}", least)
 
 
 class PairCost(Cost):
-    """A cost that is a formula of a query and a target: the matcher computes it for the pairs that can be matched, and
-    for no others.
+    """Cost that is a formula of a query and a target: the matcher computes it for the pairs of one image only, not for
+    all queries of a batch with all its targets.
     """
 
     def of_pairs(self, pairs: Pairs) -> Tensor:
-        """(r, n, Q), a new tensor."""
+        """Return the cost of each pair, (r, n, Q), in a new tensor."""
         raise NotImplementedError
 
     def overrides_forward(self) -> bool:
-        """Return whether `of_pairs` does not say all: a subclass with its own `forward` is asked for that."""
+        """Return whether a subclass has its own `forward`, which then counts instead of `of_pairs`."""
         return type(self).forward is not PairCost.forward
 
     @torch.no_grad()
     def forward(self, preds: Predictions, targets: Targets) -> Tensor:
-        """(R, B, Q, T) float32, without gradient."""
+        """Return the cost of every query and target, (R, B, Q, T) float32, without gradient."""
         images, longest = targets.labels.shape
-        pairs = Pairs.padded(preds.float(), targets)
+        pairs = Pairs.padded(preds.float(), targets)  # n = B T
         return self.of_pairs(pairs).unflatten(1, (images, longest)).transpose(-1, -2)
 
 
@@ -52,16 +53,16 @@ class SoftmaxCost(PairCost):
     softmax = True
 
     def of_pairs(self, pairs: Pairs) -> Tensor:
-        """In [-1, 0]."""
-        normaliser = pairs.logits.logsumexp(-1)[:, pairs.image]
+        """Return the cost of each pair, (r, n, Q), in [-1, 0]."""
+        normaliser = pairs.logits.logsumexp(-1)[:, pairs.image]  # (r, n, Q)
         return pairs.of_class(torch.clone).sub_(normaliser).exp_().neg_()
 
 
 class FocalCost(PairCost):
-    """Focal loss of the target's class as a positive, less that as a negative (Deformable-DETR, section A.3), on
-    probabilities p = sigmoid(logit):
+    """Focal loss of the target's class as a positive, less that as a negative (Deformable-DETR, section A.3).
 
-    alpha (1 - p)^gamma (-log(p + 1e-8)) - (1 - alpha) p^gamma (-log(1 - p + 1e-8)).
+    On probabilities p = sigmoid(logit): alpha (1 - p)^gamma (-log(p + 1e-8)) - (1 - alpha) p^gamma (-log(1 - p +
+    1e-8)).
     """
 
     softmax = False
@@ -69,10 +70,10 @@ class FocalCost(PairCost):
     def __init__(self, *, weight: float, alpha: float = 0.25, gamma: float = 2.0) -> None:
         super().__init__(weight=weight)
         self.alpha = check_share(alpha, f"model.criterion.matcher.costs: alpha of {type(self).__name__}")
-        self.gamma = self._checked("gamma", gamma, least=0)
+        self.gamma = self._check("gamma", gamma, least=0)
 
     def of_pairs(self, pairs: Pairs) -> Tensor:
-        """Of any sign."""
+        """Return the cost of each pair, (r, n, Q), of any sign."""
         return pairs.of_class(lambda x: self._focal(x.sigmoid()))
 
     def _focal(self, p: Tensor) -> Tensor:
@@ -83,7 +84,7 @@ class FocalCost(PairCost):
 
 
 class PositionModulatedCost(FocalCost):
-    """`FocalCost` of p v^beta in the place of p, v = (GIoU + 1) / 2: a confident query far from the target is no longer
+    """`FocalCost` of p v^beta instead of p, with v = (GIoU + 1) / 2: a confident query far from the target is no longer
     cheap (Stable-DINO, Liu et al. 2023, the position-modulated cost; beta 0.5 there).
     """
 
@@ -91,12 +92,12 @@ class PositionModulatedCost(FocalCost):
         self, *, weight: float, alpha: float = 0.25, gamma: float = 2.0, beta: float = 0.5, eps: float = 1e-6
     ) -> None:
         super().__init__(weight=weight, alpha=alpha, gamma=gamma)
-        self.beta = self._checked("beta", beta, least=0)
-        self.eps = self._checked("eps", eps, least=0)
+        self.beta = self._check("beta", beta, least=0)
+        self.eps = self._check("eps", eps, least=0)
 
     def of_pairs(self, pairs: Pairs) -> Tensor:
-        """Of any sign."""
-        overlap = pairs.giou(self.eps).add_(1).div_(2)  # at least 0: I / U and U / H are, whatever the rounding
+        """Return the cost of each pair, (r, n, Q), of any sign."""
+        overlap = pairs.giou(self.eps).add_(1).div_(2)  # at least 0: I / U and U / H are, rounding or not
         return self._focal(pairs.of_class(torch.sigmoid).mul_(overlap**self.beta))
 
 
@@ -104,8 +105,8 @@ class L1Cost(PairCost):
     """Sum of the absolute differences of the four normalised cxcywh numbers (DETR, equation 9)."""
 
     def of_pairs(self, pairs: Pairs) -> Tensor:
-        """At least 0."""
-        x, y, half_width, half_height = pairs.distance
+        """Return the cost of each pair, (r, n, Q), at least 0."""
+        x, y, half_width, half_height = pairs.distance  # (r, n, Q) each
         return (x + y).add_(half_width + half_height, alpha=2)
 
 
@@ -114,15 +115,15 @@ class GIoUCost(PairCost):
 
     def __init__(self, *, weight: float, eps: float = 0.0) -> None:
         super().__init__(weight=weight)
-        self.eps = self._checked("eps", eps, least=0)
+        self.eps = self._check("eps", eps, least=0)
 
     def of_pairs(self, pairs: Pairs) -> Tensor:
-        """In [-1, 1]."""
+        """Return the cost of each pair, (r, n, Q), in [-1, 1]."""
         return pairs.giou(self.eps).neg_()
 
 
 def _log_(x: Tensor) -> Tensor:
-    """The logarithm, in place. On a CPU NumPy's takes a third of the time of PyTorch's."""
+    """Take the logarithm, in place. On a CPU NumPy's takes a third of the time of PyTorch's."""
     if x.device.type != "cpu":
         return x.log_()
     np.log(x.numpy(), out=x.numpy())

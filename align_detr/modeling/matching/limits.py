@@ -109,8 +109,8 @@ class Limits:
 
 
 def bound_copies(copies: np.ndarray, counts: np.ndarray, usable: np.ndarray | int) -> np.ndarray:
-    """copies (R,), counts (B,) targets, usable queries (R, B) or one number -> (R, B): max(1, min(k, Q // (2 n))), and
-    0 where there is no target.
+    """Bound the copies of each image to max(1, min(k, Q // (2 n))), and to 0 if it has no target: copies (R,), counts
+    (B,) of targets, usable queries (R, B) or one number -> (R, B).
     """
     bound = np.maximum(1, np.minimum(copies[:, None], usable // np.maximum(1, 2 * counts)))
     return np.where(counts > 0, bound, 0)

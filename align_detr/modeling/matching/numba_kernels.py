@@ -1,6 +1,7 @@
-"""Costs and assignment on the host, compiled by numba. All in one file: its cache of compiled code looks at no other.
+"""Costs and assignment on the host, compiled by numba. All in one file: numba's cache of compiled code notices changes
+in no other.
 
-A problem is one row of one image: its number is row B + image. C (n, Q) float32 is the cost of its targets.
+A problem is one row of one image, with the number row B + image. C (n, Q) float32 is the cost of its targets.
 """
 
 import math
@@ -13,29 +14,28 @@ from numba import njit
 Array = np.ndarray
 f32, i32 = np.float32, np.int32
 TINY = f32(np.finfo(np.float32).tiny)
-LN2_HIGH, LN2_LOW = f32(0.693359375), f32(math.log(2) - 0.693359375)  # the first times a small whole number is exact
+LN2_HIGH, LN2_LOW = f32(0.693359375), f32(math.log(2) - 0.693359375)  # the first times a small integer is exact
 
 
 def compiled(function: Callable) -> Any:
-    """Compile at the first call, for later processes too where a folder can be written; threads run side by side."""
-    options = dict(nogil=True, error_model="numpy")
+    """Compile `function` at its first call, and keep the code for later processes; threads run side by side."""
     try:
-        return njit(cache=True, **options)(function)
-    except RuntimeError:  # numba finds no folder for its cache
-        return njit(**options)(function)
+        return njit(cache=True, nogil=True, error_model="numpy")(function)
+    except RuntimeError:  # numba finds no folder that it can write, for its cache
+        return njit(nogil=True, error_model="numpy")(function)
 
 
 @compiled
 def bid_for_columns(C: Array, k: int, u: Array, v: Array, owner: Array, have: Array, limit: int) -> None:
-    """Let rows without k columns bid, `limit` times in all: the row that bids takes the cheapest of the others' and of
-    the free columns at the prices v, and pays up to its next best. Whoever loses a column bids again.
+    """Let rows without k columns bid, `limit` times in all: the row that bids takes the cheapest columns that are free
+    or another row's at the prices v, and pays up to its next best. A row that loses a column bids again.
 
     Jonker and Volgenant's augmenting row reduction (1987), for k columns at once, which share the dual u of their row.
-    As nothing is added to a price, what is found is exact. Equal costs may make rows outbid each other for nothing:
-    therefore the limit.
+    As nothing is added to a price, the result is exact. With equal costs two rows can outbid each other forever;
+    `limit` stops that.
     """
     n, num_columns = C.shape
-    value, column = np.empty(k + 1), np.empty(k + 1, np.int64)
+    value, column = np.empty(k + 1), np.empty(k + 1, np.int64)  # the cheapest and the next best, sorted
     queue, waiting = np.arange(n), np.ones(n, np.bool_)
     first, length = 0, n
     for _ in range(limit):
@@ -47,15 +47,15 @@ def bid_for_columns(C: Array, k: int, u: Array, v: Array, owner: Array, have: Ar
         for j in range(num_columns):
             price = C[i, j] - v[j]
             if price < worst and owner[j] != i:
-                place = min(found, need)
+                rank = min(found, need)
                 found = min(found + 1, need + 1)
-                while place > 0 and value[place - 1] > price:
-                    value[place], column[place] = value[place - 1], column[place - 1]
-                    place -= 1
-                value[place], column[place] = price, j
+                while rank > 0 and value[rank - 1] > price:  # insertion sort: k is small
+                    value[rank], column[rank] = value[rank - 1], column[rank - 1]
+                    rank -= 1
+                value[rank], column[rank] = price, j
                 if found > need:
                     worst = value[need]
-        u[i] = value[found - 1]  # the next best; where there is none, the last that it takes
+        u[i] = value[found - 1]  # the next best, or the last that it takes if there is none
         for j in range(num_columns):
             if owner[j] == i:
                 v[j] = C[i, j] - u[i]
@@ -73,14 +73,14 @@ def bid_for_columns(C: Array, k: int, u: Array, v: Array, owner: Array, have: Ar
 @compiled
 def add_column(C: Array, start: int, u: Array, v: Array, owner: Array) -> None:
     """Give row `start` one more column, along the cheapest path of exchanges to a free one (Dijkstra on the reduced
-    costs C - u - v). A row is looked at once, however many columns it has: they all are at its own distance.
+    costs C - u - v). A row is visited once, however many columns it has: they all are at its distance.
     """
     n, num_columns = C.shape
     distance, reached_from = np.full(num_columns, np.inf), np.empty(num_columns, np.int64)
     settled = np.zeros(num_columns, np.bool_)
     row_distance, entered_by = np.full(n, np.inf), np.full(n, -1)
     row, here, last = start, 0.0, -1
-    while row >= 0:
+    while row >= 0:  # until a free column is nearest
         if row_distance[row] == np.inf:
             row_distance[row], entered_by[row] = here, last
             for j in range(num_columns):
@@ -95,21 +95,21 @@ def add_column(C: Array, start: int, u: Array, v: Array, owner: Array) -> None:
             if not settled[j] and (distance[j] < nearest or (distance[j] == nearest and owner[j] < 0)):
                 nearest, last = distance[j], j
         settled[last], here, row = True, nearest, owner[last]
-    for i in range(n):
+    for i in range(n):  # new duals, with which the pairs on the path have reduced cost 0
         if row_distance[i] < np.inf:
             u[i] += here - row_distance[i]
     for j in range(num_columns):
         if settled[j]:
             v[j] -= here - distance[j]
     row = -1
-    while row != start:
+    while row != start:  # back along the path, each row takes the column by which the next was entered
         row = reached_from[last]
         owner[last], last = row, entered_by[row]
 
 
 @compiled
 def assign_columns(C: Array, k: int, owner: Array) -> None:
-    """`assign` where there are columns enough: k n <= Q."""
+    """Solve `assign` if there are columns enough: k n <= Q."""
     n = len(C)
     u, v, have = np.zeros(n), np.zeros(C.shape[1]), np.zeros(n, np.int64)
     owner[:] = -1
@@ -122,12 +122,13 @@ def assign_columns(C: Array, k: int, owner: Array) -> None:
 @compiled
 def assign(C: Array, k: int, owner: Array) -> None:
     """Write into `owner` (Q,) the row that each column goes to, or -1: the cheapest way to give each row k columns, or
-    each column a row where there are fewer columns than that. Exact in float64.
+    each column a row if there are fewer columns than that. Exact in float64.
     """
     n, num_columns = C.shape
     if n * k <= num_columns:
         assign_columns(C, k, owner)
         return
+    # Fewer columns than copies: columns become rows, each with one of the n k copies.
     turned, column_of = np.empty((num_columns, n * k), C.dtype), np.empty(n * k, np.int64)
     for i in range(n * k):
         turned[:, i] = C[i // k]
@@ -139,7 +140,7 @@ def assign(C: Array, k: int, owner: Array) -> None:
 
 @compiled
 def are_finite(C: Array) -> bool:
-    """Whether all numbers are: zero times NaN or infinity is NaN. Without them `assign` would not end well."""
+    """Return whether all numbers are finite, as `assign` needs: zero times NaN or infinity is NaN."""
     check = np.zeros(C.shape[1], C.dtype)
     for i in range(len(C)):
         row = C[i]
@@ -150,8 +151,8 @@ def are_finite(C: Array) -> bool:
 
 @compiled
 def assign_problems(numbers: Array, cost: Array, starts: Array, copies: Array, owner: Array) -> bool:
-    """`assign` for these problems: cost (R, N, Q), the targets of image b from starts[b], copies (R, B), 0 for none ->
-    owner (R, B, Q). Returns whether all costs are finite; a problem that has others is not assigned.
+    """Solve `assign` for the problems `numbers`: cost (R, N, Q), the targets of image b from starts[b], copies (R, B),
+    0 for none -> owner (R, B, Q). Return whether all costs are finite; a problem that has others is not assigned.
     """
     images = len(starts) - 1
     all_finite = True
@@ -169,8 +170,8 @@ def assign_problems(numbers: Array, cost: Array, starts: Array, copies: Array, o
 
 @compiled
 def log_(x: Array, rest: Array) -> None:
-    """The logarithm of normal, finite x > 0, in place; `rest` is of the same length. Cephes' logf: x = 2^e f, and a
-    series for f - 1.
+    """Take the logarithm of normal, finite x > 0, in place; `rest` is of the same length. Cephes' logf: x = 2^e f, and
+    a series for f - 1. numba calls libm's for one number at a time; written out, the loops are vectorised.
     """
     bits, rest_bits = x.view(i32), rest.view(i32)
     for j in range(len(x)):
@@ -192,10 +193,12 @@ def log_(x: Array, rest: Array) -> None:
 
 
 @compiled
-def focal_(x: Array, alpha: f32, weight: f32, p: Array, log_p: Array, log_q: Array) -> None:
-    """`FocalCost` with gamma 2 of the logits x, in place; the others are of the same length. Cephes' expf."""
+def focal_(x: Array, alpha: np.float32, weight: np.float32, p: Array, log_p: Array, log_q: Array) -> None:
+    """Turn the logits x into `FocalCost` with gamma 2, in place; the others are of the same length. The exponential is
+    Cephes' expf, written out for the reason in `log_`.
+    """
     scale = log_q.view(i32)
-    for j in range(len(x)):
+    for j in range(len(x)):  # e^-x = 2^whole e^r
         z = min(max(-x[j], f32(-87)), f32(87))
         whole = np.floor(z * f32(1 / math.log(2)) + f32(0.5))
         r = z - whole * LN2_HIGH - whole * LN2_LOW
@@ -221,27 +224,34 @@ def focal_(x: Array, alpha: f32, weight: f32, p: Array, log_p: Array, log_q: Arr
 
 @compiled
 def box_costs(
-    C: Array, class_cost: Array, slot: Array, queries: Array, truth: Array, l1: f32, giou: f32, eps: f32
+    C: Array,
+    class_cost: Array,
+    slot: Array,
+    queries: Array,
+    truth: Array,
+    l1: np.float32,
+    giou: np.float32,
+    eps: np.float32,
 ) -> None:
-    """C[i] = class_cost[slot[i]] + l1 `L1Cost` - giou GIoU, as in `Pairs`: queries (4, Q) and truth (n, 4) are x, y and
-    half the width and height.
+    """Set C[i] to class_cost[slot[i]] + l1 `L1Cost` - giou GIoU, as in `Pairs`: class_cost (d, Q), and queries (4, Q)
+    and truth (n, 4) with x, y and half the width and height.
     """
     x, y, half_width, half_height = queries[0], queries[1], queries[2], queries[3]
     least = f32(-np.inf) if eps > 0 else TINY
     for i in range(len(C)):
-        own_x, own_y, own_width, own_height = truth[i, 0], truth[i, 1], truth[i, 2], truth[i, 3]
-        row, own_class = C[i], class_cost[slot[i]]
+        true_x, true_y, true_width, true_height = truth[i, 0], truth[i, 1], truth[i, 2], truth[i, 3]
+        row, of_class = C[i], class_cost[slot[i]]
         for j in range(len(row)):
-            dx, dy = abs(x[j] - own_x), abs(y[j] - own_y)
-            dw, dh = abs(half_width[j] - own_width), abs(half_height[j] - own_height)
-            width, height = half_width[j] + own_width, half_height[j] + own_height
+            dx, dy = abs(x[j] - true_x), abs(y[j] - true_y)
+            dw, dh = abs(half_width[j] - true_width), abs(half_height[j] - true_height)
+            width, height = half_width[j] + true_width, half_height[j] + true_height
             apart_x, apart_y = max(dx, dw), max(dy, dh)
             inter = max(width - apart_x, f32(0)) * max(height - apart_y, f32(0))
             hull = max((width + apart_x) * (height + apart_y) + eps, least)
-            area = f32(4) * (own_width * own_height + half_width[j] * half_height[j])
+            area = f32(4) * (true_width * true_height + half_width[j] * half_height[j])
             union = max(area - inter + eps, least)
             overlap = inter / union + union / hull - f32(1)
-            row[j] = own_class[j] + l1 * (dx + dy + f32(2) * (dw + dh)) - giou * overlap
+            row[j] = of_class[j] + l1 * (dx + dy + f32(2) * (dw + dh)) - giou * overlap
 
 
 @compiled
@@ -253,31 +263,35 @@ def match_problems(
     truth: Array,
     starts: Array,
     copies: Array,
-    weights: tuple[f32, f32, f32, f32, f32],
+    weights: tuple[np.float32, np.float32, np.float32, np.float32, np.float32],
     focal: bool,
     owner: Array,
 ) -> bool:
-    """Costs and `assign` of these problems, one after the other, so that the costs of none leave the cache.
+    """Compute the costs of the problems `numbers` and solve `assign`, one after the other, so that the costs of none
+    leave the cache.
 
-    logits (R, B, Q, K), or probabilities where not `focal`; boxes (R, B, Q, 4) cxcywh; labels (N,), truth (N, 4) as in
-    `box_costs`; weights: alpha, of the class, L1 and GIoU, and GIoU's eps -> owner (R, B, Q). Returns whether all costs
+    logits (R, B, Q, K), or probabilities if not `focal`; boxes (R, B, Q, 4) cxcywh; labels (N,), truth (N, 4) as in
+    `box_costs`; weights: alpha, of the class, L1 and GIoU, and GIoU's eps -> owner (R, B, Q). Return whether all costs
     are finite; a problem that has others is not assigned.
     """
     _, images, num_queries, num_classes = logits.shape
     alpha, weight, l1, giou, eps = weights
     longest = np.append(np.diff(starts), 1).max()
     C, class_cost = np.empty((longest, num_queries), f32), np.empty((min(longest, num_classes), num_queries), f32)
-    slot, slot_of = np.empty(longest, np.int64), np.empty(num_classes, np.int64)
+    slot, slot_of = (
+        np.empty(longest, np.int64),
+        np.empty(num_classes, np.int64),
+    )  # row of class_cost: of a target, class
     queries, scratch = np.empty((4, num_queries), f32), np.empty((3, num_queries), f32)
     all_finite = True
     for number in numbers:
         row, image = number // images, number % images
-        n, own = starts[image + 1] - starts[image], slice(starts[image], starts[image + 1])
+        n, targets = starts[image + 1] - starts[image], slice(starts[image], starts[image + 1])
         owner[row, image] = -1
         if copies[row, image] == 0 or n == 0:
             continue
         slot_of[:] = -1
-        classes, num_slots = labels[own].copy(), 0
+        classes, num_slots = labels[targets].copy(), 0
         for i in range(n):
             label = classes[i]
             if slot_of[label] < 0:
@@ -293,7 +307,7 @@ def match_problems(
                 focal_(class_cost[s], alpha, weight, scratch[0], scratch[1], scratch[2])
             else:
                 class_cost[s] *= -weight
-        box_costs(C[:n], class_cost, slot, queries, truth[own], l1, giou, eps)
+        box_costs(C[:n], class_cost, slot, queries, truth[targets], l1, giou, eps)
         if are_finite(C[:n]):
             assign(C[:n], copies[row, image], owner[row, image])
         else:

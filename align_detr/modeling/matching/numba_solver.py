@@ -1,27 +1,26 @@
 """The solver that numba compiles."""
 
 import importlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
-from align_detr.modeling.matching.costs import FocalCost, GIoUCost, L1Cost, SoftmaxCost
+from align_detr.modeling.matching.costs import Cost, FocalCost, GIoUCost, L1Cost, SoftmaxCost
 from align_detr.modeling.matching.pairs import image_and_index
 from align_detr.structures import Predictions, Targets
 
-LARGE = 2**20  # pairs of queries and targets from which on threads pay
+LARGE = 2**20  # from this number of pairs of queries and targets, threads pay
 
 
 class NumbaSolver:
-    """Compiled by numba, several times as fast (`numba_kernels.py`): a target bids for all of its copies at once.
+    """Solver compiled by numba, several times as fast (`numba_kernels.py`): a target bids for all its copies at once.
 
-    On a CPU the usual costs (one of the focal cost with gamma 2 or the softmax cost, L1, GIoU) are computed within it.
-    Large problems take as many threads as PyTorch does. Raises ImportError without numba.
+    On a CPU it computes the usual costs itself: the focal cost with gamma 2 or the softmax cost, with L1, GIoU or both.
+    Large problems take as many threads as PyTorch does. Raise ImportError without numba.
     """
 
     def __init__(self) -> None:
@@ -34,27 +33,26 @@ class NumbaSolver:
         starts = np.cumsum([0, *counts])
         given = np.ascontiguousarray(cost), starts, np.asarray(copies, np.int64)
         if not all(_in_threads(_kernels().assign_problems, cost.size, *given, owner=owner)):
-            raise ValueError("the matching costs hold NaN or infinity")
+            raise ValueError("The matching costs hold NaN or infinity: leave such images out.")
         return _pairs_of(owner)
 
     def match(
-        self, costs: Collection[nn.Module], preds: Predictions, targets: Targets, copies: np.ndarray
+        self, costs: Collection[Cost], preds: Predictions, targets: Targets, copies: np.ndarray
     ) -> np.ndarray | None:
         """See `Solver`."""
-        terms = {type(cost): cost for cost in costs}
-        if not _are_usual(terms, len(costs)):
+        if not _are_usual(costs):
             return None
         counts, classes = targets.counts, preds.logits.shape[-1]
         if preds.logits.shape[:3] != preds.boxes.shape[:3] or len(counts) != preds.boxes.shape[1]:
             return None  # as with labels beyond the classes, compiled code would read beyond the end
-        at = torch.from_numpy(np.stack(image_and_index(counts)))
-        labels = targets.labels[at[0], at[1]].numpy()
+        at = torch.from_numpy(np.stack(image_and_index(counts)))  # (2, N)
+        labels = targets.labels[at[0], at[1]].numpy()  # (N,)
         if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
             return None
-        truth = targets.boxes[at[0], at[1]].float()
+        truth = targets.boxes[at[0], at[1]].float()  # (N, 4): x, y and, below, half the width and height
         truth[:, 2:] /= 2
         owner = np.empty(preds.boxes.shape[:3], np.int64)
-        focal = FocalCost in terms
+        focal = any(isinstance(cost, FocalCost) for cost in costs)
         given = (
             (preds.logits if focal else preds.logits.softmax(-1)).detach().contiguous().numpy(),
             preds.boxes.detach().contiguous().numpy(),
@@ -62,7 +60,7 @@ class NumbaSolver:
             truth.numpy(),
             np.cumsum([0, *counts]),
             np.asarray(copies, np.int64),
-            _weights(terms),
+            _weights(costs),
             focal,
         )
         pairs = preds.boxes.shape[0] * sum(counts) * preds.boxes.shape[2]
@@ -70,20 +68,27 @@ class NumbaSolver:
         return _pairs_of(owner) if all(finite) else None
 
 
-def _are_usual(terms: Mapping[type, nn.Module], number: int) -> bool:
-    """Whether `number` costs are one of the class, and beside it L1 and GIoU or one of them."""
-    classes = terms.keys() & {FocalCost, SoftmaxCost}
-    known = classes | (terms.keys() & {L1Cost, GIoUCost})
-    return len(classes) == 1 and len(known) == number and getattr(terms.get(FocalCost), "gamma", 2) == 2
+def _are_usual(costs: Collection[Cost]) -> bool:
+    """Return whether the costs are one of the class and, besides, L1, GIoU or both."""
+    kinds = [type(cost) for cost in costs]
+    of_class = [kind for kind in kinds if kind in (FocalCost, SoftmaxCost)]
+    known = len(set(kinds)) == len(kinds) and {*kinds} <= {FocalCost, SoftmaxCost, L1Cost, GIoUCost}
+    return known and len(of_class) == 1 and all(cost.gamma == 2 for cost in costs if isinstance(cost, FocalCost))
 
 
-def _weights(terms: Mapping[type, nn.Module]) -> tuple[np.float32, ...]:
-    """alpha, the weights of the class, L1 and GIoU, and GIoU's eps, as `match_problems` takes them."""
-    weight = {kind: cost.weight for kind, cost in terms.items()}
-    alpha = terms[FocalCost].alpha if FocalCost in terms else 0.0
-    eps = terms[GIoUCost].eps if GIoUCost in terms else 0.0
-    of_class = weight.get(FocalCost, weight.get(SoftmaxCost))
-    return tuple(np.float32(x) for x in (alpha, of_class, weight.get(L1Cost, 0), weight.get(GIoUCost, 0), eps))
+def _weights(costs: Collection[Cost]) -> tuple[np.float32, ...]:
+    """Return alpha, the weights of the class, L1 and GIoU, and GIoU's eps, as `match_problems` takes them."""
+    alpha = of_class = l1 = giou = eps = 0.0
+    for cost in costs:
+        if isinstance(cost, FocalCost):
+            alpha, of_class = cost.alpha, cost.weight
+        elif isinstance(cost, SoftmaxCost):
+            of_class = cost.weight
+        elif isinstance(cost, L1Cost):
+            l1 = cost.weight
+        elif isinstance(cost, GIoUCost):
+            giou, eps = cost.weight, cost.eps
+    return tuple(np.float32(x) for x in (alpha, of_class, l1, giou, eps))
 
 
 def _in_threads(kernel: Callable, pairs: int, *given: Any, owner: np.ndarray) -> list[Any]:
@@ -100,13 +105,13 @@ def _in_threads(kernel: Callable, pairs: int, *given: Any, owner: np.ndarray) ->
 
 
 def _pairs_of(owner: np.ndarray) -> np.ndarray:
-    """(R, B, Q), the target of each query or -1 -> (4, M)."""
+    """Return the pairs (4, M) from the target of each query or -1, (R, B, Q)."""
     where = np.nonzero(owner >= 0)
     return np.stack([*where, owner[where]])
 
 
 def _kernels() -> ModuleType:
-    """Importing numba takes half a second, compiling about 9 more, once for a machine. Not kept as an attribute, as a
-    module cannot be copied, and models are.
+    """Return the kernels. Importing numba takes half a second, compiling about 9 more, once per machine. They are no
+    attribute of the solver, since a module cannot be copied, and models are.
     """
     return importlib.import_module("align_detr.modeling.matching.numba_kernels")

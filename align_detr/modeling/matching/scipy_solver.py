@@ -1,45 +1,45 @@
-"""The solver that uses SciPy."""
+"""The solver by SciPy."""
 
 from collections.abc import Collection, Sequence
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
-from torch import nn
 
+from align_detr.modeling.matching.costs import Cost
 from align_detr.structures import Predictions, Targets
 
 
 class SciPySolver:
-    """`scipy.optimize.linear_sum_assignment`, for what NumPy cannot tell alone; k copies are k rows of a problem."""
+    """Solver by `scipy.optimize.linear_sum_assignment`, for problems that need more than NumPy; k copies are k rows."""
 
     def assign_all(self, cost: np.ndarray, counts: Sequence[int], copies: np.ndarray) -> np.ndarray:
         """See `Solver`."""
         return assign_all(cost, counts, copies)
 
     def match(
-        self, costs: Collection[nn.Module], preds: Predictions, targets: Targets, copies: np.ndarray
+        self, costs: Collection[Cost], preds: Predictions, targets: Targets, copies: np.ndarray
     ) -> np.ndarray | None:
-        """See `Solver`: SciPy needs the costs."""
+        """Return None: SciPy needs the costs."""
         return None
 
 
 def assign_all(cost: np.ndarray, counts: Sequence[int], copies: np.ndarray) -> np.ndarray:
-    """`assign` in every row and image: cost (R, N, Q), the `counts` targets of the images after one another, and how
-    many copies each row makes of the targets of each image, (R, B), 0 to leave them out -> (4, M): row, image, query
-    and target of every pair, ordered by row, image and query.
+    """Solve `assign` in every row and image: cost (R, N, Q) of the `counts` targets of all images, concatenated, and
+    the copies (R, B) that each row makes of an image's targets, 0 to leave them out -> (4, M): row, image, query and
+    target of every pair, ordered by row, image and query.
 
-    Where all targets of an image can have their cheapest queries, that is the solution; only the others are solved.
-    SciPy's solver holds Python's lock: threads were measured not to help.
+    If all targets of an image can have their cheapest queries, that is the solution; only the others are solved. SciPy
+    holds Python's lock: threads do not help.
     """
     rows, _, queries = cost.shape
-    image = np.repeat(np.arange(len(counts)), counts)
+    image = np.repeat(np.arange(len(counts)), counts)  # (N,)
     starts = np.cumsum([0, *counts])
-    wanted = np.minimum(copies, queries)[:, image]
-    own = _cheapest(cost, wanted.max(initial=0))
-    row, which, rank = np.nonzero(np.arange(own.shape[-1]) < wanted[..., None])
-    problem, query = row * len(counts) + image[which], own[row, which, rank]
-    place = problem * queries + query
-    clashing = np.bincount(place, minlength=1)[place] > 1
+    wanted = np.minimum(copies, queries)[:, image]  # (R, N)
+    cheapest = cheapest_queries(cost, wanted.max(initial=0))  # (R, N, k)
+    row, which, rank = np.nonzero(np.arange(cheapest.shape[-1]) < wanted[..., None])  # (M,) each
+    problem, query = row * len(counts) + image[which], cheapest[row, which, rank]
+    query_of_problem = problem * queries + query
+    clashing = np.bincount(query_of_problem, minlength=1)[query_of_problem] > 1  # two targets want it
     unsolved = np.unique(problem[clashing])
     solved = ~np.isin(problem, unsolved)
     found = [np.stack([problem, query, which - starts[image[which]]])[:, solved]]
@@ -48,7 +48,7 @@ def assign_all(cost: np.ndarray, counts: Sequence[int], copies: np.ndarray) -> n
         row, at = divmod(int(number), len(counts))
         block = slice(starts[at], starts[at + 1])
         k = int(copies[row, at])
-        query, target = assign(cost[row, block], k, own[row, block, :k])
+        query, target = assign(cost[row, block], k, cheapest[row, block, :k])
         return np.stack([np.full_like(query, number), query, target])
 
     found += [pairs_of(number) for number in unsolved]
@@ -57,30 +57,32 @@ def assign_all(cost: np.ndarray, counts: Sequence[int], copies: np.ndarray) -> n
     return np.stack([*np.divmod(problem, max(1, len(counts))), query, target])[:, order]
 
 
-def _cheapest(cost: np.ndarray, k: int) -> np.ndarray:
-    """The k cheapest queries of each target, cheapest first: cost (R, N, Q) -> (R, N, k). As k is small, k minima are
-    many times faster than a partition; what was found is infinite meanwhile.
+def cheapest_queries(cost: np.ndarray, k: int) -> np.ndarray:
+    """Return the k cheapest queries of each target, cheapest first; write infinity into `cost` meanwhile.
+
+    cost (R, N, Q) -> (R, N, k). For small k, k passes of argmin are many times faster than a partition. Entries already
+    found are set to inf in `cost` during the loop and restored at the end.
     """
-    own = np.empty((*cost.shape[:2], k), np.int64)
-    found = np.empty(own.shape, cost.dtype)
+    queries = np.empty((*cost.shape[:2], k), np.int64)
+    values = np.empty(queries.shape, cost.dtype)
     for rank in range(k):
-        at = own[..., rank : rank + 1]
+        at = queries[..., rank : rank + 1]  # a view: what is written here stays
         at[:] = cost.argmin(-1, keepdims=True)
-        found[..., rank : rank + 1] = np.take_along_axis(cost, at, -1)
+        values[..., rank : rank + 1] = np.take_along_axis(cost, at, -1)
         np.put_along_axis(cost, at, np.inf, -1)
-    np.put_along_axis(cost, own, found, -1)
-    return own
+    np.put_along_axis(cost, queries, values, -1)
+    return queries
 
 
-def assign(cost: np.ndarray, copies: int, own: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """The cheapest way to give each of n targets `copies` queries of its own, or every query one target where there are
-    fewer: cost (n, Q), finite -> query, target, (m,) each, by ascending query. `own` are the cheapest queries of each
-    target, (n, copies), where they are known.
+def assign(cost: np.ndarray, copies: int, cheapest: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Find the cheapest way to give each of n targets `copies` queries, or, if there are fewer queries, every query one
+    target: cost (n, Q), finite -> query, target, (m,) each, by ascending query. `cheapest` holds the cheapest queries
+    of each target, (n, copies), if they are known.
     """
     queries = None
-    if 1 <= copies and len(cost) * copies < cost.shape[1]:
-        own = _cheapest(cost[None], copies)[0] if own is None else own
-        queries = _assign_by_clashes(cost, copies, own)
+    if copies >= 1 and len(cost) * copies < cost.shape[1]:
+        cheapest = cheapest_queries(cost[None], copies)[0] if cheapest is None else cheapest
+        queries = _assign_by_clashes(cost, copies, cheapest)
     if queries is None:
         targets, queries = _solve(cost, copies)
     else:
@@ -90,25 +92,25 @@ def assign(cost: np.ndarray, copies: int, own: np.ndarray | None = None) -> tupl
 
 
 def _solve(cost: np.ndarray, copies: int) -> tuple[np.ndarray, np.ndarray]:
-    """Target and query, each target standing `copies` times in the problem."""
+    """Return target and query, (m,) each, with `copies` rows per target in the problem."""
     rows, queries = linear_sum_assignment(np.repeat(cost, copies, axis=0) if copies > 1 else cost)
     return rows // copies, queries
 
 
-def _assign_by_clashes(cost: np.ndarray, copies: int, own: np.ndarray) -> np.ndarray | None:
-    """The same, solved for few targets: (n k,) queries, those of target 0 first, or None where that does not pay.
+def _assign_by_clashes(cost: np.ndarray, copies: int, cheapest: np.ndarray) -> np.ndarray | None:
+    """Solve few of the targets: return (n k,) queries, those of target 0 first, or None if that does not pay.
 
-    Each target takes its k cheapest queries, `own` (n, k); those that clash are solved together, and whom their
-    solution clashes with joins them, until none does. Both parts then have their own optimum, which no common solution
-    can beat. Where many targets compete, they would all be solved in the end, some several times.
+    Each target takes its k cheapest queries, (n, k). Targets whose choices clash are solved together; targets that
+    clash with that solution join them, until nothing clashes. The two groups then are each optimal, and so is their
+    union. If many targets compete, they would all be solved in the end, some several times.
     """
-    own = own.copy()
+    queries = cheapest.copy()  # (n, k)
     joint = np.zeros(len(cost), bool)
     while True:
-        clashing = (np.bincount(own.ravel(), minlength=cost.shape[1])[own] > 1).any(axis=1)
+        clashing = (np.bincount(queries.ravel(), minlength=cost.shape[1])[queries] > 1).any(axis=1)
         if not clashing.any():
-            return own.ravel()
+            return queries.ravel()
         joint |= clashing
-        if joint.sum() > max(16, len(cost) // 4):
+        if joint.sum() > max(16, len(cost) // 4):  # then one solution of all targets is faster
             return None
-        own[joint] = _solve(cost[joint], copies)[1].reshape(-1, copies)
+        queries[joint] = _solve(cost[joint], copies)[1].reshape(-1, copies)

@@ -1,4 +1,4 @@
-"""Which solver solves the assignments, by the name that a matcher's `solver` gives."""
+"""The solvers of assignments, by the name that a matcher's `solver` gives."""
 
 import importlib.util
 import logging
@@ -6,9 +6,9 @@ from collections.abc import Collection, Sequence
 from typing import Protocol
 
 import numpy as np
-from torch import nn
 
 from align_detr.errors import ConfigError
+from align_detr.modeling.matching.costs import Cost
 from align_detr.modeling.matching.numba_solver import NumbaSolver
 from align_detr.modeling.matching.scipy_solver import SciPySolver
 from align_detr.structures import Predictions, Targets
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 class Solver(Protocol):
-    """What a matcher asks of a solver."""
+    """The interface of a solver."""
 
     def assign_all(self, cost: np.ndarray, counts: Sequence[int], copies: np.ndarray) -> np.ndarray:
         """Return the cheapest pairs in every row and image, (4, M): row, image, query and target of every pair, ordered
@@ -31,7 +31,7 @@ class Solver(Protocol):
         """
 
     def match(
-        self, costs: Collection[nn.Module], preds: Predictions, targets: Targets, copies: np.ndarray
+        self, costs: Collection[Cost], preds: Predictions, targets: Targets, copies: np.ndarray
     ) -> np.ndarray | None:
         """Match without a cost matrix. Return None if this solver cannot: unusual costs, non-finite values, or shapes
         that do not agree; the caller then computes the costs.
@@ -42,19 +42,19 @@ class Solver(Protocol):
 
 
 def solver_of(name: str) -> Solver:
-    """ "scipy", "numba", or "auto": numba where it is installed, else SciPy. Raises ConfigError for any other, or for
-    numba where it cannot be imported.
+    """Return the solver "scipy", "numba", or "auto": numba if it is installed, else SciPy. Raise ConfigError for any
+    other name, or for numba if it cannot be imported.
     """
     if name not in ("auto", "scipy", "numba"):
-        raise ConfigError(f'{KEY} is "{name}", but only "auto", "scipy" and "numba" are known')
+        raise ConfigError(f'{KEY} is "{name}": set it to "auto", "scipy" or "numba".')
     if name == "scipy" or (name == "auto" and importlib.util.find_spec("numba") is None):
         return SciPySolver()
     try:
         return NumbaSolver()
     except Exception as error:  # a numba that does not fit other packages fails in many ways
         if name == "auto":
-            logger.warning("numba cannot be imported, so that SciPy solves the matching, slower in crowds: %s", error)
+            logger.warning("numba cannot be imported, so SciPy solves the matching, slower in crowds: %s.", error)
             return SciPySolver()
         raise ConfigError(
-            f'{KEY} is "numba", which cannot be imported ({error}): pip install numba, or set "scipy"'
+            f'{KEY} is "numba", which cannot be imported ({error}): pip install numba, or set it to "scipy".'
         ) from None

@@ -1,5 +1,5 @@
-"""DETR, and the one reading path of every set-prediction detector: backbone, neck, encoder, queries, decoder, criterion
-or detections.
+"""DETR, and the one reading path of every set-prediction detector: backbone, neck, encoder, queries, decoder, and
+criterion or detections.
 """
 
 import dataclasses
@@ -23,9 +23,10 @@ class DETR(Detector):
     """End-to-end object detection with transformers (Carion et al. 2020): a set of queries, matched one-to-one to the
     objects.
 
-    The one class behind all detectors of this family; the parts make the difference. `proposals` is the first stage of
-    a two-stage detector. `pixel_mean` and `pixel_std` are in the channel order and range of the images (RGB, 0 to
-    255). In training, `forward` returns weighted losses by name; otherwise detections.
+    The one class behind all detectors of this family, which differ in their parts. `proposals` is the first stage of a
+    two-stage detector. `pixel_mean` and `pixel_std` are in the channel order and range of the images (RGB, 0 to 255).
+    In training, `forward` returns weighted losses by name; otherwise detections. Raise ConfigError for parts that do
+    not agree.
     """
 
     @configurable
@@ -57,8 +58,10 @@ class DETR(Detector):
         check_parts(self)
 
     def forward(self, batched_inputs: Sequence[Mapping[str, Any]]) -> dict[str, Tensor] | list[dict[str, Instances]]:
-        """detectron2's inputs: `image` (3, h, w) RGB, `height` and `width` of the output, and in training `instances`
-        with `gt_boxes`, `gt_classes`. Raises `DatasetError` for training input without images or annotations.
+        """Return losses or detections of detectron2's inputs: `image` (3, h, w) RGB, `height` and `width` of the output
+        and, in training, `instances` with `gt_boxes`, `gt_classes`.
+
+        Raise DatasetError for training input without images or annotations.
         """
         if not batched_inputs and not self.training:
             return []
@@ -71,10 +74,10 @@ class DETR(Detector):
         return self.results(self.postprocess(self.predict(memory)[MAIN], image_sizes), batched_inputs)
 
     def losses(self, images: Sequence[Tensor], targets: Targets) -> dict[str, Tensor]:
-        """Weighted losses by name, of normalised (3, h, w) images.
+        """Return weighted losses by name, of normalised (3, h, w) images.
 
-        Where the matcher skips an image (`on_nonfinite="skip"`), the step starts again with a blank one in its place,
-        whose queries take no part: a gradient of zero times an activation that is NaN would be NaN in every weight.
+        If the matcher skips an image (`on_nonfinite="skip"`), the step starts again with a blank one instead, whose
+        queries take no part: a gradient of zero times an activation that is NaN would be NaN in every weight.
         """
         targets = dataclasses.replace(targets, restartable=True)
         while True:
@@ -86,14 +89,14 @@ class DETR(Detector):
             targets = targets.without_images(skipped)
 
     def predict(self, memory: Memory, targets: Targets | None = None) -> dict[str, Predictions]:
-        """All prediction sets by name, from encoded tokens; `targets` are given in training, for denoising queries."""
+        """Return all prediction sets by name, from encoded tokens; `targets` are for denoising queries, in training."""
         proposals = None if self.proposals is None else self.proposals(memory)
         sets = self.decoder(self.queries(memory, proposals, targets), memory, self.head)
         return sets if proposals is None else {**sets, PROPOSED: proposals.predictions}
 
     def extract_features(self, images: Sequence[Tensor]) -> Memory:
-        """Tokens, before the encoder, of normalised (3, h, w) images of any sizes; in evaluation they do not depend on
-        the rest of the batch.
+        """Return the tokens, before the encoder, of normalised (3, h, w) images of any sizes; in evaluation they do not
+        depend on the rest of the batch.
         """
         extract = features_of_padded_batch if self.training else features_of_each_size
         features, padded_size = extract(self.backbone, images)

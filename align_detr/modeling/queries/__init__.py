@@ -1,4 +1,4 @@
-"""Where the decoder's queries come from: (memory, proposals or None, targets in training) -> query parts."""
+"""Sources of the decoder's queries: (memory, proposals or None, targets in training) -> query parts."""
 
 from align_detr.modeling.queries.denoising import ContrastiveDenoisingQueries, DenoisingQueries, DenoisingSource
 from align_detr.modeling.queries.from_proposals import (

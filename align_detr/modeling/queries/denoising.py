@@ -1,4 +1,4 @@
-"""Denoising: query sources that put noisy objects before the queries of another source, in training."""
+"""Denoising: query sources that, in training, put noisy objects before the queries of another source."""
 
 import dataclasses
 import logging
@@ -29,16 +29,16 @@ WITHOUT = "to go without denoising, use the source `main` alone"
 
 
 class DenoisingSource(nn.Module):
-    """What all denoising has in common: in training, a part `dn` of noisy objects goes before the parts of the source
+    """Base of the denoising sources: in training, a part `dn` of noisy objects goes before the parts of the source
     `main`, whose queries have boxes as references.
 
-    `num_labels` rows of `label_dim` columns are learned, one for each label. `max_queries` is the hard cap on the
-    denoising queries of an image, so that memory does not grow with a crowded one: it costs groups first, then objects
-    (see `lay_out`; the losses are still divided by all objects). How many queries there are and how many objects found
-    no place is logged as `denoising_queries` and `denoising_left_out` in detectron2's event storage.
+    `num_labels` rows of `label_dim` columns are learned, one per label. `max_queries` is the hard cap on the denoising
+    queries per image, so that memory does not grow with a crowded one: it costs groups first, then objects (see
+    `lay_out`; the losses are still divided by all objects). The numbers of queries and of objects without any are
+    logged as `denoising_queries` and `denoising_left_out` in detectron2's event storage.
 
-    Images with fewer objects than the fullest have empty queries: content zero, box in the middle. They are seen by
-    their group and count as background, as in the official code.
+    Images with fewer objects than the fullest have empty queries: content zero, box in the middle. Their group sees
+    them, and they count as background, as in the official code.
     """
 
     copies = 1  # queries per object in a group
@@ -47,7 +47,7 @@ class DenoisingSource(nn.Module):
     def __init__(self, *, main: nn.Module, num_labels: int, label_dim: int, max_queries: int) -> None:
         super().__init__()
         check_count(max_queries, "model.queries.max_queries", self.copies, WITHOUT)
-        logger.info("Denoising has at most %d queries an image (model.queries.max_queries).", max_queries)
+        logger.info("Denoising has at most %d queries per image (model.queries.max_queries).", max_queries)
         self.main = main
         self.label_embed = nn.Embedding(num_labels, label_dim)
         self.max_queries = max_queries
@@ -59,31 +59,31 @@ class DenoisingSource(nn.Module):
     def forward(
         self, memory: Memory, proposals: Proposals | None = None, targets: Targets | None = None
     ) -> list[QueryPart]:
-        """The parts of `main`, after the part `dn` in training. Without any object it has Q = 0 queries."""
-        parts = self.mark(self.main(memory, proposals, targets))
+        """Return the parts of `main`, in training after the part `dn`, which has Q = 0 queries without any object."""
+        parts = self.mark_not_denoising(self.main(memory, proposals, targets))
         if targets is None:
             return parts
         for part in parts:
             if part.position is not None or part.reference is None or part.reference.shape[-1] != 4:
                 raise ConfigError(
                     f"model.queries.main gives the part '{part.name}' learned positions or no boxes, which denoising "
-                    "queries cannot join: use a source whose queries are known by reference boxes alone"
+                    "queries cannot join: use a source whose queries have reference boxes only."
                 )
         return [self.denoise(targets), *parts]
 
     def denoise(self, targets: Targets) -> QueryPart:
-        """The part `dn`: content (B, Q, C), reference (B, Q, 4), and the match of the positive copies."""
+        """Return the part `dn`: content (B, Q, C), reference (B, Q, 4), and the match of the positive copies."""
         layout = lay_out(targets.counts, self.num_groups(max(targets.counts)), self.copies, self.max_queries)
         self._log(layout)
         index = torch.from_numpy(layout.index).to(targets.boxes.device, non_blocking=True)
-        image, target, query = index
-        draws = self.draw(*image.shape, targets.boxes.device)
+        image, target, query = index  # (D, N) each
+        draws = self.draw(image.shape[0], image.shape[1], targets.boxes.device)
         labels, boxes = self.add_noise(targets.labels[image, target], targets.boxes[image, target], draws)
-        content = self.embed(labels)
+        content = self.embed(labels)  # (D, N, C)
         shape = (len(targets.counts), layout.num_queries)
-        # bounds of 1e-3, as in the official code, whatever the head has
+        # Bounds of 1e-3, as in the official code, whatever the head has.
         reference = inverse_sigmoid(boxes, eps=1e-3).sigmoid()
-        positive = index[:, :: self.copies].flatten(1)
+        positive = index[:, :: self.copies].flatten(1)  # (3, M): the first copy of each object in each group
         return QueryPart(
             name=DENOISED,
             content=content.new_zeros(*shape, content.shape[-1]).index_put((image, query), content),
@@ -94,26 +94,26 @@ class DenoisingSource(nn.Module):
             scale=float(layout.groups),
         )
 
-    def mark(self, parts: list[QueryPart]) -> list[QueryPart]:
-        """What the parts of `main` are told about not being denoising queries: nothing."""
+    def mark_not_denoising(self, parts: list[QueryPart]) -> list[QueryPart]:
+        """Mark the queries of `main` as not denoising; unchanged by default."""
         return parts
 
     def embed(self, labels: Tensor) -> Tensor:
-        """The content of denoising queries: labels (...) -> (..., C)."""
+        """Return the content of denoising queries: labels (...) -> (..., C)."""
         return self.label_embed(labels)
 
     def num_groups(self, longest: int) -> int:
-        """How many groups are wanted where the fullest image has `longest` objects."""
+        """Return how many groups are wanted if the fullest image has `longest` objects."""
         raise NotImplementedError
 
     def draw(self, copies: int, count: int, device: torch.device) -> Draws:
-        """Random numbers for `copies` noisy copies (D) of `count` objects (N), made on the device."""
+        """Draw the random numbers for `copies` noisy copies (D) of `count` objects (N), on the device."""
         flip = torch.rand(copies, count, device=device)
         label = torch.randint(self.label_embed.num_embeddings, (copies, count), device=device)
         return Draws(flip=flip, label=label, box=torch.rand(copies, count, 4, device=device))
 
     def add_noise(self, labels: Tensor, boxes: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
-        """labels (D, N), boxes (D, N, 4) normalised cxcywh -> the same with noise."""
+        """Return labels (D, N) and boxes (D, N, 4), normalised cxcywh, with noise."""
         raise NotImplementedError
 
     def _log(self, layout: Layout) -> None:
@@ -123,21 +123,21 @@ class DenoisingSource(nn.Module):
             room = f"{layout.width} object{'s' if layout.width > 1 else ''}"
             log_first_n(
                 logging.WARNING,
-                f"denoising has room for {room} an image (model.queries.max_queries={self.max_queries}): "
-                "images with more take part with a random choice of theirs",
+                f"Denoising has room for {room} per image (model.queries.max_queries={self.max_queries}): "
+                "images with more take part with a random choice of theirs.",
                 name=__name__,
             )
 
 
 class DenoisingQueries(DenoisingSource):
-    """Groups of slightly moved objects, some with a wrong label, to be put right (DN-DETR, Li et al. 2022, section 4).
+    """Groups of slightly moved objects, some with a wrong label, to be corrected (DN-DETR, Li et al. 2022, section 4).
 
     `label_noise` is the probability of another label, `box_noise` the reach of the box noise (`jitter_boxes`). With
-    `indicator` the last channel says 1 for denoising queries and 0 for the others (section 4.5). The source's own
-    queries get the row after the classes, "unknown", added to their contents; in DAB-DETR these are zero otherwise. As
-    in detrex the noise draws "unknown" as well; the paper's own code draws classes only.
+    `indicator`, the last channel is 1 for denoising queries and 0 for the others (section 4.5). The queries of `main`
+    get the row after the classes, "unknown", added to their contents; in DAB-DETR these are zero otherwise. As in
+    detrex, the noise draws "unknown" as well; the authors' code draws classes only.
 
-    With the default cap of 500 an image of 100 objects still has its five groups.
+    With the default cap of 500, an image of 100 objects still has its five groups.
     """
 
     def __init__(
@@ -162,21 +162,21 @@ class DenoisingQueries(DenoisingSource):
         self.box_noise = box_noise
         self.indicator = indicator
 
-    def mark(self, parts: list[QueryPart]) -> list[QueryPart]:
-        """Adds "unknown" to the contents, and makes the indicator 0."""
+    def mark_not_denoising(self, parts: list[QueryPart]) -> list[QueryPart]:
+        """Add "unknown" to the contents, and set the indicator to 0."""
         return [dataclasses.replace(part, content=self._unknown(part.content)) for part in parts]
 
     def embed(self, labels: Tensor) -> Tensor:
-        """labels (...) -> (..., C), the indicator 1."""
+        """Return the content of denoising queries, with indicator 1: labels (...) -> (..., C)."""
         rows = self.label_embed(labels)
         return nn.functional.pad(rows, (0, 1), value=1.0) if self.indicator else rows
 
     def num_groups(self, longest: int) -> int:
-        """Always the same number."""
+        """Return the same number always."""
         return self.groups
 
     def add_noise(self, labels: Tensor, boxes: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
-        """labels (D, N), boxes (D, N, 4) normalised cxcywh -> the same with noise."""
+        """Return labels (D, N) and boxes (D, N, 4), normalised cxcywh, with noise."""
         return flip_labels(labels, draws, self.label_noise), jitter_boxes(boxes, draws, self.box_noise)
 
     def _unknown(self, content: Tensor) -> Tensor:
@@ -187,13 +187,13 @@ class DenoisingQueries(DenoisingSource):
 
 
 class ContrastiveDenoisingQueries(DenoisingSource):
-    """Pairs of a slightly moved object, to be put right, and one moved further, to be called background (DINO, Zhang et
+    """Pairs of a slightly moved object, to be corrected, and one moved further, to become background (DINO, Zhang et
     al. 2022, section 3.3).
 
-    `dn_number` pairs an image, in as many groups as the fullest image allows: max(1, `dn_number` // n) for its n
-    objects. `label_noise` is twice the probability of another label (as in the official code), `box_noise` the reach of
-    the box noise (`contrast_boxes`). `max_queries` is 2 x `dn_number`, but at least 200, where it is None: up to
-    `dn_number` objects nothing is cut off.
+    There are `dn_number` pairs per image, in as many groups as the fullest image allows: max(1, `dn_number` // n) for
+    its n objects. `label_noise` is twice the probability of another label (as in the official code), `box_noise` the
+    reach of the box noise (`contrast_boxes`). By default `max_queries` is 2 x `dn_number`, but at least 200: up to
+    `dn_number` objects, none is left out.
     """
 
     copies = 2
@@ -215,7 +215,7 @@ class ContrastiveDenoisingQueries(DenoisingSource):
         super().__init__(main=main, num_labels=num_classes, label_dim=embed_dim, max_queries=cap)
         if cap < 2 * dn_number:
             logger.warning(
-                "model.queries.dn_number=%d asks for %d denoising queries an image, but model.queries.max_queries=%d "
+                "model.queries.dn_number=%d asks for %d denoising queries per image, but model.queries.max_queries=%d "
                 "allows no more: raise it, or set it to null.",
                 dn_number,
                 2 * dn_number,
@@ -227,14 +227,14 @@ class ContrastiveDenoisingQueries(DenoisingSource):
         self.box_noise = box_noise
 
     def num_groups(self, longest: int) -> int:
-        """As many as make `dn_number` pairs, at least one."""
+        """Return as many as make `dn_number` pairs, at least one."""
         return max(1, self.dn_number // max(1, longest))
 
     def draw(self, copies: int, count: int, device: torch.device) -> Draws:
-        """Random numbers for `copies` noisy copies (D) of `count` objects (N), made on the device."""
+        """Draw the random numbers for `copies` noisy copies (D) of `count` objects (N), on the device."""
         sign = torch.randint(2, (copies, count, 4), device=device) * 2.0 - 1
         return dataclasses.replace(super().draw(copies, count, device), sign=sign)
 
     def add_noise(self, labels: Tensor, boxes: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
-        """labels (D, N), boxes (D, N, 4) normalised cxcywh -> the same with noise."""
+        """Return labels (D, N) and boxes (D, N, 4), normalised cxcywh, with noise."""
         return flip_labels(labels, draws, self.label_noise / 2), contrast_boxes(boxes, draws, self.box_noise)

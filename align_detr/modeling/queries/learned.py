@@ -3,7 +3,7 @@
 import dataclasses
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from align_detr.layers.boxes import inverse_sigmoid
 from align_detr.layers.initialization import initialize_matrices
@@ -21,7 +21,7 @@ class LearnedQueries(nn.Module):
     def forward(
         self, memory: Memory, proposals: Proposals | None = None, targets: Targets | None = None
     ) -> list[QueryPart]:
-        """One part, `main`: content and position (B, Q, C)."""
+        """Return one part, `main`: content and position (B, Q, C)."""
         position = self.position.weight.expand(memory.tokens.shape[0], -1, -1)
         return [QueryPart(name=MAIN, content=position.new_zeros(position.shape), position=position)]
 
@@ -36,7 +36,7 @@ class LearnedContentQueries(LearnedQueries):
     def forward(
         self, memory: Memory, proposals: Proposals | None = None, targets: Targets | None = None
     ) -> list[QueryPart]:
-        """One part, `main`: content and position (B, Q, C)."""
+        """Return one part, `main`: content and position (B, Q, C)."""
         position, content = (
             table.weight.expand(memory.tokens.shape[0], -1, -1) for table in (self.position, self.content)
         )
@@ -44,7 +44,7 @@ class LearnedContentQueries(LearnedQueries):
 
 
 class ConditionalQueries(LearnedQueries):
-    """Learned positions with content zero, and the reference point that a perceptron reads off each position
+    """Learned positions with content zero, and a reference point that an MLP computes from each position
     (Conditional-DETR, Meng et al. 2021, section 3.3).
     """
 
@@ -56,18 +56,19 @@ class ConditionalQueries(LearnedQueries):
     def forward(
         self, memory: Memory, proposals: Proposals | None = None, targets: Targets | None = None
     ) -> list[QueryPart]:
-        """One part, `main`: content and position (B, Q, C), reference (B, Q, 2) float32."""
+        """Return one part, `main`: content and position (B, Q, C), reference (B, Q, 2) float32."""
         (part,) = super().forward(memory, proposals, targets)
         reference = self.reference(self.position.weight).float().sigmoid()
         return [dataclasses.replace(part, reference=reference.expand(len(part.content), -1, -1))]
 
 
 class GroupQueries(ConditionalQueries):
-    """`groups` sets of `num_queries` such queries in training, each matched on its own and blind to the others, so that
-    an object has that many positives; evaluation uses the first set (Group-DETR, Chen et al. 2022, section 3).
+    """`groups` query groups of `num_queries` conditional queries in training, each matched separately and blind to the
+    others, so that an object has that many positives; evaluation uses the first group (Group-DETR, Chen et al. 2022,
+    section 3).
 
-    detrex's port folds the groups into the batch and then mixes them up in self-attention when it trains; the paper's
-    separate groups are what is here.
+    detrex's port folds the groups into the batch and then mixes them in self-attention in training; here the groups are
+    separate, as in the paper.
     """
 
     def __init__(self, *, num_queries: int = 300, embed_dim: int = 256, groups: int = 11) -> None:
@@ -77,19 +78,11 @@ class GroupQueries(ConditionalQueries):
     def forward(
         self, memory: Memory, proposals: Proposals | None = None, targets: Targets | None = None
     ) -> list[QueryPart]:
-        """One part, `main`: with targets all groups after one another, without them the first."""
+        """Return one part, `main`: with targets all groups, concatenated; without them the first."""
         (part,) = super().forward(memory, proposals, targets)
         if targets is not None:
             return [dataclasses.replace(part, groups=self.groups)]
-        first = slice(part.content.shape[1] // self.groups)
-        return [
-            dataclasses.replace(
-                part,
-                content=part.content[:, first],
-                position=part.position[:, first],
-                reference=part.reference[:, first],
-            )
-        ]
+        return [queries_of(part, slice(part.content.shape[1] // self.groups))]
 
 
 class AnchorQueries(nn.Module):
@@ -110,15 +103,19 @@ class AnchorQueries(nn.Module):
     def forward(
         self, memory: Memory, proposals: Proposals | None = None, targets: Targets | None = None
     ) -> list[QueryPart]:
-        """One part, `main`: content (B, Q, C), reference (B, Q, 4) float32."""
-        anchors = self.anchor.weight.float().sigmoid().expand(memory.tokens.shape[0], -1, -1)
+        """Return one part, `main`: content (B, Q, C), reference (B, Q, 4) float32."""
+        anchors = self.anchors(memory)
         content = anchors.new_zeros(*anchors.shape[:2], self.embed_dim)
         return [QueryPart(name=MAIN, content=content, reference=anchors)]
+
+    def anchors(self, memory: Memory) -> Tensor:
+        """Return the anchor boxes for every image, (B, Q, 4) normalised cxcywh, float32."""
+        return self.anchor.weight.float().sigmoid().expand(memory.tokens.shape[0], -1, -1)
 
 
 class PatternAnchorQueries(AnchorQueries):
     """Each anchor once with each of `num_patterns` learned contents, pattern by pattern, so that several objects may
-    share a place (Anchor-DETR, Wang et al. 2022, section 3.2, as taken over by DAB-DETR).
+    share a position (Anchor-DETR, Wang et al. 2022, section 3.2, as adopted by DAB-DETR).
     """
 
     def __init__(self, *, num_queries: int = 300, embed_dim: int = 256, num_patterns: int = 3) -> None:
@@ -128,19 +125,16 @@ class PatternAnchorQueries(AnchorQueries):
     def forward(
         self, memory: Memory, proposals: Proposals | None = None, targets: Targets | None = None
     ) -> list[QueryPart]:
-        """One part, `main`, of patterns x anchors queries: content (B, Q, C), reference (B, Q, 4) float32."""
-        (part,) = super().forward(memory, proposals, targets)
-        images, num_queries, _ = part.reference.shape
+        """Return one part, `main`, of patterns x anchors queries: content (B, Q, C), reference (B, Q, 4) float32."""
+        anchors = self.anchors(memory)
+        images, num_queries, _ = anchors.shape
         patterns = self.pattern.weight.repeat_interleave(num_queries, dim=0).expand(images, -1, -1)
-        return [
-            dataclasses.replace(
-                part, content=patterns, reference=part.reference.repeat(1, self.pattern.num_embeddings, 1)
-            )
-        ]
+        reference = anchors.repeat(1, self.pattern.num_embeddings, 1)
+        return [QueryPart(name=MAIN, content=patterns, reference=reference)]
 
 
 class PointQueries(LearnedContentQueries):
-    """`num_queries` learned positions and contents, and the point of reference that a linear layer reads off each
+    """`num_queries` learned positions and contents, and a reference point that a linear layer computes from each
     position (Deformable-DETR, Zhu et al. 2021, section 4.1).
     """
 
@@ -153,7 +147,7 @@ class PointQueries(LearnedContentQueries):
     def forward(
         self, memory: Memory, proposals: Proposals | None = None, targets: Targets | None = None
     ) -> list[QueryPart]:
-        """One part, `main`: content and position (B, Q, C), reference (B, Q, 2) float32."""
+        """Return one part, `main`: content and position (B, Q, C), reference (B, Q, 2) float32."""
         (part,) = super().forward(memory, proposals, targets)
         reference = self.reference_points(self.position.weight).float().sigmoid()
         return [dataclasses.replace(part, reference=reference.expand(len(part.content), -1, -1))]
@@ -169,6 +163,17 @@ class ContentAnchorQueries(AnchorQueries):
     def forward(
         self, memory: Memory, proposals: Proposals | None = None, targets: Targets | None = None
     ) -> list[QueryPart]:
-        """One part, `main`: content (B, Q, C), reference (B, Q, 4) float32."""
+        """Return one part, `main`: content (B, Q, C), reference (B, Q, 4) float32."""
         (part,) = super().forward(memory, proposals, targets)
         return [dataclasses.replace(part, content=self.content.weight.expand_as(part.content))]
+
+
+def queries_of(part: QueryPart, which: slice) -> QueryPart:
+    """Return the part with some of its queries only."""
+    return dataclasses.replace(
+        part,
+        content=part.content[:, which],
+        position=None if part.position is None else part.position[:, which],
+        reference=None if part.reference is None else part.reference[:, which],
+        valid=None if part.valid is None else part.valid[:, which],
+    )

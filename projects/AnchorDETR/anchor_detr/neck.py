@@ -49,14 +49,8 @@ class AnchorNeck(SingleScaleNeck):
         Sizes are (height, width) in pixels.
         """
         memory = super().forward(features, image_sizes, padded_size)
-        return AnchorMemory(
-            tokens=group_norm(memory.tokens, self.norm, None if self.norm_padding else memory.padding),
-            position=memory.position,
-            padding=memory.padding,
-            shapes=memory.shapes,
-            valid_sizes=memory.valid_sizes,
-            encoding=self.position,
-        )
+        tokens = group_norm(memory.tokens, self.norm, None if self.norm_padding else memory.padding)
+        return AnchorMemory(**vars(memory.with_tokens(tokens)), encoding=self.position)
 
 
 def group_norm(tokens: Tensor, norm: nn.GroupNorm, padding: Tensor | None) -> Tensor:

@@ -49,7 +49,11 @@ class ModulatedDecoderLayer(DecoderLayer):
         log_prior = self.log_prior(x, place, require_extent(memory))
         x = self.self_attn_norm(x + self.dropout(self._attend_queries(x, place)))
         attended = self.cross_attn(
-            x + position_of(place), memory.placed, memory.tokens, log_prior=log_prior, padding=memory.padding
+            x + position_of(place),
+            memory.tokens_and_position,
+            memory.tokens,
+            log_prior=log_prior,
+            padding=memory.padding,
         )
         x = self.cross_attn_norm(x + self.dropout(attended))
         return self.ffn_norm(x + self.dropout(self.ffn(x)))

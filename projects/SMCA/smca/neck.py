@@ -45,11 +45,4 @@ class ExtentNeck(SingleScaleNeck):
         """
         memory = super().forward(features, image_sizes, padded_size)
         cells = torch.tensor([(w / self.stride, h / self.stride) for h, w in image_sizes], dtype=torch.float32)
-        return ExtentMemory(
-            tokens=memory.tokens,
-            position=memory.position,
-            padding=memory.padding,
-            shapes=memory.shapes,
-            valid_sizes=memory.valid_sizes,
-            extent=cells.to(memory.tokens.device, non_blocking=True),
-        )
+        return ExtentMemory(**vars(memory), extent=cells.to(memory.tokens.device, non_blocking=True))

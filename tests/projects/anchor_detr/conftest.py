@@ -7,5 +7,5 @@ from support.golden import Fixture, load
 
 @pytest.fixture
 def fixture(request: pytest.FixtureRequest) -> Fixture:
-    """The numeric fixture of the parametrised path."""
+    """Return the numeric fixture of the parametrised path."""
     return load(request.param)

@@ -18,7 +18,7 @@ SHAPE, SIZES, DIM, HEADS = (3, 4), [(3, 4), (2, 3)], 8, 2
 
 
 def padding() -> Tensor:
-    """(2, 12): the second image covers two rows and three columns."""
+    """Return a mask (2, 12) in which the second image covers two rows and three columns."""
     outside = torch.ones(2, *SHAPE, dtype=torch.bool)
     for b, (h, w) in enumerate(SIZES):
         outside[b, :h, :w] = False
@@ -26,7 +26,7 @@ def padding() -> Tensor:
 
 
 def attend_by_hand(module: RowColumnAttention, inputs: list[Tensor], image: int, size: tuple[int, int]) -> Tensor:
-    """One image, cut to its own size: query by query, place by place."""
+    """Attend within one image, cut to its own size, query by query and cell by cell."""
     weights, biases = module.in_proj_weight.chunk(5), module.in_proj_bias.chunk(5)
     row_q, column_q, row_k, column_k, v = (x[image] @ w.T + b for x, w, b in zip(inputs, weights, biases, strict=True))
     h, w = size
@@ -65,7 +65,7 @@ def test_attention_with_padding_and_its_gradients() -> None:
 
 
 def test_averaging_over_padding_is_the_ports_way() -> None:
-    """Without padding both are one; with it, what the padding holds changes the result of the port's way alone."""
+    """Without padding both results are equal; with padding, its contents change the port's result only."""
     inside = ~padding()[..., None]
     for average_padding in (False, True):
         module, inputs = random_attention(average_padding=average_padding)
@@ -121,7 +121,7 @@ def test_group_norm_looks_at_the_image_alone() -> None:
 
 
 def test_start() -> None:
-    """Anchor points lie all over the image, a third of 3000 in each third of each axis; standard deviation 26."""
+    """Each third of each axis has a third of the 3000 points; the standard deviation of this number is 26."""
     torch.manual_seed(0)
     points = AnchorPointQueries(num_queries=3000, embed_dim=DIM).point.weight
     for third in range(3):
@@ -136,3 +136,8 @@ def test_a_decoder_layer_needs_encoded_coordinates() -> None:
     memory = Memory(tokens=tokens, position=position, padding=None, shapes=[SHAPE], valid_sizes=[[SHAPE] * 2])
     with pytest.raises(ConfigError, match=r"set model\.decoder\.query_position to a RowColumnPosition\.$"):
         layer(tokens, QueryPlace(position=tokens), memory)
+
+
+def test_heads_must_divide_the_channels() -> None:
+    with pytest.raises(ValueError, match=r"embed_dim 10 is not a multiple of num_heads 4: change one of them\.$"):
+        RowColumnAttention(embed_dim=10, num_heads=4)

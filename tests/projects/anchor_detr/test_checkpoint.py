@@ -10,7 +10,7 @@ from align_detr.projects.anchor_detr.checkpoint import convert_anchor_detr
 
 
 def tiny_state(num_projections: int, rows: int) -> dict[str, torch.Tensor]:
-    """What a release is recognised by, the classifier, and what only one kind of attention needs."""
+    """Return the keys that identify a release, the classifier, and those that only one kind of attention needs."""
     return {
         "transformer.decoder_layers.0.cross_attn.in_proj_weight": torch.zeros(num_projections * 4, 4),
         "transformer.pattern.weight": torch.zeros(3, 4),

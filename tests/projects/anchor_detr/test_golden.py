@@ -23,9 +23,7 @@ from support.golden import Fixture, fixtures
 
 
 def build(fixture: Fixture) -> nn.ModuleDict:
-    """The parts beyond the backbone, of the sizes that the fixture states, with its weights; padding as the reference
-    port treats it.
-    """
+    """Build the parts behind the backbone with the fixture's sizes and weights; padding is treated as in the port."""
     config, channels = fixture.meta["config"], fixture.input["feat_res5"].shape[1]
     decoupled, dim = config["attention_type"] == "RCDA", config["embed_dim"]
     sizes = dict(embed_dim=dim, num_heads=config["num_heads"], ffn_dim=config["feedforward_dim"], dropout=0.0)

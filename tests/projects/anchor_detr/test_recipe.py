@@ -1,13 +1,11 @@
-"""Anchor-DETR's recipe, number by number, and the detector from detectron2's yacs keys."""
+"""Anchor-DETR's recipe, number by number."""
 
 import re
 
 import pytest
-from detectron2.config import get_cfg, instantiate
-from detectron2.modeling import build_model
+from detectron2.config import instantiate
 
 from align_detr import model_zoo
-from align_detr.config import add_align_detr_config
 from align_detr.lazy_config import load_config
 from align_detr.modeling.decoder_layers import DecoderLayer
 from align_detr.modeling.encoder import EncoderLayer
@@ -61,22 +59,8 @@ def test_aligned_version() -> None:
 
 
 def test_switches_of_the_readme() -> None:
-    """Its overrides give the port's treatment of padding in the neck and in every layer."""
+    """The README's overrides give the port's treatment of padding in the neck and in every layer."""
     options = re.findall(r"\+model[\w.=]+", (PROJECT / "projects/AnchorDETR/README.md").read_text())
     model = instantiate(load_config("AnchorDETR/anchor_detr_r50_50ep.py", options).model)
     attentions = [x for x in model.modules() if isinstance(x, RowColumnAttention)]
     assert len(attentions) == 12 and all(x.average_padding for x in attentions) and model.neck.norm_padding
-
-
-def test_yacs_keys() -> None:
-    cfg = get_cfg()
-    add_align_detr_config(cfg)
-    cfg.MODEL.DEVICE, cfg.MODEL.META_ARCHITECTURE = "cpu", "AnchorDETR"
-    cfg.MODEL.ALIGN_DETR.CONFIG = "AnchorDETR/anchor_detr_r50_50ep.py"
-    cfg.MODEL.ALIGN_DETR.OVERRIDES = [
-        "model.head.num_classes=3",
-        "model.backbone.depth=18",
-        "model.neck.in_channels=512",
-    ]
-    model = build_model(cfg)
-    assert type(model) is AnchorDETR and model.num_classes == 3

@@ -20,7 +20,7 @@ SIZES = [(96, 70), (64, 128), (96, 70), (45, 61)]
 
 
 def detector(name: str) -> RCNN:
-    """One whose scores differ clearly from anchor to anchor and from proposal to proposal."""
+    """Build a detector whose scores differ clearly between anchors and between proposals."""
     model = {"faster": tiny_faster_rcnn, "tsp": lambda: build(tiny()), "refining": lambda: build(refining())}[name]()
     nn.init.normal_(model.proposal_generator.rpn_head.objectness_logits.weight)
     for key, layer in model.roi_heads.named_modules():
@@ -57,7 +57,7 @@ def test_batch_does_not_change_detections(name: str) -> None:
 
 
 def test_given_boxes_stay_with_their_images() -> None:
-    """detectron2's way of asking for other predictions of boxes that are known; box heads return them as they are."""
+    """With `detected_instances`, detectron2 predicts on known boxes, which box heads return unchanged."""
     model, images = detector("faster"), inputs(0, 0, 0, 0)
     known = [
         Instances(size, pred_boxes=Boxes(torch.full((1, 4), float(i))), pred_classes=torch.tensor([i]))
@@ -89,7 +89,7 @@ def test_batches_that_cannot_be_trained_on(name: str) -> None:
 
 
 def test_regions_of_half_precision_maps_are_pooled_where_the_boxes_are() -> None:
-    """In bfloat16 the box would begin at 804 and end at 820; by a ramp of columns the pooled values say where it is."""
+    """A ramp over the columns shows where the box is pooled; in bfloat16 it would begin at 804 and end at 820."""
     sizes = dict(output_size=2, scales=[1 / 4], sampling_ratio=0, pooler_type="ROIAlignV2")
     ramp = torch.arange(256.0).expand(1, 1, 8, 256).bfloat16()
     boxes = [Boxes(torch.tensor([[803.0, 4.0, 819.0, 20.0]]))]

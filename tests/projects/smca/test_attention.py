@@ -68,7 +68,7 @@ def test_a_centre_far_from_the_image_still_looks_at_it(dtype: torch.dtype) -> No
 
 
 def test_heads_look_where_their_offsets_say() -> None:
-    """The layer's prior: centre in the image's own cells, plus the head's offset, squared numbers as factors."""
+    """The prior is centred at the query's centre in cells plus the head's offset, with squared numbers as factors."""
     torch.manual_seed(0)
     layer = ModulatedDecoderLayer(embed_dim=DIM, num_heads=HEADS, ffn_dim=8, dropout=0.0, smooth=4.0)
     with torch.no_grad():

@@ -10,7 +10,7 @@ from align_detr.errors import ConfigError
 
 
 def tiny_state() -> dict[str, torch.Tensor]:
-    """What a release is recognised by, by DETR's rules and by SMCA's, and the classifier's biases."""
+    """Return the keys that identify a release to DETR's and to SMCA's rules, and the classifier's biases."""
     return {
         "transformer.decoder.layers.0.multihead_attn.in_proj_weight": torch.zeros(3, 1),
         "transformer.decoder.layers.0.point3.weight": torch.zeros(2, 1),

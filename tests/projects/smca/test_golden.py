@@ -14,7 +14,7 @@ from support.golden import Fixture, fixtures
 
 
 def build(fixture: Fixture) -> nn.ModuleDict:
-    """The parts beyond the backbone, of the sizes that the fixture states, with its weights."""
+    """Build the parts behind the backbone with the fixture's sizes and weights."""
     config, channels = fixture.meta["config"], fixture.input["feat_res5"].shape[1]
     assert config["dynamic_scale"] == "type3"
     dim = config["embed_dim"]

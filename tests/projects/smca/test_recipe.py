@@ -1,11 +1,9 @@
-"""SMCA's recipe, number by number, and the detector from detectron2's yacs keys."""
+"""SMCA's recipe, number by number."""
 
 import pytest
-from detectron2.config import get_cfg, instantiate
-from detectron2.modeling import build_model
+from detectron2.config import instantiate
 
 from align_detr import model_zoo
-from align_detr.config import add_align_detr_config
 from align_detr.modeling.losses import GIoULoss, IABCELoss, L1Loss, SigmoidFocalLoss
 from align_detr.projects.smca import SMCADETR
 
@@ -33,17 +31,3 @@ def test_aligned_version() -> None:
     assert type(loss) is IABCELoss and (loss.weight, loss.alpha, loss.gamma) == (2.0, 0.25, 2.0)
     assert (weighting.alpha, weighting.tau) == (0.25, 1.5)
     assert criterion.matcher.copies == {"main": [3] * 5 + [1]}
-
-
-def test_yacs_keys() -> None:
-    cfg = get_cfg()
-    add_align_detr_config(cfg)
-    cfg.MODEL.DEVICE, cfg.MODEL.META_ARCHITECTURE = "cpu", "SMCADETR"
-    cfg.MODEL.ALIGN_DETR.CONFIG = "SMCA/align_smca_r50_50ep.py"
-    cfg.MODEL.ALIGN_DETR.OVERRIDES = [
-        "model.head.num_classes=3",
-        "model.backbone.depth=18",
-        "model.neck.in_channels=512",
-    ]
-    model = build_model(cfg)
-    assert type(model) is SMCADETR and model.num_classes == 3

@@ -28,7 +28,7 @@ from support.tsp_fcos import criterion, matcher
 
 
 def random_points(owner: Tensor, num_targets: list[int], num_classes: int = 3) -> tuple[AssignedPredictions, Targets]:
-    """Predictions of points at random places, `owner` (B, Q) their objects."""
+    """Return predictions of points at random locations; `owner` (B, Q) are their objects."""
     images, queries = owner.shape
     longest = max([1, *num_targets])
     fois = FoIs(
@@ -76,7 +76,7 @@ def test_with_one_owner_a_point_matching_is_each_objects_cheapest_point(seed: in
 
 
 def test_shared_points_are_matched_one_to_one() -> None:
-    """Two objects with the same two points: each gets one, so that the sum is least."""
+    """Two objects that share two points get one each, such that the sum of costs is smallest."""
     preds, targets = random_points(torch.zeros(1, 2, dtype=torch.int64), [2])
     preds.allowed = torch.ones(1, 2, 2, dtype=torch.bool)
     cost = padded_costs(matcher(), preds, targets)[0, 0]
@@ -122,7 +122,7 @@ def test_centerness_by_hand() -> None:
 
 
 def test_class_loss_by_hand() -> None:
-    """Two points of one object, one of them matched, and one of background; two classes, all logits 0."""
+    """Of three points, two belong to one object, one of them is matched; there are two classes and all logits are 0."""
     preds, targets = random_points(torch.tensor([[0, 0, -1]]), [1], num_classes=2)
     targets.labels[:] = 1
     preds.logits = torch.zeros(1, 1, 3, 2)
@@ -138,8 +138,9 @@ def test_class_loss_by_hand() -> None:
 
 @pytest.mark.parametrize("num_classes", [1, 3])
 def test_dense_loss_by_hand(num_classes: int) -> None:
-    """Three points, all logits 0, of which two belong to objects of class 2: a classifier of one class learns that they
-    do, and another that it is class 2.
+    """Of three points with logits 0, two belong to objects of class 2.
+
+    A classifier of one class learns that they belong to objects, one of three classes that the class is 2.
     """
     labels = torch.tensor([[2, -1, 2]])
     logits = torch.zeros(1, 3, num_classes, requires_grad=True)
@@ -171,7 +172,7 @@ def test_losses_of_boxes_are_means_over_the_points_of_objects() -> None:
 
 
 def test_each_normaliser_is_a_mean_over_the_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the other processes have three times as much, so that the mean is twice one's own, each loss is half."""
+    """If the other process has three times as many points, the mean doubles, and each loss is half."""
     torch.manual_seed(0)
     preds, targets = random_points(torch.tensor([[0, 1, -1, 1, 0], [-1, -1, 0, 0, 0]]), [2, 1])
     match = matcher()({"main": preds}, targets)["main"]
@@ -197,7 +198,7 @@ def test_each_normaliser_is_a_mean_over_the_processes(monkeypatch: pytest.Monkey
 
 
 def test_background_never_reaches_a_gradient() -> None:
-    """Not even where its distances to some object are nothing that could be a box."""
+    """This holds even if its distances to an object are not those of any box."""
     preds, targets = random_points(torch.full((1, 5), -1), [1])
     preds.target_distances = torch.full_like(preds.target_distances, -1e30)
     match = PointOwnerMatcher()({"main": preds}, targets)["main"]
@@ -210,7 +211,7 @@ def test_background_never_reaches_a_gradient() -> None:
 
 
 def test_align_losses_take_the_same_set() -> None:
-    """Three points an object, as far as it has them, weighted by their rank."""
+    """Each object has up to three of its points, weighted by rank."""
     torch.manual_seed(0)
     preds, targets = random_points(torch.tensor([[0, 0, 0, 0, 1, -1, -1, -1, -1, -1, -1, -1]]), [2])
     solver = matcher()
@@ -227,5 +228,5 @@ def test_align_losses_take_the_same_set() -> None:
 def test_a_loss_of_points_in_another_detector_is_a_config_error(part: SetLoss) -> None:
     preds = Predictions(logits=torch.zeros(1, 1, 2, 3), boxes=torch.full((1, 1, 2, 4), 0.5))
     targets = Targets(labels=torch.zeros(1, 1, dtype=torch.int64), boxes=torch.full((1, 1, 4), 0.5), counts=[1])
-    with pytest.raises(ConfigError, match=r"use it in model\.criterion of a TSP-FCOS\.$"):
+    with pytest.raises(ConfigError, match=r"reads AssignedPredictions, but the model predicts Predictions: remove it"):
         part(preds, targets, Match.empty("cpu"), torch.tensor(1.0))

@@ -15,14 +15,14 @@ from align_detr.projects.tsp.fcos.assign import PointAssigner, SharedPointAssign
 from align_detr.projects.tsp.fcos.points import Points, PointTowers
 from align_detr.projects.tsp.fcos.selection import FoISelection
 from align_detr.structures import Targets
+from support.detectors import tiny_tsp_fcos
 from support.inputs import image_input
-from support.tsp_fcos import tiny_tsp_fcos
 
 
 def points_of(
     image_sizes: list[tuple[int, int]], padded: tuple[int, int], strides: tuple[int, ...] = (8, 16)
 ) -> Points:
-    """Points of random scores."""
+    """Return points with random scores."""
     torch.manual_seed(0)
     names = [f"p{i}" for i in range(len(strides))]
     towers = PointTowers(
@@ -117,6 +117,12 @@ def test_padded_targets_own_nothing() -> None:
     assert (found.owner[1] >= 0).any()
 
 
+def test_assignment_needs_boxes_in_pixels() -> None:
+    targets = Targets(labels=torch.zeros(1, 1, dtype=torch.int64), boxes=torch.full((1, 1, 4), 0.5), counts=[1])
+    with pytest.raises(ConfigError, match=r"have no boxes in pixels.*: build them with Targets\.from_instances\.$"):
+        PointAssigner()(points_of([(64, 64)], (64, 64)), targets)
+
+
 def test_selection_leaves_padding_out() -> None:
     points = points_of([(64, 64), (32, 40)], (64, 64))
     points.logits[1] = torch.where(points.padding[1, :, None], 5.0, points.logits[1])
@@ -139,7 +145,7 @@ def test_selection_takes_the_best_and_all_of_a_small_image() -> None:
 
 
 def test_scores_of_half_precision_are_not_rounded_once_more() -> None:
-    """Neighbours among bfloat16 logits of 5 become one and the same bfloat16 probability."""
+    """Neighbouring bfloat16 logits near 5 would have the same bfloat16 probability."""
     points = points_of([(16, 24)], (16, 24))
     points.logits = torch.full_like(points.logits, 5.0).bfloat16()
     points.logits[0, 6] = 5.03125
@@ -213,7 +219,7 @@ def test_an_image_of_padding_alone_is_finite() -> None:
 
 
 def test_small_images_of_a_batch_train_with_hidden_tokens() -> None:
-    """With more tokens than points inside, the surplus is hidden from losses: it changes none of them."""
+    """If there are more tokens than points inside the image, the surplus changes no loss."""
     images = [image_input(32, 32, 2), image_input(96, 96, 2)]
     model = tiny_tsp_fcos(num_queries=60, keep=(1.0, 1.0)).train()
     points = model.extract_points([model.normalize(x["image"]) for x in images])

@@ -18,7 +18,7 @@ def detections(
     levels: Tensor | None = None,
     valid: Tensor | None = None,
 ) -> Instances:
-    """Detections of one image from probabilities (Q, K) and boxes (Q, 4)."""
+    """Return the detections of one image with probabilities (Q, K) and boxes (Q, 4)."""
     centre = (boxes[:, :2] + boxes[:, 2:]) / 2
     fois = FoIs(
         index=torch.arange(len(boxes))[None],

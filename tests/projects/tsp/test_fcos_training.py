@@ -12,12 +12,12 @@ from align_detr.engine.hooks import GroupLRScheduler
 from align_detr.engine.precision import Precision
 from align_detr.engine.trainer import Trainer
 from align_detr.projects.tsp.hybrid_optimizer import HybridOptimizer, get_hybrid_groups
+from support.detectors import tiny_tsp_fcos
 from support.inputs import image_input
-from support.tsp_fcos import tiny_tsp_fcos
 
 
 class NoteLosses(HookBase):
-    """Keeps each step's total loss and rates."""
+    """A hook that records the total loss and the rates of each step."""
 
     def __init__(self) -> None:
         self.losses: list[float] = []
@@ -32,7 +32,7 @@ class NoteLosses(HookBase):
 
 
 class SaveAfter(HookBase):
-    """Saves model and trainer after one iteration, as the checkpointer does."""
+    """A hook that saves model and trainer after one iteration, as the checkpointer does."""
 
     def __init__(self, iteration: int) -> None:
         self.iteration = iteration

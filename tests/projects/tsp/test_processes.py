@@ -10,14 +10,14 @@ from detectron2.utils.events import EventStorage
 from torch.nn.parallel import DistributedDataParallel
 
 from align_detr.layers.reduce import mean_over_ranks
+from support.detectors import tiny_tsp_fcos
 from support.inputs import image_input
 from support.processes import in_two_processes
-from support.tsp_fcos import tiny_tsp_fcos
 from support.tsp_rcnn_tiny import LOSSES, build, tiny, tiny_faster_rcnn
 
 
 def losses_and_gradients(rank: int) -> dict[str, Any]:
-    """For each detector, the names of its losses and the norm of all gradients after their exchange."""
+    """Return each detector's names of losses and its norm of all gradients after their exchange."""
     detectors = {
         "TSP-FCOS": tiny_tsp_fcos(),
         "TSP-RCNN": build(tiny(norm="naiveSyncBN")),
@@ -42,7 +42,7 @@ def losses_and_gradients(rank: int) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What each of the two processes found."""
+    """Return the results of the two processes."""
     return in_two_processes(losses_and_gradients, tmp_path_factory.mktemp("processes"))
 
 

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from detectron2.config import CfgNode, configurable, get_cfg
+from detectron2.config import LazyCall as L
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_model, build_roi_heads
 from detectron2.modeling.meta_arch import GeneralizedRCNN
@@ -14,18 +15,11 @@ from torch.testing import assert_close
 from align_detr.config import add_align_detr_config
 from align_detr.errors import ConfigError, DatasetError
 from align_detr.projects.tsp.rcnn.detector import TSPRCNN
+from align_detr.projects.tsp.rcnn.losses import BackgroundFocalLoss
 from align_detr.projects.tsp.rcnn.predictors import AgnosticBoxes
 from align_detr.projects.tsp.rcnn.rpn import TowerRPNHead
 from support.inputs import image_input
 from support.tsp_rcnn_tiny import LOSSES, build, refining, tiny, train_once
-
-
-@pytest.mark.parametrize("counts", [(3, 0), (0, 0), (1, 9)])
-@pytest.mark.parametrize("name", ["tsp_rcnn_r50_36ep", "align_tsp_rcnn_r50_36ep"])
-def test_images_without_objects(name: str, counts: tuple[int, int]) -> None:
-    torch.manual_seed(0)
-    batch = [image_input(96, 70, counts[0]), image_input(64, 96, counts[1])]
-    assert train_once(build(tiny(name)), batch).keys() == LOSSES
 
 
 def test_a_batch_without_objects_still_teaches_background() -> None:
@@ -65,6 +59,15 @@ def test_only_class_agnostic_boxes_can_be_refined() -> None:
         build(node)
 
 
+def test_losses_and_classifier_must_fit_each_other() -> None:
+    """The error names the keys of an R-CNN, which has no model.head."""
+    node = tiny("align_tsp_rcnn_r50_36ep")
+    node.roi_heads.criterion.losses = [L(BackgroundFocalLoss)()]
+    message = r"BackgroundFocalLoss reads softmax .* change model\.roi_heads\.stages\[0\]\.classifier, or the losses"
+    with EventStorage(), pytest.raises(ConfigError, match=message):
+        build(node).train()([image_input(96, 70, 2), image_input(64, 96, 1)])
+
+
 def test_heads_need_a_stage() -> None:
     node = tiny()
     node.roi_heads.stages = []
@@ -99,7 +102,7 @@ def test_bfloat16() -> None:
 
 
 def detectron2s_own_config(**more: Any) -> CfgNode:
-    """detectron2's FPN detector by its own keys, with both heads exchanged; `more` are keys of MODEL.ROI_HEADS."""
+    """Return the config of detectron2's FPN detector with both heads replaced; `more` are keys of MODEL.ROI_HEADS."""
     cfg = get_cfg()
     changes = {
         "DEVICE": "cpu",
@@ -143,7 +146,7 @@ def test_swapped_into_detectron2s_own_config(name: str) -> None:
 
 
 def test_region_heads_take_detectron2s_numbers() -> None:
-    """None of the keys that detectron2's own region heads obey is passed over."""
+    """TSPROIHeads follows every key that detectron2's region heads follow."""
     cfg = detectron2s_own_config(
         IN_FEATURES=["p3", "p4", "p5"],
         IOU_THRESHOLDS=[0.6],
@@ -205,7 +208,7 @@ def test_the_proposal_head_counts_its_convolutions_and_keeps_their_width() -> No
 
 
 def test_a_detector_of_another_project_can_derive_from_it() -> None:
-    """A subclass with an argument of its own, registered elsewhere and built from both kinds of keys."""
+    """A subclass with a further argument, registered elsewhere, is built from both kinds of keys."""
 
     class WithTemperature(TSPRCNN):
         @configurable
@@ -224,15 +227,3 @@ def test_a_detector_of_another_project_can_derive_from_it() -> None:
     cfg.MODEL.ALIGN_DETR.CONFIG = "TSP/tsp_rcnn_digits"
     model = WithTemperature(cfg)
     assert model.temperature == 2 and model.num_classes == 10
-
-
-def test_the_two_yacs_keys_of_this_project() -> None:
-    cfg = get_cfg()
-    add_align_detr_config(cfg)
-    cfg.MODEL.DEVICE = "cpu"
-    cfg.MODEL.META_ARCHITECTURE = "TSPRCNN"
-    cfg.MODEL.ALIGN_DETR.CONFIG = "TSP/tsp_rcnn_coco_mini"
-    cfg.MODEL.ALIGN_DETR.OVERRIDES = ["model.roi_heads.num_classes=5"]
-    model = build_model(cfg)
-    assert type(model) is TSPRCNN and model.num_classes == 5
-    assert model.roi_heads.stages[0].boxes.mlp.layers[-1].out_features == 20

@@ -43,12 +43,14 @@ def test_training_needs_annotations_and_owners() -> None:
 def test_a_loss_of_proposals_in_another_detector_is_a_config_error() -> None:
     preds = Predictions(logits=torch.zeros(1, 1, 2, 3), boxes=torch.full((1, 1, 2, 4), 0.5))
     targets = Targets(labels=torch.zeros(1, 1, dtype=torch.int64), boxes=torch.full((1, 1, 4), 0.5), counts=[1])
-    with pytest.raises(ConfigError, match=r"use it in model\.roi_heads\.box_criterion of a TSP-RCNN\.$"):
+    with pytest.raises(
+        ConfigError, match=r"DeltaL1Loss reads RoIPredictions, but the model predicts Predictions: remove it"
+    ):
         DeltaL1Loss()(preds, targets, Match.empty("cpu"), torch.tensor(1.0))
 
 
 def test_nothing_foreground_is_matched() -> None:
-    """Objects are there, but no sampled proposal belongs to one."""
+    """There are objects, but no sampled proposal belongs to one."""
     torch.manual_seed(0)
     heads, maps = build(tiny()).roi_heads.train(), features()
     rois = RoIs.from_instances(random_proposals(5, 3))
@@ -64,7 +66,7 @@ def test_nothing_foreground_is_matched() -> None:
 
 @pytest.mark.parametrize("node", [tiny, refining])
 def test_one_image_against_a_batch(node: Callable[[], DictConfig]) -> None:
-    """Neither another image nor the padding of its tokens changes what is found."""
+    """Neither another image nor the padding of tokens changes the detections."""
     torch.manual_seed(0)
     heads, maps, proposals = heads_of(node()), features(), random_proposals(4, 11)
     with torch.no_grad():
@@ -106,7 +108,7 @@ def test_refinement_shares_the_gradient_of_the_maps() -> None:
 
 
 def test_refinement_does_not_train_the_boxes_it_starts_from() -> None:
-    """A stage's losses reach the one before by its tokens, and not by its boxes, which are proposals like others."""
+    """The losses of a stage reach the stage before through its tokens, but not through its boxes."""
     torch.manual_seed(0)
     heads = build(refining()).roi_heads.train()
     truth = [Instances((96, 128), gt_boxes=Boxes(torch.tensor([[5.0, 5, 60, 60]])), gt_classes=torch.tensor([1]))]
@@ -121,7 +123,7 @@ def test_refinement_does_not_train_the_boxes_it_starts_from() -> None:
 
 @pytest.mark.parametrize("threshold, is_foreground", [(0.7, False), (0.5, True)])
 def test_each_stage_has_its_own_threshold(threshold: float, is_foreground: bool) -> None:
-    """A proposal of IoU 0.6 that the first stage hardly moves."""
+    """A proposal of IoU 0.6, which the first stage hardly moves, is foreground at 0.5 and not at 0.7."""
     node = refining()
     node.roi_heads.stages[1].iou_threshold = threshold
     heads = build(node).roi_heads.train()
@@ -142,7 +144,7 @@ def test_predictions_are_float32_under_autocast() -> None:
 
 
 def test_refined_boxes_outside_of_the_image() -> None:
-    """They are empty, and background."""
+    """A refined box outside the image is empty and background."""
     torch.manual_seed(0)
     heads = build(refining()).roi_heads.train()
     with torch.no_grad():
@@ -158,7 +160,7 @@ def test_refined_boxes_outside_of_the_image() -> None:
 
 
 def test_each_object_takes_its_cheapest_own_proposal() -> None:
-    """Where a proposal has one owner, the assignment needs no solver; and an object without a proposal stays alone."""
+    """With one owner per proposal each object gets its cheapest, and an object without a proposal gets none."""
     torch.manual_seed(0)
     truth = [Instances((96, 128), gt_boxes=Boxes(x.proposal_boxes.tensor)) for x in random_proposals(4, 2)]
     for x in truth:
@@ -182,7 +184,7 @@ def test_each_object_takes_its_cheapest_own_proposal() -> None:
 
 
 def test_copies_stay_with_their_own_objects() -> None:
-    """The aligned version: up to three proposals an object, all of them its own."""
+    """In the aligned version each object has up to three proposals, all of which it owns."""
     torch.manual_seed(0)
     heads = build(tiny("align_tsp_rcnn_r50_36ep")).roi_heads
     truth = [Instances((96, 128), gt_boxes=Boxes(torch.tensor([[5.0, 5, 60, 60], [70, 20, 120, 90]])))]

@@ -115,7 +115,7 @@ def test_random_drop(keep_range: tuple[float, float], low: int, high: int) -> No
 
 
 def test_any_proposal_may_be_dropped() -> None:
-    """Foreground comes first in the order before the drop, which spares it no more than background."""
+    """Foreground comes first before the drop, which keeps it no more often than background."""
     torch.manual_seed(0)
     target = torch.tensor([[100.0, 100.0, 200.0, 200.0]])
     boxes = torch.cat([target.expand(20, 4), torch.tensor([[300.0, 300.0, 400.0, 400.0]]).expand(20, 4)])
@@ -215,7 +215,7 @@ def test_class_wise_nms() -> None:
 
 
 def test_region_operators_are_torchvisions() -> None:
-    """detectron2 as this project installs it has no compiled operators of its own."""
+    """The repacked detectron2 has no compiled operators."""
     assert roi_align is torchvision.ops.roi_align
     torch.manual_seed(0)
     maps, boxes = torch.randn(1, 2, 20, 20), random_boxes(5, 40)

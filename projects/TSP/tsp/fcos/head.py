@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from align_detr.errors import ConfigError
 from align_detr.layers.boxes import xyxy_to_cxcywh
 from align_detr.projects.tsp.fcos.assign import Assignment, side_distances
 from align_detr.projects.tsp.fcos.selection import FoIs
@@ -58,16 +57,6 @@ class AssignedPredictions(PointPredictions):
     def foreground(self) -> Tensor:
         """(B, Q) bool, True where a point belongs to an object and is not padding."""
         return self.owner >= 0 if self.valid is None else (self.owner >= 0) & self.valid
-
-
-def require_points(preds: Predictions) -> AssignedPredictions:
-    """Return `preds`; raise ConfigError if the set belongs to another detector."""
-    if not isinstance(preds, AssignedPredictions):
-        raise ConfigError(
-            "A loss or a cost of TSP-FCOS reads the distances of points, which the predictions do not have: use it in "
-            "model.criterion of a TSP-FCOS."
-        )
-    return preds
 
 
 class PointHead(nn.Module):

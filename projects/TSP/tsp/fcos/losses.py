@@ -8,10 +8,10 @@ from align_detr.layers.reduce import mean_over_ranks
 from align_detr.modeling.criterion import SetCriterion
 from align_detr.modeling.losses import SetLoss, SigmoidFocalLoss
 from align_detr.modeling.losses.base import sum_by_row
-from align_detr.projects.tsp.encoder import check_every_image_counts
+from align_detr.projects.tsp.checks import check_every_image_counts, require_type
 from align_detr.projects.tsp.fcos.assign import Assignment
 from align_detr.projects.tsp.fcos.geometry import centerness, point_giou
-from align_detr.projects.tsp.fcos.head import AssignedPredictions, PointPredictions, require_points
+from align_detr.projects.tsp.fcos.head import AssignedPredictions, PointPredictions
 from align_detr.projects.tsp.fcos.points import Points
 from align_detr.structures import MAIN, Match, Predictions, Targets
 
@@ -45,7 +45,8 @@ class RestrictedFocalLoss(SigmoidFocalLoss):
 
         `match.weight`, if given, weights the matched points. `num_boxes` is not used.
         """
-        points, logits, matched = require_points(preds), preds.logits.float(), (match.row, match.image, match.query)
+        points = require_type(preds, AssignedPredictions, self)
+        logits, matched = preds.logits.float(), (match.row, match.image, match.query)
         labels = targets.labels.new_full(logits.shape[:-1], logits.shape[-1])
         labels = labels.index_put(matched, match.of(targets.labels))
         weight = None
@@ -91,7 +92,7 @@ class PointGIoULoss(SetLoss):
 
     def forward(self, preds: Predictions, targets: Targets, match: Match, num_boxes: Tensor) -> Tensor:
         """Return the loss of each row, (R,); `num_boxes` is not used."""
-        points = require_points(preds)
+        points = require_type(preds, AssignedPredictions, self)
         wanted = target_sides(points, match)
         central = centerness(wanted)
         loss = central * (1 - point_giou(match.at(points.distances), wanted, self.smooth))
@@ -110,7 +111,7 @@ class CenternessLoss(SetLoss):
 
     def forward(self, preds: Predictions, targets: Targets, match: Match, num_boxes: Tensor) -> Tensor:
         """Return the loss of each row, (R,); `num_boxes` is not used."""
-        points = require_points(preds)
+        points = require_type(preds, AssignedPredictions, self)
         wanted = centerness(target_sides(points, match))
         entropy = F.binary_cross_entropy_with_logits(match.at(points.centerness), wanted, reduction="none")
         pairs = mean_over_ranks(sum_by_row(torch.ones_like(wanted), match, preds.logits.shape[0])).clamp(min=1)

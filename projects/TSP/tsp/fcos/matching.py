@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from align_detr.modeling.matcher import Cost
+from align_detr.projects.tsp.checks import require_type
 from align_detr.projects.tsp.fcos.geometry import centerness, point_giou
-from align_detr.projects.tsp.fcos.head import AssignedPredictions, require_points
+from align_detr.projects.tsp.fcos.head import AssignedPredictions
 from align_detr.structures import Match, Predictions, Targets
 
 
@@ -17,12 +18,15 @@ class CenternessClassCost(Cost):
     As in the official code of TSP-FCOS; the paper has the probability only.
     """
 
+    softmax = False
+
     @torch.no_grad()
     def forward(self, preds: Predictions, targets: Targets) -> Tensor:
         """Return the costs (R, B, Q, T), in [-1, 0], without gradient."""
         rows, _, queries, _ = preds.logits.shape
         label = targets.labels[None, :, None].expand(rows, -1, queries, -1)
-        return -preds.logits.gather(-1, label).sigmoid() * (centerness(require_points(preds).target_distances) + 1e-6)
+        central = centerness(require_type(preds, AssignedPredictions, self).target_distances)
+        return -preds.logits.gather(-1, label).sigmoid() * (central + 1e-6)
 
 
 class PointGIoUCost(Cost):
@@ -38,7 +42,7 @@ class PointGIoUCost(Cost):
 
         They are in [0, 2] for points inside the object's box; the matcher leaves out all others.
         """
-        points = require_points(preds)
+        points = require_type(preds, AssignedPredictions, self)
         return 1 - point_giou(points.distances[:, :, :, None], points.target_distances, self.smooth)
 
 
@@ -51,7 +55,7 @@ class PointOwnerMatcher(nn.Module):
     @torch.no_grad()
     def forward(self, sets: Mapping[str, Predictions], targets: Targets) -> dict[str, Match]:
         """Return a match of R x B x Q pairs for every set."""
-        return {name: self._match(require_points(preds)) for name, preds in sets.items()}
+        return {name: self._match(require_type(preds, AssignedPredictions, self)) for name, preds in sets.items()}
 
     def _match(self, preds: AssignedPredictions) -> Match:
         foreground = preds.foreground

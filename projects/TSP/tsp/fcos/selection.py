@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from align_detr.errors import ConfigError
+from align_detr.projects.tsp.checks import check_range_of_shares
 from align_detr.projects.tsp.encoder import token_set
 from align_detr.projects.tsp.fcos.points import Points
 from align_detr.structures import Memory
@@ -61,13 +61,8 @@ class FoISelection(nn.Module):
         keep_padding: bool = False,
     ) -> None:
         super().__init__()
-        low, high = keep
-        if not 0 < low <= high <= 1:
-            raise ConfigError(
-                f"model.selection.keep is {list(keep)}, but must be two shares: set 0 < low <= high <= 1."
-            )
         self.num_queries = num_queries
-        self.keep = (float(low), float(high))
+        self.keep = check_range_of_shares(keep, "model.selection.keep")
         self.boost = boost
         self.keep_padding = keep_padding
 

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from align_detr.layers.boxes import cxcywh_to_xyxy
 from align_detr.modeling.losses.base import SetLoss, sum_by_row
-from align_detr.projects.tsp.rcnn.rois import RoIPredictions, require_rois
+from align_detr.projects.tsp.checks import require_type
+from align_detr.projects.tsp.rcnn.rois import RoIPredictions
 from align_detr.structures import MAIN, Match, Predictions, Targets
 
 
@@ -19,6 +20,8 @@ class BackgroundFocalLoss(SetLoss):
     background has no gradient. The sum is divided by the sum of the weights. The modulation is the official code's,
     where a batch without any match has no loss; here it trains background.
     """
+
+    softmax = True
 
     def __init__(
         self, *, name: str = "obj", weight: float = 1.0, background_weight: float = 0.1, gamma: float = 2.0
@@ -49,7 +52,7 @@ class DeltaL1Loss(SetLoss):
 
     def forward(self, preds: Predictions, targets: Targets, match: Match, num_boxes: Tensor) -> Tensor:
         """Return the loss of each row, divided by `num_boxes`: deltas (R, B, Q, 4) -> (R,)."""
-        predicted = require_rois(preds)
+        predicted = require_type(preds, RoIPredictions, self)
         proposals = predicted.proposals[match.image, match.query]
         wanted = predicted.coder.encode(cxcywh_to_xyxy(match.of(targets.boxes)), proposals)
         loss = (match.at(predicted.deltas) - wanted).abs().sum(-1)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from align_detr import model_zoo
 from align_detr.errors import ConfigError, DatasetError
 from align_detr.modeling.criterion import SetCriterion
-from align_detr.projects.tsp.encoder import check_every_image_counts
+from align_detr.projects.tsp.checks import check_every_image_counts
 from align_detr.projects.tsp.rcnn.losses import ProposalCriterion
 from align_detr.projects.tsp.rcnn.predictors import AgnosticBoxes, ClassBoxes, Classifier
 from align_detr.projects.tsp.rcnn.rois import RoIOutputs, RoIPredictions, RoIs, pad_images
@@ -187,7 +187,7 @@ class TSPROIHeads(nn.Module):
             if outputs is not None:
                 rois = self._assign_owners(rois.refined(outputs.boxes(rois)[:, :, 0].detach()), targets, stage)
             outputs = stage(self.pool(features, rois), rois, outputs)
-            sets = {MAIN: RoIPredictions.of(outputs, rois, targets, softmax=stage.classifier.softmax)}
+            sets = {MAIN: RoIPredictions.of(outputs, rois, targets, softmax=stage.classifier.softmax, stage=k)}
             of_stage = {**self.criterion(sets, targets), **self.box_criterion(sets, targets)}
             suffix = "" if k == len(self.stages) - 1 else f"_{k}"
             losses.update({f"{name}{suffix}": value for name, value in of_stage.items()})

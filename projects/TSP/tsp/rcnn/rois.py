@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
-from align_detr.errors import ConfigError
 from align_detr.layers.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from align_detr.projects.tsp.rcnn.sampling import BACKGROUND
 from align_detr.structures import Match, Predictions, Targets
@@ -131,8 +130,8 @@ class RoIPredictions(Predictions):
     coder: BoxCoder
 
     @classmethod
-    def of(cls, outputs: RoIOutputs, rois: RoIs, targets: Targets, *, softmax: bool) -> RoIPredictions:
-        """Return the set of one stage in training; raise ValueError for proposals without owners."""
+    def of(cls, outputs: RoIOutputs, rois: RoIs, targets: Targets, *, softmax: bool, stage: int = 0) -> RoIPredictions:
+        """Return the set of stage number `stage` in training; raise ValueError for proposals without owners."""
         owner = rois.owner
         if owner is None:
             raise ValueError("The proposals have no owners: take them from a ProposalSampler.")
@@ -148,22 +147,13 @@ class RoIPredictions(Predictions):
             deltas=deltas[None],
             proposals=proposals,
             coder=outputs.coder,
+            origin=f"roi_heads.stages[{stage}].classifier",
         )
 
     def match_owners(self) -> Match:
         """Pair every foreground proposal with its owner."""
         image, query, target = self.allowed.nonzero().unbind(-1)
         return Match(torch.zeros_like(image), image, query, target)
-
-
-def require_rois(preds: Predictions) -> RoIPredictions:
-    """Return `preds`; raise ConfigError if the set belongs to another detector."""
-    if not isinstance(preds, RoIPredictions):
-        raise ConfigError(
-            "A loss of TSP-RCNN reads the deltas of proposals, which the predictions do not have: use it in "
-            "model.roi_heads.box_criterion of a TSP-RCNN."
-        )
-    return preds
 
 
 def pad_images(values: Sequence[Tensor], fill: float = 0.0) -> Tensor:

@@ -7,8 +7,8 @@ import torch
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
-from align_detr.errors import ConfigError
 from align_detr.layers.boxes import cxcywh_to_xyxy, pairwise_iou, xyxy_to_cxcywh
+from align_detr.projects.tsp.checks import check_range_of_shares
 
 BACKGROUND = -1  # owner of a proposal that belongs to no object
 
@@ -56,12 +56,7 @@ class ProposalSampler:
         self.iou_threshold = iou_threshold
         self.batch_size_per_image = batch_size_per_image
         self.positive_fraction = positive_fraction
-        self.keep_range = tuple(keep_range)
-        if len(self.keep_range) != 2 or not 0 < self.keep_range[0] <= self.keep_range[1] <= 1:
-            raise ConfigError(
-                f"model.roi_heads.sampler.keep_range is {list(keep_range)}, but must be two shares: set 0 < low "
-                "<= high <= 1."
-            )
+        self.keep_range = check_range_of_shares(keep_range, "model.roi_heads.sampler.keep_range")
 
     @torch.no_grad()
     def __call__(self, proposals: Sequence[Instances], objects: Sequence[Instances]) -> list[Instances]:
