@@ -23,7 +23,7 @@ def data_folders() -> list[Path]:
 
 
 def data_path(name: str) -> Path:
-    """Return the path of `name`, such as "bccd/images", in the first of `data_folders` that has it, else in the first."""
+    """Return `name`, such as "bccd/images", in the first of `data_folders` that has it, or else in the first."""
     paths = [folder / name for folder in data_folders()]
     return next((path for path in paths if path.exists()), paths[0])
 

@@ -20,8 +20,8 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from align_detr.paths import data_folders
 from align_detr.lazy_config import load_config
+from align_detr.paths import data_folders
 
 ROOT = Path(__file__).resolve().parents[1]
 FAILED = threading.Event()  # no run starts after one has failed
