@@ -14,7 +14,7 @@ from support.golden import Fixture, fixtures
 
 def build(fixture: Fixture) -> nn.ModuleDict:
     """Build the parts behind the backbone with the fixture's sizes and weights."""
-    config, channels = fixture.meta["config"], fixture.input["feat_res5"].shape[1]
+    config = fixture.meta["config"]
     assert config["dynamic_scale"] == "type3"
     dim = config["embed_dim"]
     sizes = dict(embed_dim=dim, num_heads=config["num_heads"], ffn_dim=config["feedforward_dim"], dropout=0.0)
@@ -22,7 +22,7 @@ def build(fixture: Fixture) -> nn.ModuleDict:
         dict(
             neck=ExtentNeck(
                 in_feature="res5",
-                in_channels=channels,
+                in_channels=fixture.input["feat_res5"].shape[1],
                 embed_dim=dim,
                 position=SinePositionEncoding(num_features=dim // 2),
                 stride=config["stride"],
