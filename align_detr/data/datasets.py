@@ -1,7 +1,7 @@
 """Loading and counting of registered data sets; a fault in their files is one sentence."""
 
 import difflib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -50,7 +50,7 @@ def load_dataset(names: str | Iterable[str]) -> list[dict[str, Any]]:
     records: list[dict[str, Any]] = []
     for name in names:
         records += counted.pop(name) if name in counted else _read_and_check(name)
-    check_same_classes(names)
+    _compare_classes({name: MetadataCatalog.get(name).get("thing_classes") for name in names})
     return records
 
 
@@ -88,15 +88,13 @@ def _load_to_count(names: Sequence[str]) -> list[dict[str, Any]]:
     if counted is None:
         return load_dataset(names)
     counted.update({name: _read_and_check(name) for name in names if name not in counted})
-    check_same_classes(names)
+    _compare_classes({name: MetadataCatalog.get(name).get("thing_classes") for name in names})
     return [record for name in names for record in counted[name]]
 
 
 def check_num_classes(model_num_classes: int, dataset_name: str) -> None:
     """Raise DatasetError unless the model has as many classes as the data set, which is loaded if it never was."""
-    if MetadataCatalog.get(dataset_name).get("thing_classes") is None:
-        load_dataset(dataset_name)  # with which detectron2 learns the classes
-    classes = MetadataCatalog.get(dataset_name).get("thing_classes")
+    classes = _class_names(dataset_name)
     if classes is not None and model_num_classes != len(classes):
         raise DatasetError(
             f"The model has {model_num_classes} classes, but the data set '{dataset_name}' has {len(classes)}: set "
@@ -111,8 +109,21 @@ def _read_and_check(name: str) -> list[dict[str, Any]]:
 
 
 def check_same_classes(names: Sequence[str]) -> None:
-    """Raise DatasetError for loaded data sets with other classes than the first, or with the same in another order."""
-    known = {name: MetadataCatalog.get(name).get("thing_classes") for name in names}
+    """Raise DatasetError for data sets with other classes than the first, or with the same in another order.
+
+    Those that never were loaded are. A data set that names no classes passes.
+    """
+    _compare_classes({name: _class_names(name) for name in names})
+
+
+def _class_names(name: str) -> Sequence[str] | None:
+    """Return the classes of a data set, which is loaded if it never was: they become known with that."""
+    if MetadataCatalog.get(name).get("thing_classes") is None:
+        load_dataset(name)
+    return MetadataCatalog.get(name).get("thing_classes")
+
+
+def _compare_classes(known: Mapping[str, Sequence[str] | None]) -> None:
     listed = {name: list(classes) for name, classes in known.items() if classes is not None}
     for name, classes in list(listed.items())[1:]:
         first = next(iter(listed))

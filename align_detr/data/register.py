@@ -12,7 +12,7 @@ from align_detr.data.problems import require_sound
 from align_detr.data.records import class_indices, to_records
 from align_detr.errors import DatasetError
 
-_registered_by_configs: set[str] = set()
+_registered_by_configs: dict[str, Callable[[], Any]] = {}
 
 
 def register(name: str, source: Annotations | Callable[[], Annotations]) -> None:
@@ -24,7 +24,9 @@ def register(name: str, source: Annotations | Callable[[], Annotations]) -> None
     _forget(name)
 
     def load() -> list[dict[str, Any]]:
-        return load_records(name, read())
+        annotations = read()
+        MetadataCatalog.get(name).set(image_root=str(annotations.image_root))
+        return load_records(name, annotations)
 
     DatasetCatalog.register(name, load)
     MetadataCatalog.get(name).set(evaluator_type="coco")
@@ -47,10 +49,10 @@ def registration_of_configs() -> Iterator[None]:
         known = DatasetCatalog.data.get(name)
         if known is not None and _identity(known) == _identity(function):
             return
-        if name in _registered_by_configs:
+        if known is not None and _registered_by_configs.get(name) is known:
             _forget(name)
         register_once(name, function)
-        _registered_by_configs.add(name)
+        _registered_by_configs[name] = function
 
     DatasetCatalog.register = register_again
     try:
