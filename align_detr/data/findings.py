@@ -62,6 +62,12 @@ class Findings:
         text, remedy = known.text.format(**words), known.remedy.format(**words)
         self.problems.append(Problem(kind, known.severity, where, text, remedy, known.table, rows))
 
+    def add_whole(self, kind: str) -> None:
+        """Add a problem of a kind of `kinds` that a whole list has."""
+        known = self.kinds[kind]
+        source = str(self.annotations.source)
+        self.problems.append(Problem(kind, known.severity, source, known.text, known.remedy, known.table, ()))
+
     def describe(self, table: Table, row: int) -> str:
         """Return what a sentence calls row `row` of a list: with its id and, for an annotation, its image."""
         if table == "annotations" and self.annotations.where is not None:

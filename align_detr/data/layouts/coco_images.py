@@ -18,7 +18,7 @@ def locate_images(annotations: Annotations, folder: Path) -> Annotations:
     none has all of a sample, the images below `folder` are looked up by the end of their path and by name alone, as
     absolute paths of another machine need it; names of several images stay as they are.
     """
-    names = [str(image.get("file_name")) for image in annotations.images]
+    names = [str(image.get("file_name")) if isinstance(image, dict) else "" for image in annotations.images]
     sample = names[:: max(1, len(names) // _SAMPLE)]
     candidates = list(dict.fromkeys(_image_folders(annotations.source, folder)))
     found = [sum((root / name).is_file() for name in sample) for root in candidates]

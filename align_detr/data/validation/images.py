@@ -9,26 +9,28 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from align_detr.data.findings import Findings
+from align_detr.data.images import SWAPPING, orientation_of
 
-_ORIENTATION = 0x0112
-_EXCHANGED = frozenset({5, 6, 7, 8})  # values of the tag with which width and height change places
 _DEEP = ("I", "F")  # how the modes of 16-bit, 32-bit and float images begin in Pillow
 _LONG = 500  # images from which on a progress bar is shown
 
 
 @dataclass(frozen=True)
 class Photo:
-    """What an image file holds: size (width, height) as stored, EXIF orientation (1: upright), Pillow's mode, and a
-    hash of the decoded pixels. Where it cannot be read, `fault` is the kind of problem, with its `values`.
+    """What an image file holds: size (width, height) as stored, EXIF orientation (1: upright), Pillow's mode, the
+    highest level of a mode with more than 8 bits, and a hash of the decoded pixels. Where the file cannot be read,
+    `fault` is the kind of problem, with its `values`.
     """
 
     size: tuple[int, int] = (0, 0)
     orientation: int = 1
     mode: str = ""
+    highest: float = 255
     digest: str = ""
     fault: str | None = None
     values: dict[str, Any] = field(default_factory=dict)
@@ -37,7 +39,7 @@ class Photo:
     def upright_size(self) -> tuple[int, int]:
         """Width and height as the image is shown and trained on."""
         width, height = self.size
-        return (height, width) if self.orientation in _EXCHANGED else (width, height)
+        return (height, width) if self.orientation in SWAPPING else (width, height)
 
 
 def read_photo(path: Path) -> Photo:
@@ -46,11 +48,13 @@ def read_photo(path: Path) -> Photo:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's about large images and odd EXIF tags
             with Image.open(path) as image:
-                orientation = image.getexif().get(_ORIENTATION, 1)
+                orientation = orientation_of(image)
                 image.load()
-                pixels = image if image.mode.startswith(_DEEP) else image.convert("RGB")
+                deep = image.mode.startswith(_DEEP)
+                pixels = image if deep else image.convert("RGB")
                 digest = hashlib.blake2b(f"{image.size}".encode() + pixels.tobytes(), digest_size=16).hexdigest()
-                return Photo(image.size, orientation, image.mode, digest)
+                highest = float(np.asarray(image).max()) if deep else 255
+                return Photo(image.size, orientation, image.mode, highest, digest)
     except FileNotFoundError:
         return Photo(fault="image-missing", values={"path": path})
     except Image.DecompressionBombError:
@@ -89,7 +93,10 @@ def check_photos(findings: Findings, photos: dict[int, Photo]) -> None:
     turned = [row for row, photo in sound.items() if photo.orientation not in (0, 1) and row not in doubtful]
     findings.add("image-turned", turned, orientation=sound[turned[0]].orientation if turned else 1)
     deep = [row for row, photo in sound.items() if photo.mode.startswith(_DEEP)]
-    findings.add("image-depth", deep, mode=sound[deep[0]].mode if deep else "")
+    of_16_bits = [row for row in deep if sound[row].mode.startswith("I;16")]
+    findings.add("image-16-bit", of_16_bits, highest=f"{sound[of_16_bits[0]].highest:g}" if of_16_bits else "")
+    unknown = [row for row in deep if not sound[row].mode.startswith("I;16")]
+    findings.add("image-white-unknown", unknown, mode=sound[unknown[0]].mode if unknown else "")
 
 
 def _check_sizes(findings: Findings, photos: dict[int, Photo]) -> set[int]:

@@ -26,8 +26,8 @@ VALIDATION_KINDS = {
         "error",
         "images",
         "is turned by its EXIF tag (orientation {orientation}), but its annotations state the stored size {stated}",
-        "remove the tag from the photo if the boxes count stored pixels, or exchange width and height if they were "
-        "drawn on the upright photo",
+        "save the photo turned and without the tag and export the annotations anew, as correcting the size alone can "
+        "leave boxes wrong",
     ),
     "image-turned": Kind(
         "note",
@@ -35,11 +35,21 @@ VALIDATION_KINDS = {
         "is turned or mirrored by its EXIF tag (orientation {orientation}), and is trained on as it is shown",
         "see in a few photos that the boxes were drawn on the upright photo",
     ),
-    "image-depth": Kind(
+    "image-16-bit": Kind(
         "note",
         "images",
-        "has more than 8 bits per pixel (mode {mode} of Pillow)",
-        "see that training makes the grey levels that you expect, or write 8-bit copies",
+        "has 16-bit grey levels up to {highest}, and is trained on with white at 65535",
+        "set white_level of the mappers (4095 for 12 bits) if that is too dark",
+    ),
+    "image-white-unknown": Kind(
+        "error",
+        "images",
+        "has grey levels of unknown range (mode {mode} of Pillow)",
+        "set white_level of the mappers, or write 8-bit copies",
+    ),
+    # whole splits
+    "object-none": Kind(
+        "error", "annotations", "has no object to train on", "check that its annotations belong to its images"
     ),
     # across splits
     "photo-in-two-splits": Kind(

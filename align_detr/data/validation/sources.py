@@ -52,10 +52,7 @@ def _read_one(name: str, image_root: Path | None) -> Annotations:
         splits = find(path).splits
         return next(iter(splits.values())).annotations
     annotations = read_coco(path, path.parent if image_root is None else image_root)
-    entries = [image for image in annotations.images if isinstance(image, dict)]
-    if image_root is not None or len(entries) < len(annotations.images):
-        return annotations
-    return locate_images(annotations, path.parent)
+    return annotations if image_root is not None else locate_images(annotations, path.parent)
 
 
 def _read_registered(name: str) -> Annotations:

@@ -52,7 +52,7 @@ def validate(
     splits = []
     for (name, given), part, found in zip(source.splits.items(), cleaned, findings, strict=True):
         if part.obstacle is None:
-            _check_objects(found, queries)
+            _check_objects(name, found, queries)
         statistics = statistics_of(part.annotations) if part.obstacle is None else None
         listed = _with_examples(Findings(given), part.problems) + _with_examples(found, found.problems)
         splits.append(SplitReport(name, given.source, listed, part, statistics))
@@ -90,11 +90,13 @@ def _without_file_errors(split: SplitReport) -> Cleaned:
     return replace(split.cleaned, annotations=annotations, changes=[*split.cleaned.changes, *removed])
 
 
-def _check_objects(findings: Findings, queries: int) -> None:
-    """Add the images with more objects than queries, the fullest first."""
+def _check_objects(name: str, findings: Findings, queries: int) -> None:
+    """Add the images with more objects than queries, the fullest first, and a training split without objects."""
     annotations: Annotations = findings.annotations
     objects = Counter(a["image_id"] for a in annotations.annotations if not a.get("iscrowd", 0))
     counts = {row: objects[image["id"]] for row, image in enumerate(annotations.images)}
+    if name.startswith("train") and not sum(objects.values()):
+        findings.add_whole("object-none")
     rows = sorted((row for row, count in counts.items() if count > queries), key=lambda row: -counts[row])
     findings.add("objects-beyond-queries", rows, count=counts[rows[0]] if rows else 0, queries=queries)
 
