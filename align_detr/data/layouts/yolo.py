@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from functools import partial
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 SIGNS = "a data.yaml, or text files in labels/ or beside the images"
 _YAML = {".yaml", ".yml"}
+_DEPTH = 3  # folders deep in which a data.yaml is looked for: archives unpack into a folder of their own
 
 
 def find_splits(root: Path) -> list[Split]:
@@ -30,7 +32,7 @@ def find_splits(root: Path) -> list[Split]:
     """
     folder = root if root.is_dir() else root.parent
     files = list(files_below(folder))
-    config = _find_config(root)
+    config = _find_config(root, files)
     labels: dict[Key, Path] = {}
     if config is None or not config.images:
         texts = [path for path in files if path.suffix.lower() == ".txt" and path.name not in CLASS_FILES]
@@ -53,15 +55,20 @@ def find_splits(root: Path) -> list[Split]:
     ]
 
 
-def _find_config(root: Path) -> YoloConfig | None:
-    """Return what the data.yaml (or obj.data) in `root` says; None without one."""
+def _find_config(root: Path, files: list[Path]) -> YoloConfig | None:
+    """Return what the data.yaml (or obj.data) nearest to `root` says; None without one."""
     if root.is_file():
         return read_config(root) if root.suffix in _YAML and is_config(root) else None
-    paths = sorted(path for path in root.iterdir() if path.suffix in _YAML or path.name == "obj.data")
-    paths = [path for path in paths if is_config(path)]
-    if len(paths) > 1:
-        raise DatasetError(f"{root} holds {' and '.join(path.name for path in paths)}: pass one of them as the data.")
-    return read_config(paths[0]) if paths else None
+    named = [path for path in files if path.suffix in _YAML or path.name == "obj.data"]
+    by_depth = groupby(sorted(named, key=lambda path: len(path.parts)), key=lambda path: len(path.parts))
+    for _, paths in islice(by_depth, _DEPTH):
+        found = [path for path in paths if is_config(path)]
+        if len(found) > 1:
+            names = " and ".join(str(path.relative_to(root)) for path in found)
+            raise DatasetError(f"{root} holds {names}: pass one of them as the data.")
+        if found:
+            return read_config(found[0])
+    return None
 
 
 def _labels_by_key(root: Path, files: list[Path], texts: list[Path]) -> dict[Key, Path]:

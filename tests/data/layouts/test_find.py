@@ -111,6 +111,11 @@ def yolo_roboflow(root: Path) -> None:
     trees.write_text(root / "data.yaml", text)
 
 
+def yolo_unpacked(root: Path) -> None:
+    """An archive unpacks into a folder of its own."""
+    yolo_roboflow(root / "parts.v1i.yolov8")
+
+
 def yolo_datumaro(root: Path) -> None:
     for split, names in SPLIT_NAMES.items():
         trees.write_images(root / "images" / split, names)
@@ -284,6 +289,17 @@ def test_a_folder_that_cannot_be_used_is_told_in_one_sentence(tmp_path, files, s
         find(tmp_path / "nowhere")
     with pytest.raises(DatasetError, match="There is no layout 'pascal': use one of coco, voc, yolo"):
         find(tmp_path, layout="pascal")
+
+
+def test_a_file_that_is_no_data_set_is_told(tmp_path):
+    """An archive has to be unpacked."""
+    (tmp_path / "parts.zip").write_bytes(b"PK")
+    with pytest.raises(DatasetError, match="parts.zip is neither a COCO JSON file nor a data.yaml"):
+        find(tmp_path / "parts.zip")
+    with pytest.raises(
+        DatasetError, match=r"holds no data set in the layout 'voc': it wants XML files in Annotations/"
+    ):
+        find(tmp_path, layout="voc")
 
 
 def test_classes_of_splits_converted_apart_get_common_numbers(tmp_path):
