@@ -14,6 +14,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from align_detr import model_zoo
+from align_detr.data.register import registration_of_configs
 from align_detr.errors import AlignDetrError, ConfigError
 
 REQUIRED = ("model", "optimizer", "lr_multiplier", "train", "dataloader")
@@ -37,7 +38,8 @@ def load_config(config_file: str, overrides: Sequence[str] = ()) -> DictConfig:
 def _load_file(path: str) -> DictConfig:
     """Load a config file; turn every error into a ConfigError with the file, the line and its text."""
     try:
-        return LazyConfig.load(path)
+        with registration_of_configs():
+            return LazyConfig.load(path)
     except AlignDetrError:
         raise
     except Exception as error:  # a config file is code and can raise anything

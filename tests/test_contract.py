@@ -12,12 +12,14 @@ import torch
 from detectron2.config import LazyConfig, instantiate
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.structures import Instances
+from detectron2.utils.events import EventStorage
 from omegaconf import OmegaConf
 from torch.testing import assert_close
 
 from align_detr import model_zoo
+from align_detr.errors import DatasetError
 from support.shrink import as_json, config
-from support.subject import SIZES, subject, unchanged
+from support.subject import SIZES, images, subject, unchanged
 
 every_config = pytest.mark.parametrize("name", model_zoo.names())
 BATCH_STATISTICS = (".running_mean", ".running_var", ".num_batches_tracked")
@@ -131,6 +133,21 @@ def test_evaluation_changes_nothing(name: str) -> None:
 @every_config
 def test_an_empty_batch_has_no_detections(name: str) -> None:
     assert subject(name).model.eval()([]) == []
+
+
+@every_config
+def test_what_cannot_be_trained_on_is_named(name: str) -> None:
+    """No image at all, an object of a class that is not there, an image without annotations."""
+    model = subject(name).model
+    batch = [{**image, "file_name": f"{i}.jpg"} for i, image in enumerate(images(2, 1))]
+    with EventStorage(), pytest.raises(DatasetError, match="no image"):
+        model.train()([])
+    batch[1]["instances"].gt_classes[:] = model.num_classes
+    with EventStorage(), pytest.raises(DatasetError, match=rf"1\.jpg has an object of class {model.num_classes}"):
+        model.train()(batch)
+    del batch[1]["instances"]
+    with EventStorage(), pytest.raises(DatasetError, match=r"1\.jpg has no 'instances'"):
+        model.train()(batch)
 
 
 @every_config

@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets import load_coco_json
 from iopath.common.file_io import file_lock
 
+from align_detr.data.coco import read_coco
+from align_detr.data.register import load_records
 from align_detr.errors import DatasetError
 
 
@@ -26,7 +27,7 @@ def register_distinct_bccd(name: str, split: str, folder: Path, cache: Path) -> 
         with file_lock(str(json_file)):  # a file that is up to date stays: another process may be reading it
             if not json_file.is_file() or json_file.read_text(encoding="utf-8") != text:
                 json_file.write_text(text, encoding="utf-8")
-        return load_coco_json(str(json_file), str(images), name)
+        return load_records(name, read_coco(json_file, images))
 
     DatasetCatalog.register(name, load)
     MetadataCatalog.get(name).set(json_file=str(json_file), image_root=str(images), evaluator_type="coco")

@@ -48,7 +48,7 @@ def _check_places(
     start, end = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
     outside = sound & ((start >= sizes) | (end <= 0)).any(axis=1)
     beyond = sound & ~outside & ((end > sizes + _TOLERANCE) | (start < -_TOLERANCE)).any(axis=1)
-    in_first_pixel = sound & (start >= 0).all(axis=1) & (end <= 1 + 1e-6).all(axis=1) & (sizes > 2).all(axis=1)
+    fractions = sound & (start >= 0).all(axis=1) & (boxes <= 1 + 1e-6).all(axis=1) & (sizes > 2).all(axis=1)
     # corners: both ordered, and inside of the image
     may_be_corners = (boxes[:, 2:] > start).all(axis=1) & (boxes[:, 2:] <= sizes + _TOLERANCE).all(axis=1)
     count, exceed = int(sound.sum()), outside | beyond
@@ -57,8 +57,8 @@ def _check_places(
         return
     _add(findings, "box-outside", outside, given, sizes)
     _add(findings, "box-beyond", beyond, given, sizes)
-    normalized = in_first_pixel.sum() > _FRACTIONS_SHARE * count
-    _add(findings, "box-normalized" if normalized else "box-below-a-pixel", in_first_pixel, given, sizes)
+    normalized = fractions.sum() > _FRACTIONS_SHARE * count
+    _add(findings, "box-normalized" if normalized else "box-below-a-pixel", fractions, given, sizes)
 
 
 def _add(findings: Findings, kind: str, mask: np.ndarray, given: Sequence[Any], sizes: np.ndarray) -> None:

@@ -8,12 +8,12 @@ import numpy as np
 from PIL import Image
 
 from align_detr.data.findings import Findings
+from align_detr.data.images import ORIENTATION, SWAPPING
 from align_detr.data.values import Id, find_repeated, read_ids, read_numbers
 
 EXACT = 2**53
 """Integers from here on are rounded by tools that hold numbers as float64 (JavaScript, pandas)."""
 _LARGEST = 2**63  # numpy's integers end here
-_ORIENTATION = 0x0112  # EXIF tag; 5 to 8 swap width and height when the photo is shown
 
 
 def repair_images(findings: Findings) -> list[dict[str, Any]]:
@@ -89,7 +89,7 @@ def _read_size(findings: Findings, name: object) -> tuple[int, int] | None:
         return None
     try:
         with Image.open(os.path.join(findings.annotations.image_root, name)) as image:
-            turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+            turned = image.getexif().get(ORIENTATION, 1) in SWAPPING
             return (image.height, image.width) if turned else (image.width, image.height)
     except Exception:  # Pillow's decoders raise anything; the caller reports the file
         return None

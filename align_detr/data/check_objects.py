@@ -142,7 +142,9 @@ def _repair_segmentations(findings: Findings) -> Columns:
 def _is_sound(segmentation: Any) -> bool:
     """Return whether a segmentation is a run-length encoding, or polygons of at least three points."""
     if type(segmentation) is dict:
-        return "counts" in segmentation and "size" in segmentation
+        counts, size = segmentation.get("counts"), segmentation.get("size")
+        known = type(counts) in (str, bytes) or (type(counts) is list and set(map(type, counts)) == {int})
+        return known and type(size) is list and len(size) == 2 and set(map(type, size)) == {int}
     return type(segmentation) is list and all(
         type(part) is list and len(part) >= 6 and not len(part) % 2 and type(part[0]) is not list
         for part in segmentation
@@ -160,4 +162,4 @@ def _report_unused(findings: Findings, categories: Sequence[dict[str, Any]], use
     counts = np.bincount(used, minlength=len(categories))
     unused = {str(category["id"]) for category, count in zip(categories, counts, strict=True) if not count}
     listed = enumerate(findings.annotations.categories)
-    findings.add("category-unused", [row for row, category in listed if str(category["id"]) in unused])
+    findings.add("category-unused", [row for row, category in listed if str(category.get("id")) in unused])

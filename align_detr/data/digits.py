@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets import load_coco_json
 from iopath.common.file_io import file_lock
 from PIL import Image
 
+from align_detr.data.coco import read_coco
 from align_detr.data.digits_scene import IMAGE_SIZE, SPLITS, load_sources, render_scene
+from align_detr.data.register import load_records
 from align_detr.errors import DatasetError
 from align_detr.paths import cache_folder
 
@@ -122,7 +123,7 @@ def register_digits(name: str, spec: DigitsSpec, cache: Path) -> None:
 
     def load() -> list[dict]:
         ensure_digits(spec, cache)
-        return load_coco_json(json_file, image_root, name)
+        return load_records(name, read_coco(json_file, image_root))
 
     DatasetCatalog.register(name, load)
     MetadataCatalog.get(name).set(

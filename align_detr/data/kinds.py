@@ -69,7 +69,6 @@ KINDS = {
         "add them, or complete the image folder {folder}",
     ),
     # categories
-    "category-none": Kind("error", "categories", "lists no categories", "add the classes, each with id and name"),
     "category-not-an-object": Kind("error", "categories", "is no JSON object", "remove or correct it"),
     "category-id-missing": Kind(
         "error",
@@ -180,7 +179,7 @@ KINDS = {
     "box-below-a-pixel": Kind(
         "note",
         "annotations",
-        "has the box {value}, which lies within the first pixel",
+        "has the box {value} of at most a pixel in the upper left corner",
         "correct it if it is a fraction of the image",
     ),
     # annotations: what else they hold

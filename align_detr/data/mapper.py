@@ -6,17 +6,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from detectron2.data import detection_utils
 from detectron2.data import transforms as T
 from detectron2.structures import Boxes, BoxMode, Instances
 from omegaconf import ListConfig
-from PIL import UnidentifiedImageError
 
+from align_detr.data.images import read_image
 from align_detr.errors import ConfigError, DatasetError
 
 logger = logging.getLogger(__name__)
 
 CROP_PROBABILITY = 0.5
+_THIN = 100  # ratio of sides from which resizing may leave less than a pixel
 _MIN_SIDE = 1e-5  # pixels; detectron2's limit of an empty box
 
 
@@ -24,7 +24,8 @@ class DetrMapper:
     """From a record of a data set to the model's input: an augmented image as a tensor, with its boxes in training.
 
     augmentations: detectron2 augmentations, applied in order. augmentations_with_crop: the list that replaces them for
-    half of the training images (the official DETR recipe: resize and crop before the final resize).
+    half of the training images (the official DETR recipe: resize and crop before the final resize). white_level: the
+    level of grey images with more than 8 bits that becomes 255, by default 65535 in 16-bit files.
     Training leaves out crowd regions, as DETR does, and boxes of which a crop leaves nothing; images without boxes
     stay. Random numbers come from numpy's global generator, as in detectron2, so that seeded workers repeat them.
     """
@@ -36,6 +37,7 @@ class DetrMapper:
         augmentations_with_crop: Sequence[T.Augmentation] | None = None,
         is_train: bool,
         image_format: str = "RGB",
+        white_level: float | None = None,
     ) -> None:
         if augmentations_with_crop is not None and not is_train:
             raise ConfigError(
@@ -43,6 +45,7 @@ class DetrMapper:
             )
         self.is_train = is_train
         self.image_format = image_format
+        self.white_level = white_level
         self.augmentations = _augmentation_list(augmentations)
         self.augmentations_with_crop = (
             None if augmentations_with_crop is None else _augmentation_list(augmentations_with_crop)
@@ -57,18 +60,30 @@ class DetrMapper:
 
         Return its entries with `image` (3, H, W) uint8, `height` and `width` of the file, and in training `instances`
         with gt_boxes (absolute xyxy in the augmented image) and gt_classes in place of `annotations`.
-        Raise DatasetError for an image file that is missing, broken or of another size than its annotation states.
+        Raise DatasetError for an image file that is missing, broken, too thin to be resized, of another size than its
+        annotation states, or of grey levels whose white is not known.
         """
         record = {key: value for key, value in dataset_dict.items() if key != "annotations"}
-        image = _read_image(record, self.image_format)
-        aug_input = T.AugInput(image)
-        transforms = self._pick_augmentations()(aug_input)
+        aug_input = T.AugInput(read_image(record, self.image_format, self.white_level))
+        transforms = self._augment(aug_input, record)
         image = aug_input.image
         record["image"] = torch.as_tensor(np.ascontiguousarray(image.transpose(2, 0, 1)))
         if self.is_train:
             annotations = [a for a in dataset_dict.get("annotations", ()) if not a.get("iscrowd", 0)]
             record["instances"] = _transform_boxes(annotations, transforms, image.shape[:2])
         return record
+
+    def _augment(self, aug_input: T.AugInput, record: dict[str, Any]) -> T.TransformList:
+        try:
+            return self._pick_augmentations()(aug_input)
+        except ValueError as error:
+            if max(record["width"], record["height"]) < _THIN * min(record["width"], record["height"]):
+                raise
+            raise DatasetError(
+                f"The image file {record['file_name']} (image {record.get('image_id', '?')} of the data set) with "
+                f"{record['width']}x{record['height']} pixels is too thin to be resized ({error}): crop the image, or "
+                "remove it from the annotations."
+            ) from error
 
     def _pick_augmentations(self) -> T.AugmentationList:
         if self.augmentations_with_crop is not None and np.random.rand() < CROP_PROBABILITY:
@@ -83,35 +98,6 @@ def _augmentation_list(augmentations: Sequence[T.Augmentation]) -> T.Augmentatio
             if isinstance(value, ListConfig):
                 setattr(augmentation, name, list(value))
     return T.AugmentationList(list(augmentations))
-
-
-def _read_image(record: dict[str, Any], image_format: str) -> np.ndarray:
-    """Return the record's image (H, W, 3) uint8, and complete the record's height and width."""
-    file_name = record["file_name"]
-    entry = f"image {record.get('image_id', '?')} of the data set"
-    try:
-        image = detection_utils.read_image(file_name, format=image_format)
-    except FileNotFoundError as error:
-        raise DatasetError(
-            f"The image file {file_name} ({entry}) does not exist: complete the image folder, or remove the image from "
-            "the annotations."
-        ) from error
-    except Exception as error:  # Pillow's decoders raise anything, such as SyntaxError and struct.error
-        reason = f"{type(error).__name__}: {error}"
-        if isinstance(error, UnidentifiedImageError):  # its text shows the open file as a Python object
-            reason = "it is in no image format that Pillow knows"
-        raise DatasetError(
-            f"The image file {file_name} ({entry}) cannot be read ({reason}): replace the file, "
-            "or remove the image from the annotations."
-        ) from error
-    try:
-        detection_utils.check_image_size(record, image)
-    except detection_utils.SizeMismatchError as error:
-        raise DatasetError(
-            f"The image file {file_name} ({entry}) is {image.shape[1]}x{image.shape[0]} pixels, but its annotation "
-            f"says {record['width']}x{record['height']}: correct the annotation, or restore the image."
-        ) from error
-    return image
 
 
 def _transform_boxes(

@@ -1,14 +1,18 @@
 """Registration of data sets of any layout in detectron2's catalogs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from align_detr.data.annotations import Annotations
+from align_detr.data.coco import collection_paused
 from align_detr.data.problems import require_sound
 from align_detr.data.records import class_indices, to_records
 from align_detr.errors import DatasetError
+
+_registered_by_configs: set[str] = set()
 
 
 def register(name: str, source: Annotations | Callable[[], Annotations]) -> None:
@@ -17,9 +21,7 @@ def register(name: str, source: Annotations | Callable[[], Annotations]) -> None
     They are read, repaired and checked when the data set is loaded.
     """
     read = (lambda: source) if isinstance(source, Annotations) else source
-    if name in DatasetCatalog.list():
-        DatasetCatalog.remove(name)
-        MetadataCatalog.pop(name, None)
+    _forget(name)
 
     def load() -> list[dict[str, Any]]:
         return load_records(name, read())
@@ -28,12 +30,53 @@ def register(name: str, source: Annotations | Callable[[], Annotations]) -> None
     MetadataCatalog.get(name).set(evaluator_type="coco")
 
 
+@contextmanager
+def registration_of_configs() -> Iterator[None]:
+    """Let a config file that is loaded again in a process register its data sets again.
+
+    Inside, a name that a config registered before is registered anew, and one that was registered elsewhere by the same
+    line with the same values stays. detectron2's AssertionError for a name that is in use otherwise remains.
+    """
+    register_once = DatasetCatalog.register
+
+    def register_again(name: str, function: Callable[[], Any]) -> None:
+        known = DatasetCatalog.data.get(name)
+        if known is not None and _identity(known) == _identity(function):
+            return
+        if name in _registered_by_configs:
+            _forget(name)
+        register_once(name, function)
+        _registered_by_configs.add(name)
+
+    DatasetCatalog.register = register_again
+    try:
+        yield
+    finally:
+        del DatasetCatalog.register  # the class's own shows again
+
+
+def _forget(name: str) -> None:
+    DatasetCatalog.data.pop(name, None)
+    MetadataCatalog.data.pop(name, None)
+
+
+def _identity(function: Callable[[], Any]) -> tuple:
+    """Return what makes two functions made by one line of code do the same: the line, and the values in it."""
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return (function,)
+    values = [repr(cell.cell_contents) for cell in function.__closure__ or ()]
+    return code.co_filename, code.co_firstlineno, code.co_code, values, repr(function.__defaults__)
+
+
 def load_records(name: str, annotations: Annotations) -> list[dict[str, Any]]:
     """Return the records of annotations, and set the classes of the data set `name`.
 
     Raise DatasetError for annotations that cannot be used.
     """
-    sound = require_sound(annotations)
+    with collection_paused():
+        sound = require_sound(annotations)
+        records = to_records(sound)
     metadata, classes = MetadataCatalog.get(name), sound.class_names
     known = metadata.get("thing_classes")
     if known is not None and list(known) != classes:
@@ -45,4 +88,4 @@ def load_records(name: str, annotations: Annotations) -> list[dict[str, Any]]:
     if metadata.get("thing_dataset_id_to_contiguous_id") is None:
         metadata.set(thing_dataset_id_to_contiguous_id=indices)
     metadata.set(thing_classes=known or classes)
-    return to_records(sound)
+    return records

@@ -1,10 +1,8 @@
 """DN-DETR against the recorded network: evaluation, and a whole training step with its recorded noise."""
 
 import pytest
-import torch
 from torch.testing import assert_close
 
-from align_detr.checkpoint.conversion import convert
 from align_detr.checkpoint.detrex import convert_detrex_dn_detr
 from align_detr.modeling.criterion import SetCriterion
 from align_detr.modeling.losses import GIoULoss, L1Loss, SigmoidFocalLoss
@@ -13,7 +11,14 @@ from align_detr.modeling.queries import AnchorQueries, DenoisingQueries
 from support.draws import recorded_draws, replay
 from support.golden import Fixture, fixtures, load
 from support.paths import GOLDEN
-from support.single_scale import Network, assert_gradients, assert_predictions, dab_network
+from support.single_scale import (
+    Network,
+    assert_gradients,
+    assert_predictions,
+    assert_recognised,
+    assert_states,
+    dab_network,
+)
 
 
 def build(fixture: Fixture, *, mask_padding: bool, **noise: float) -> Network:
@@ -38,17 +43,12 @@ def test_forward(fixture: Fixture, mask_padding: bool, prefix: str) -> None:
 
 @fixtures("dn_detr*", having=["weights/"])
 def test_states_and_references(fixture: Fixture) -> None:
-    network = build(fixture, mask_padding=False)
-    memory = network.memory(fixture)
-    hidden, references = network.decoder.decode(network.queries(memory), memory, network.head)
-    assert_close(hidden, fixture.output["hidden_states"], atol=3e-4, rtol=0)
-    assert_close(torch.stack(references), fixture.output["references"], atol=3e-5, rtol=0)
+    assert_states(build(fixture, mask_padding=False), fixture)
 
 
 @fixtures("dn_detr*", having=["weights/"])
 def test_recognised_by_its_keys(fixture: Fixture) -> None:
-    converted = convert(fixture.weights, num_classes=fixture.meta["config"]["num_classes"])
-    assert set(converted) == set(build(fixture, mask_padding=True).state_dict())
+    assert_recognised(build(fixture, mask_padding=True), fixture)
 
 
 @fixtures("dn_detr*", lacking=["weights/"])

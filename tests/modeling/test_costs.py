@@ -28,12 +28,6 @@ from support.inputs import random_set
 pytestmark = pytest.mark.usefixtures("solver")
 
 
-@pytest.fixture
-def matcher() -> HungarianMatcher:
-    torch.manual_seed(0)
-    return HungarianMatcher(costs=[SoftmaxCost(weight=1.0), L1Cost(weight=5.0), GIoUCost(weight=2.0)])
-
-
 def test_cost_by_hand() -> None:
     preds = Predictions(
         logits=torch.tensor([[[[0.0, 0.0]]]]), boxes=torch.tensor([[[[0.5, 0.5, 0.4, 0.4]]]]), softmax=True

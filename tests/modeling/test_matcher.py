@@ -7,25 +7,12 @@ import torch
 from detectron2.utils.events import EventStorage
 
 from align_detr.errors import ConfigError
-from align_detr.modeling.matcher import (
-    Cost,
-    GIoUCost,
-    HungarianMatcher,
-    L1Cost,
-    SoftmaxCost,
-    in_one_copy,
-)
+from align_detr.modeling.matcher import Cost, HungarianMatcher, L1Cost, in_one_copy
 from align_detr.modeling.matching.limits import Limits
 from align_detr.structures import Match, Predictions, Targets
 from support.inputs import padded_costs, random_set
 
 pytestmark = pytest.mark.usefixtures("solver")
-
-
-@pytest.fixture
-def matcher() -> HungarianMatcher:
-    torch.manual_seed(0)
-    return HungarianMatcher(costs=[SoftmaxCost(weight=1.0), L1Cost(weight=5.0), GIoUCost(weight=2.0)])
 
 
 def triples(match: Match, row: int, image: int) -> set[tuple[int, int]]:

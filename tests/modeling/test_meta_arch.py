@@ -10,7 +10,7 @@ from detectron2.modeling import META_ARCH_REGISTRY, build_model
 
 from align_detr import config
 from align_detr.config import add_align_detr_config
-from align_detr.errors import ConfigError, DatasetError, NonFinitePrediction
+from align_detr.errors import ConfigError, NonFinitePrediction
 from align_detr.modeling.meta_arch import DETR
 from support.detectors import tiny_detr
 from support.inputs import image_input
@@ -86,13 +86,3 @@ def test_yacs_bridge_without_its_keys() -> None:
     plain.MODEL.META_ARCHITECTURE = "DETR"
     with pytest.raises(ConfigError, match="add_align_detr_config"):
         build_model(plain)
-
-
-def test_input_without_images_or_annotations() -> None:
-    model = tiny_detr()
-    assert model.eval()([]) == []
-    with pytest.raises(DatasetError, match="no image: check the data loader's batch size"):
-        model.train()([])
-    image = {"image": torch.zeros(3, 32, 32), "file_name": "cat.png"}
-    with pytest.raises(DatasetError, match=r"Image cat\.png has no 'instances'"):
-        model.train()([image])

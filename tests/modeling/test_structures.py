@@ -68,5 +68,5 @@ def test_memory_computes_once_for_each_of_its_contents() -> None:
     assert memory.valid_ratios.tolist() == [[[0.5, 0.5]]]
     assert_close(memory.with_tokens(5 * tokens).tokens_and_position, 7 * tokens)
     assert isinstance(Memory.tokens_and_position, property) and Memory.tokens_and_position.__doc__.startswith(
-        "tokens + position"
+        "Tokens + position"
     )

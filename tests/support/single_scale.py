@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+from align_detr.checkpoint.conversion import convert
 from align_detr.layers.positional import SinePositionEncoding
 from align_detr.modeling.conditional import ConditionalDecoderLayer, FirstConditionalDecoderLayer
 from align_detr.modeling.decoder import Decoder
@@ -134,6 +135,22 @@ def assert_predictions(preds: Predictions, fixture: Fixture, prefix: str = "") -
     """Logits within 3e-4, boxes within 3e-5 of the recorded ones."""
     assert_close(preds.logits, fixture.output[f"{prefix}pred_logits"], atol=3e-4, rtol=0)
     assert_close(preds.boxes, fixture.output[f"{prefix}pred_boxes"], atol=3e-5, rtol=0)
+
+
+def assert_states(network: Network, fixture: Fixture) -> None:
+    """Assert the recorded hidden states and references of every layer, one of them for all layers or one per layer."""
+    memory = network.memory(fixture)
+    hidden, references = network.decoder.decode(network.queries(memory), memory, network.head)
+    assert_close(hidden, fixture.output["hidden_states"], atol=3e-4, rtol=0)
+    expected = fixture.output["references"]
+    for layer, reference in enumerate(references):
+        assert_close(reference, expected if expected.dim() == 3 else expected[layer], atol=3e-5, rtol=0)
+
+
+def assert_recognised(network: Network, fixture: Fixture) -> None:
+    """Assert that the weights' own names are enough to find the key map."""
+    converted = convert(fixture.weights, num_classes=fixture.meta["config"]["num_classes"])
+    assert set(converted) == set(network.state_dict())
 
 
 def assert_gradients(

@@ -9,7 +9,7 @@ from align_detr import model_zoo
 from align_detr.lazy_config import load_config
 from align_detr.modeling.decoder_layers import DecoderLayer
 from align_detr.modeling.encoder import EncoderLayer
-from align_detr.modeling.losses import GIoULoss, IABCELoss, L1Loss, SigmoidFocalLoss
+from align_detr.modeling.losses import GIoULoss, L1Loss, SigmoidFocalLoss
 from align_detr.projects.anchor_detr import (
     AnchorDETR,
     PointEncoding,
@@ -48,14 +48,6 @@ def test_recipe(backbone: str) -> None:
     losses = [instantiate(loss) for loss in model.criterion.losses]
     assert [(type(x), x.weight) for x in losses] == [(SigmoidFocalLoss, 2.0), (L1Loss, 5.0), (GIoULoss, 2.0)]
     assert losses[2].eps == 1e-6 and [x.weight for x in model.criterion.matcher.costs] == [2.0, 5.0, 2.0]
-
-
-def test_aligned_version() -> None:
-    criterion = model_zoo.get_config("AnchorDETR/align_anchor_detr_r50_50ep.py").model.criterion
-    loss, weighting = instantiate(criterion.losses[0]), instantiate(criterion.weighting)
-    assert type(loss) is IABCELoss and (loss.weight, loss.alpha, loss.gamma) == (2.0, 0.25, 2.0)
-    assert (weighting.alpha, weighting.tau) == (0.25, 1.5)
-    assert criterion.matcher.copies == {"main": [3] * 5 + [1]}
 
 
 def test_switches_of_the_readme() -> None:

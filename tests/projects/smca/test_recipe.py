@@ -4,7 +4,7 @@ import pytest
 from detectron2.config import instantiate
 
 from align_detr import model_zoo
-from align_detr.modeling.losses import GIoULoss, IABCELoss, L1Loss, SigmoidFocalLoss
+from align_detr.modeling.losses import GIoULoss, L1Loss, SigmoidFocalLoss
 from align_detr.projects.smca import SMCADETR
 
 
@@ -23,11 +23,3 @@ def test_recipe() -> None:
     losses = [instantiate(loss) for loss in model.criterion.losses]
     assert [(type(x), x.weight) for x in losses] == [(SigmoidFocalLoss, 2.0), (L1Loss, 5.0), (GIoULoss, 2.0)]
     assert [x.weight for x in model.criterion.matcher.costs] == [2.0, 5.0, 2.0]
-
-
-def test_aligned_version() -> None:
-    criterion = model_zoo.get_config("SMCA/align_smca_r50_50ep.py").model.criterion
-    loss, weighting = instantiate(criterion.losses[0]), instantiate(criterion.weighting)
-    assert type(loss) is IABCELoss and (loss.weight, loss.alpha, loss.gamma) == (2.0, 0.25, 2.0)
-    assert (weighting.alpha, weighting.tau) == (0.25, 1.5)
-    assert criterion.matcher.copies == {"main": [3] * 5 + [1]}

@@ -1,17 +1,13 @@
 """TSP-FCOS as a whole: batches with and without objects, sizes, order, precision, registration."""
 
 import math
-from typing import Any
 
 import pytest
 import torch
-from detectron2.config import CfgNode, LazyConfig, configurable, get_cfg, instantiate
-from detectron2.structures import Instances
+from detectron2.config import LazyConfig, instantiate
 from torch.testing import assert_close
 
-from align_detr.config import add_align_detr_config
-from align_detr.errors import ConfigError, DatasetError
-from align_detr.projects.tsp.fcos.detector import TSPFCOS
+from align_detr.errors import ConfigError
 from support.detectors import tiny_tsp_fcos
 from support.inputs import image_input
 from support.paths import PROJECT
@@ -24,13 +20,6 @@ SIZES = [(96, 70), (64, 128), (96, 70), (23, 31), (128, 101)]
 def inputs(counts: list[int]) -> list[dict]:
     torch.manual_seed(1)
     return [image_input(*size, num_objects=n) for size, n in zip(SIZES, counts, strict=False)]
-
-
-def same(a: Instances, b: Instances) -> None:
-    assert len(a) == len(b) > 0
-    assert_close(a.pred_boxes.tensor, b.pred_boxes.tensor, atol=1e-3, rtol=0)
-    assert_close(a.scores, b.scores, atol=1e-5, rtol=0)
-    assert torch.equal(a.pred_classes, b.pred_classes)
 
 
 @pytest.mark.parametrize(
@@ -113,40 +102,6 @@ def test_a_point_of_a_known_box_learns_it() -> None:
         best = model.eval()([image])[0]["instances"][0]
     assert best.pred_classes == image["instances"].gt_classes[0]
     assert_close(best.pred_boxes.tensor, image["instances"].gt_boxes.tensor, atol=4.0, rtol=0)
-
-
-def test_a_detector_of_another_project_can_derive_from_it() -> None:
-    """detectron2 builds a subclass with a further argument from the two yacs keys."""
-
-    class WithTemperature(TSPFCOS):
-        @configurable
-        def __init__(self, *, temperature: float, **options: Any) -> None:
-            super().__init__(**options)
-            self.temperature = temperature
-
-        @classmethod
-        def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-            return {"temperature": 2.0, **super().from_config(cfg)}
-
-    cfg = get_cfg()
-    add_align_detr_config(cfg)
-    cfg.MODEL.ALIGN_DETR.CONFIG = "TSP/tsp_fcos_digits"
-    model = WithTemperature(cfg)
-    assert model.temperature == 2 and model.num_classes == 10
-
-
-def test_a_batch_that_cannot_be_trained_on_names_the_image() -> None:
-    model, batch = tiny_tsp_fcos().train(), inputs([1, 1])
-    with pytest.raises(DatasetError, match="no image"):
-        model([])
-    batch[1]["file_name"] = "street.jpg"
-    batch[1]["instances"].gt_classes[:] = 3
-    with pytest.raises(DatasetError, match=r"street\.jpg has an object of class 3"):
-        model(batch)
-    del batch[1]["instances"]
-    with pytest.raises(DatasetError, match=r"street\.jpg has no 'instances'"):
-        model(batch)
-    assert model.eval()([]) == []
 
 
 def test_the_number_of_classes_is_set_in_one_place() -> None:
