@@ -125,7 +125,8 @@ def _warn_of_crowded_images(truth: GroundTruth, max_detections: int) -> None:
     if objects > max_detections:
         logger.warning(
             "The image %s of the data set '%s' has %d objects of class %s, but only the %d best detections of a class "
-            "count in an image: set dataloader.evaluator.max_detections=%d to count them all.",
+            "count in an image: set dataloader.evaluator.max_detections=%d, and model.postprocess.num_detections to at "
+            "least as many.",
             file_name,
             truth.dataset_name,
             objects,

@@ -27,6 +27,11 @@ class EvaluationSet:
     loader: Iterable[Any]
     evaluator: DatasetEvaluator | Sequence[DatasetEvaluator]
 
+    def forget(self) -> None:
+        """Release the detections, which would take memory until the next evaluation."""
+        for evaluator in [self.evaluator] if isinstance(self.evaluator, DatasetEvaluator) else self.evaluator:
+            evaluator.reset()
+
 
 def require_evaluation(loaders: DictConfig) -> None:
     """Raise ConfigError unless `loaders`, the node `dataloader` of a config, has test data and an evaluator."""
@@ -65,6 +70,7 @@ def evaluate_sets(sets: Sequence[EvaluationSet], model: nn.Module) -> Mapping[st
     results = {}
     for one in sets:
         results[one.name] = inference_on_dataset(model, one.loader, one.evaluator)
+        one.forget()
         if comm.is_main_process():
             logger.info("Results on %s:", one.name)
             print_csv_format(results[one.name])
