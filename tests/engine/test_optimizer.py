@@ -103,20 +103,12 @@ def test_fused_adamw_is_adamw():
     torch.testing.assert_close(results[0], results[1], rtol=1e-6, atol=1e-7)
 
 
-@pytest.mark.parametrize(
-    ("name", "epochs", "drop"),
-    [
-        ("step_500ep", 500, 400),
-        ("step_300ep", 300, 200),
-        ("step_150ep", 150, 100),
-        ("step_50ep", 50, 40),
-        ("step_36ep", 36, 30),
-        ("step_24ep", 24, 20),
-        ("step_12ep", 12, 11),
-    ],
-)
-def test_step_schedules_drop_after_their_epoch(name, epochs, drop):
-    schedule = instantiate(model_zoo.get_config("common/schedule.py")[name])
+DROPS = {500: 400, 300: 200, 150: 100, 50: 40, 36: 30, 24: 20, 12: 11}  # epochs: epoch of the drop
+
+
+@pytest.mark.parametrize(("epochs", "drop"), DROPS.items())
+def test_step_schedules_drop_after_their_epoch(epochs, drop):
+    schedule = instantiate(model_zoo.get_config("common/schedule.py")[f"step_{epochs}ep"])
     per_epoch = 100
     rates = [schedule(i / (epochs * per_epoch)) for i in range(epochs * per_epoch)]
     last_before = max(i for i, rate in enumerate(rates) if rate == 1.0)

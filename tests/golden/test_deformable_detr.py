@@ -59,15 +59,8 @@ def build(fixture: Fixture) -> Parts:
 
 
 def encode(model: Parts, fixture: Fixture, features: dict[str, Tensor] | None = None) -> Memory:
-    """The encoded tokens, after the neck's masks are checked."""
-    given = fixture.input
-    sizes = [tuple(size) for size in given["image_sizes_hw"].tolist()]
-    if features is None:
-        features = {name: given[f"feat_{name}"] for name in model.neck.in_features}
-    memory = model.neck(features, sizes, tuple(given["padded_size_hw"].tolist()))
-    masks = [given[f"mask_lvl{i}"].flatten(1) for i in range(len(memory.shapes))]
-    assert torch.equal(memory.padding, torch.cat(masks, dim=1))
-    return model.encoder(memory)
+    """Return the encoded tokens of the recorded maps, or of `features`."""
+    return model.encoder(fixture.tokens(model.neck, features))
 
 
 def check(preds: Predictions, logits: Tensor, boxes: Tensor) -> None:

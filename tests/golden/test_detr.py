@@ -48,10 +48,8 @@ def build(fixture: Fixture) -> nn.ModuleDict:
 
 @fixtures("detr*")
 def test_forward(fixture: Fixture) -> None:
-    model, given = build(fixture), fixture.input
-    sizes = [tuple(size) for size in given["image_sizes_hw"].tolist()]
-    memory = model.neck({"res5": given["feat_res5"]}, sizes, tuple(given["padded_size_hw"].tolist()))
-    assert torch.equal(memory.padding, given["mask_lvl0"].flatten(1))
+    model = build(fixture)
+    memory = fixture.tokens(model.neck)
     assert_close(memory.position, fixture.output["pos_embed"].flatten(2).transpose(1, 2), atol=1e-5, rtol=0)
     memory = model.encoder(memory)
     assert_close(memory.tokens, fixture.output["memory"].flatten(2).transpose(1, 2), atol=3e-4, rtol=0)
@@ -68,8 +66,7 @@ def test_forward(fixture: Fixture) -> None:
 def test_gradients(fixture: Fixture) -> None:
     model, given = build(fixture), fixture.input
     features = given["feat_res5"].clone().requires_grad_()
-    sizes = [tuple(size) for size in given["image_sizes_hw"].tolist()]
-    memory = model.encoder(model.neck({"res5": features}, sizes, tuple(given["padded_size_hw"].tolist())))
+    memory = model.encoder(fixture.tokens(model.neck, {"res5": features}))
     preds = model.decoder(model.queries(memory), memory, model.head)["main"]
     (
         (preds.logits * given["cotangent_pred_logits"]).sum() + (preds.boxes * given["cotangent_pred_boxes"]).sum()

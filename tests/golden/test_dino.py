@@ -51,8 +51,7 @@ def features_of(fixture: Fixture) -> dict[str, Tensor]:
 
 
 def encode(model: Parts, fixture: Fixture, features: Mapping[str, Tensor]) -> Memory:
-    sizes = [tuple(size) for size in fixture.input["image_sizes_hw"].tolist()]
-    return model.encoder(model.neck(features, sizes, tuple(fixture.input["padded_size_hw"].tolist())))
+    return model.encoder(fixture.tokens(model.neck, features))
 
 
 def check(preds: Predictions, fixture: Fixture, prefix: str = "") -> None:

@@ -1,6 +1,5 @@
 """DN-DETR against the recorded network: evaluation, and a whole training step with its recorded noise."""
 
-import pytest
 from torch.testing import assert_close
 
 from align_detr.checkpoint.detrex import convert_detrex_dn_detr
@@ -34,21 +33,14 @@ def build(fixture: Fixture, *, mask_padding: bool, **noise: float) -> Network:
     return dab_network(fixture, queries, convert_detrex_dn_detr, mask_padding=mask_padding)
 
 
-@pytest.mark.parametrize(("mask_padding", "prefix"), [(True, "crossmask_"), (False, "")])
 @fixtures("dn_detr*", having=["weights/"])
-def test_forward(fixture: Fixture, mask_padding: bool, prefix: str) -> None:
-    network = build(fixture, mask_padding=mask_padding)
-    assert_predictions(network(fixture)["main"], fixture, prefix)
-
-
-@fixtures("dn_detr*", having=["weights/"])
-def test_states_and_references(fixture: Fixture) -> None:
-    assert_states(build(fixture, mask_padding=False), fixture)
-
-
-@fixtures("dn_detr*", having=["weights/"])
-def test_recognised_by_its_keys(fixture: Fixture) -> None:
-    assert_recognised(build(fixture, mask_padding=True), fixture)
+def test_evaluation(fixture: Fixture) -> None:
+    """Without denoising queries: with the padding masked and, as in detrex, not."""
+    masked, unmasked = (build(fixture, mask_padding=mask_padding) for mask_padding in (True, False))
+    assert_predictions(masked(fixture)["main"], fixture, "crossmask_")
+    assert_predictions(unmasked(fixture)["main"], fixture, "")
+    assert_states(unmasked, fixture)
+    assert_recognised(masked, fixture)
 
 
 @fixtures("dn_detr*", lacking=["weights/"])

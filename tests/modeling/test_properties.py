@@ -9,45 +9,23 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
+from align_detr import modeling
 from align_detr.modeling.criterion import SetCriterion
-from align_detr.modeling.losses import (
-    AlignLoss,
-    GIoULoss,
-    IABCELoss,
-    IoUBranchLoss,
-    L1Loss,
-    MatchabilityAwareLoss,
-    MuSuLoss,
-    PositionSupervisedLoss,
-    QualityFocalLoss,
-    SetLoss,
-    SigmoidFocalLoss,
-    SoftmaxCrossEntropy,
-    VariFocalLoss,
-)
-from align_detr.modeling.matcher import (
-    FocalCost,
-    GIoUCost,
-    HungarianMatcher,
-    L1Cost,
-    PositionModulatedCost,
-    SoftmaxCost,
-)
 from align_detr.modeling.weighting import PrimeSampleWeighting
 from align_detr.structures import Match, Predictions, Targets
 
 ROWS, CLASSES = 2, 3
 pytestmark = pytest.mark.usefixtures("solver")
 CLASS_LOSSES = [
-    SigmoidFocalLoss,
-    IABCELoss,
-    AlignLoss,
-    QualityFocalLoss,
-    VariFocalLoss,
-    MuSuLoss,
-    MatchabilityAwareLoss,
-    PositionSupervisedLoss,
-    SoftmaxCrossEntropy,
+    modeling.SigmoidFocalLoss,
+    modeling.IABCELoss,
+    modeling.AlignLoss,
+    modeling.QualityFocalLoss,
+    modeling.VariFocalLoss,
+    modeling.MuSuLoss,
+    modeling.MatchabilityAwareLoss,
+    modeling.PositionSupervisedLoss,
+    modeling.SoftmaxCrossEntropy,
 ]
 batches = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 # Up to more objects than queries, and images and batches without any.
@@ -60,16 +38,19 @@ some = {
 }
 
 
-def criterion(class_loss: SetLoss, copies: int) -> SetCriterion:
+def criterion(class_loss: modeling.SetLoss, copies: int) -> SetCriterion:
     """Return a criterion with copies on the first layer and the proposals, weighting and an IoU branch."""
     if class_loss.softmax:
-        class_costs, weighting = [SoftmaxCost(weight=1.0)], None
+        class_costs, weighting = [modeling.SoftmaxCost(weight=1.0)], None
     else:
-        class_costs, weighting = [FocalCost(weight=2.0), PositionModulatedCost(weight=1.0)], PrimeSampleWeighting()
-    costs = [*class_costs, L1Cost(weight=5.0), GIoUCost(weight=2.0)]
+        class_costs, weighting = (
+            [modeling.FocalCost(weight=2.0), modeling.PositionModulatedCost(weight=1.0)],
+            PrimeSampleWeighting(),
+        )
+    costs = [*class_costs, modeling.L1Cost(weight=5.0), modeling.GIoUCost(weight=2.0)]
     return SetCriterion(
-        matcher=HungarianMatcher(costs=costs, copies={"main": [copies, 1], "enc": copies}),
-        losses=[class_loss, L1Loss(), GIoULoss(), IoUBranchLoss()],
+        matcher=modeling.HungarianMatcher(costs=costs, copies={"main": [copies, 1], "enc": copies}),
+        losses=[class_loss, modeling.L1Loss(), modeling.GIoULoss(), modeling.IoUBranchLoss()],
         weighting=weighting,
         set_weights={"enc": 0.5},
     )
@@ -139,7 +120,7 @@ def weighted_matches(whole: SetCriterion, sets: dict[str, Predictions], targets:
 @given(**some, data=st.data())
 def test_the_order_of_images_plays_no_part(counts, queries, copies, seed, data) -> None:
     order = data.draw(st.permutations(range(len(counts))))
-    whole = criterion(IABCELoss(), copies)
+    whole = criterion(modeling.IABCELoss(), copies)
     sets, targets = random_batch(counts, queries, seed)
     match = weighted_matches(whole, sets, targets)
     moved = {name: select(sets[name], order) for name in ("main", "enc")}
@@ -153,7 +134,7 @@ def test_the_order_of_images_plays_no_part(counts, queries, copies, seed, data) 
 @batches
 @given(**some)
 def test_a_batch_equals_its_images(counts, queries, copies, seed) -> None:
-    whole = criterion(IABCELoss(), copies)
+    whole = criterion(modeling.IABCELoss(), copies)
     sets, targets = random_batch(counts, queries, seed)
     match = weighted_matches(whole, sets, targets)
     for image in range(len(counts)):
@@ -168,7 +149,7 @@ def test_a_batch_equals_its_images(counts, queries, copies, seed) -> None:
 def test_every_image_keeps_as_many_pairs_as_it_can(counts, queries, copies, seed) -> None:
     """There are n k pairs, k bounded by half of the queries and at least 1, or all queries if n is larger."""
     sets, targets = random_batch(counts, queries, seed)
-    matcher = criterion(IABCELoss(), copies).matcher
+    matcher = criterion(modeling.IABCELoss(), copies).matcher
     match = matcher({name: sets[name] for name in ("main", "enc")}, targets)["main"]
     for row, wanted in enumerate((copies, 1)):
         for image, n in enumerate(counts):
@@ -228,7 +209,7 @@ def test_losses_and_gradients_are_finite(class_loss, precision, counts, queries,
 @batches
 @given(**some, more=st.integers(1, 3))
 def test_padding_targets_play_no_part(counts, queries, copies, seed, more) -> None:
-    whole = criterion(PositionSupervisedLoss(), copies)
+    whole = criterion(modeling.PositionSupervisedLoss(), copies)
     sets, targets = random_batch(counts, queries, seed)
     longer = Targets(
         labels=torch.cat([targets.labels, torch.full((len(counts), more), CLASSES - 1)], dim=1),

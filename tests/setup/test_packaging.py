@@ -90,24 +90,28 @@ def test_wheel_holds_every_module_and_config(checkout: Path, wheel: Path) -> Non
     assert "align-detr = align_detr.cli.main:main" in archive.read(commands).decode()
 
 
-def test_projects_and_configs_resolve_from_a_checkout(checkout: Path, tmp_path: Path) -> None:
-    assert run_python("-c", PROBE, path=checkout, cwd=tmp_path).splitlines() == [
-        str(checkout / "projects/TOY/toy/__init__.py"),
-        "toy",
-        str(checkout / "projects/TOY/configs/toy_r50.py"),
-        str(checkout / "configs/toys/toy_r18.py"),
-    ]
-
-
-def test_projects_and_configs_resolve_from_a_wheel(wheel: Path, tmp_path: Path) -> None:
-    site = tmp_path / "site"
-    zipfile.ZipFile(wheel).extractall(site)
-    assert run_python("-c", PROBE, path=site, cwd=tmp_path).splitlines() == [
-        str(site / "align_detr/projects/toy/__init__.py"),
-        "toy",
-        str(site / "align_detr/projects/TOY/configs/toy_r50.py"),
-        str(site / "align_detr/configs/toys/toy_r18.py"),
-    ]
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("checkout", ["projects/TOY/toy/__init__.py", "projects/TOY/configs/toy_r50.py", "configs/toys/toy_r18.py"]),
+        (
+            "wheel",
+            [
+                "align_detr/projects/toy/__init__.py",
+                "align_detr/projects/TOY/configs/toy_r50.py",
+                "align_detr/configs/toys/toy_r18.py",
+            ],
+        ),
+    ],
+)
+def test_projects_and_configs_resolve(
+    source: str, expected: list[str], checkout: Path, wheel: Path, tmp_path: Path
+) -> None:
+    root = checkout if source == "checkout" else tmp_path / "site"
+    if source == "wheel":
+        zipfile.ZipFile(wheel).extractall(root)
+    package, *configs = [str(root / path) for path in expected]
+    assert run_python("-c", PROBE, path=root, cwd=tmp_path).splitlines() == [package, "toy", *configs]
 
 
 def test_a_project_in_the_table_without_a_package_stops_the_build(checkout: Path, tmp_path: Path) -> None:

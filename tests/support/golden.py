@@ -1,7 +1,7 @@
 """Reading of the shared numeric fixtures: found by pattern, every size taken from the file."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from align_detr.structures import Targets
+from align_detr.structures import Memory, Targets
 from support.paths import GOLDEN
 
 
@@ -30,6 +30,16 @@ class Fixture:
     def targets(self) -> Targets:
         """The concatenated targets, padded."""
         return pad_targets(self.input["tgt_labels"], self.input["tgt_boxes"], self.input["tgt_sizes"].tolist())
+
+    def tokens(self, neck: nn.Module, features: Mapping[str, Tensor] | None = None) -> Memory:
+        """Return what `neck` makes of the recorded maps, or of `features`; check its mask of padding."""
+        if features is None:
+            features = {name.removeprefix("feat_"): x for name, x in self.input.items() if name.startswith("feat_")}
+        sizes = [tuple(size) for size in self.input["image_sizes_hw"].tolist()]
+        memory = neck(features, sizes, tuple(self.input["padded_size_hw"].tolist()))
+        masks = [self.input[f"mask_lvl{i}"].flatten(1) for i in range(len(memory.shapes))]
+        assert torch.equal(memory.padding, torch.cat(masks, dim=1))
+        return memory
 
     def indices(self, prefix: str) -> list[list[tuple[int, int]]]:
         """Recorded matches of each image as (query, target) pairs."""

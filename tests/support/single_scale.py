@@ -33,10 +33,7 @@ class Network(nn.Module):
 
     def memory(self, fixture: Fixture, features: Tensor | None = None) -> Memory:
         """The encoded tokens of the recorded map, or of `features`."""
-        given = fixture.input
-        sizes = [tuple(size) for size in given["image_sizes_hw"].tolist()]
-        features = given["feat_res5"] if features is None else features
-        return self.encoder(self.neck({"res5": features}, sizes, tuple(given["padded_size_hw"].tolist())))
+        return self.encoder(fixture.tokens(self.neck, None if features is None else {"res5": features}))
 
     def forward(
         self, fixture: Fixture, features: Tensor | None = None, targets: Targets | None = None

@@ -1,6 +1,5 @@
 """Anchor-DETR against the reference network, with both kinds of attention, and the key map that loads its weights."""
 
-import torch
 from torch import nn
 from torch.testing import assert_close
 
@@ -60,11 +59,7 @@ def build(fixture: Fixture) -> nn.ModuleDict:
 
 
 def encode(model: nn.ModuleDict, fixture: Fixture) -> Memory:
-    given = fixture.input
-    sizes = [tuple(size) for size in given["image_sizes_hw"].tolist()]
-    memory = model.neck({"res5": given["feat_res5"]}, sizes, tuple(given["padded_size_hw"].tolist()))
-    assert torch.equal(memory.padding, given["mask_lvl0"].flatten(1))
-    return model.encoder(memory)
+    return model.encoder(fixture.tokens(model.neck))
 
 
 def predict(model: nn.ModuleDict, memory: Memory) -> Predictions:

@@ -1,6 +1,5 @@
 """SMCA against the reference network, and the key map that loads its weights."""
 
-import torch
 from torch import nn
 from torch.testing import assert_close
 
@@ -15,7 +14,7 @@ from support.golden import Fixture, fixtures
 
 def build(fixture: Fixture) -> nn.ModuleDict:
     """Build the parts behind the backbone with the fixture's sizes and weights."""
-    config, channels = fixture.meta["config"], fixture.input["feat_res5"].shape[1]
+    config = fixture.meta["config"]
     assert config["dynamic_scale"] == "type3"
     dim = config["embed_dim"]
     sizes = dict(embed_dim=dim, num_heads=config["num_heads"], ffn_dim=config["feedforward_dim"], dropout=0.0)
@@ -23,7 +22,7 @@ def build(fixture: Fixture) -> nn.ModuleDict:
         dict(
             neck=ExtentNeck(
                 in_feature="res5",
-                in_channels=channels,
+                in_channels=fixture.input["feat_res5"].shape[1],
                 embed_dim=dim,
                 position=SinePositionEncoding(num_features=dim // 2),
                 stride=config["stride"],
@@ -45,11 +44,8 @@ def build(fixture: Fixture) -> nn.ModuleDict:
 
 @fixtures("smca_detr*")
 def test_forward(fixture: Fixture) -> None:
-    model, given = build(fixture), fixture.input
-    sizes = [tuple(size) for size in given["image_sizes_hw"].tolist()]
-    memory = model.neck({"res5": given["feat_res5"]}, sizes, tuple(given["padded_size_hw"].tolist()))
-    assert torch.equal(memory.padding, given["mask_lvl0"].flatten(1))
-    memory = model.encoder(memory)
+    model = build(fixture)
+    memory = model.encoder(fixture.tokens(model.neck))
     preds = model.decoder(model.queries(memory), memory, model.head)["main"]
     assert_close(preds.logits, fixture.output["pred_logits"], atol=3e-4, rtol=0)
     assert_close(preds.boxes, fixture.output["pred_boxes"], atol=3e-5, rtol=0)

@@ -6,18 +6,7 @@ projection; stem and res2 frozen.
 
 from detectron2.config import LazyCall as L
 
-from align_detr.modeling import (
-    Decoder,
-    Encoder,
-    FocalCost,
-    GIoUCost,
-    GIoULoss,
-    L1Cost,
-    L1Loss,
-    SharedHead,
-    SigmoidFocalLoss,
-    TopKPostprocess,
-)
+from align_detr.modeling import Decoder, Encoder
 from align_detr.projects.anchor_detr import (
     AnchorDETR,
     AnchorNeck,
@@ -28,11 +17,12 @@ from align_detr.projects.anchor_detr import (
     RowColumnPosition,
 )
 
-from .....configs.common.models.detr_r50 import model
+from .....configs.common.models.conditional_detr_r50 import model
 
 sizes = dict(embed_dim=256, num_heads=8, ffn_dim=1024, dropout=0.0)
 
 model._target_ = AnchorDETR
+model.backbone.freeze_at = 2
 model.neck = L(AnchorNeck)(
     in_feature="res5",
     in_channels=2048,
@@ -43,11 +33,5 @@ model.neck = L(AnchorNeck)(
 model.encoder = L(Encoder)(layer=L(RowColumnEncoderLayer)(**sizes), num_layers=6)
 model.queries = L(AnchorPointQueries)(num_queries=300, num_patterns=3, embed_dim=256)
 model.decoder = L(Decoder)(layer=L(RowColumnDecoderLayer)(**sizes), num_layers=6, query_position=L(RowColumnPosition)())
-model.head = L(SharedHead)(num_classes=80, embed_dim=256, size_logit=-2.0, eps=1e-3)
-model.criterion.matcher.costs = [L(FocalCost)(weight=2.0), L(L1Cost)(weight=5.0), L(GIoUCost)(weight=2.0, eps=1e-6)]
-model.criterion.losses = [
-    L(SigmoidFocalLoss)(weight=2.0, alpha=0.25, gamma=2.0),
-    L(L1Loss)(weight=5.0),
-    L(GIoULoss)(weight=2.0, eps=1e-6),
-]
-model.postprocess = L(TopKPostprocess)(num_detections=100)
+model.head.update(size_logit=-2.0, eps=1e-3)
+model.postprocess.num_detections = 100
