@@ -2,7 +2,7 @@
 
 import copy
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, MutableSequence, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,11 +25,11 @@ class EvaluationSet:
 
     name: str
     loader: Iterable[Any]
-    evaluator: DatasetEvaluator | Sequence[DatasetEvaluator]
+    evaluator: DatasetEvaluator | MutableSequence[DatasetEvaluator]
 
     def forget(self) -> None:
         """Release the detections, which would take memory until the next evaluation."""
-        for evaluator in [self.evaluator] if isinstance(self.evaluator, DatasetEvaluator) else self.evaluator:
+        for evaluator in self.evaluator if isinstance(self.evaluator, MutableSequence) else [self.evaluator]:
             evaluator.reset()
 
 
