@@ -122,9 +122,7 @@ TOOLS = {
     "pylabel from COCO": Tool(
         first=(1, 0, 1), annotation=of_pylabel, keys=("info",), change=repeat_before_the_empty_photo, unread=None
     ),
-    "label-studio-sdk": Tool(
-        first=(0, 0, 0), file_name="FOLDER/{}.jpg", annotation=plain, keys=("info",), unread=72.1
-    ),
+    "label-studio-sdk": Tool(first=(0, 0, 0), file_name="FOLDER/{}.jpg", annotation=plain, keys=("info",), unread=72.1),
 }
 every_tool = pytest.mark.parametrize("tool", TOOLS.values(), ids=[name.replace(" ", "_") for name in TOOLS])
 
