@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from align_detr.data.annotations import Annotations
+from align_detr.data.coco import collection_paused
 from align_detr.data.findings import Findings, Problem
 from align_detr.data.kinds import KINDS
 from align_detr.data.layouts.classes import common_class_names, with_class_names
@@ -25,6 +26,7 @@ class _FileFindings(Findings):
     kinds = {**KINDS, **VALIDATION_KINDS}
 
 
+@collection_paused()
 def validate(
     data: str | Path | Sequence[str | Path],
     *,
