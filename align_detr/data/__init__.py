@@ -9,6 +9,8 @@ from align_detr.data.datasets import (
     count_images,
     count_training_images,
     datasets_read_once,
+    describe_difference,
+    known_classes,
     load_dataset,
 )
 from align_detr.data.mapper import DetrMapper
@@ -27,6 +29,8 @@ __all__ = [
     "count_training_images",
     "data_folder",
     "datasets_read_once",
+    "describe_difference",
+    "known_classes",
     "load_dataset",
     "register_builtin_datasets",
 ]
