@@ -64,6 +64,7 @@ bench: setup
 	@$(PY) benchmarks/matcher.py
 	@$(PY) benchmarks/deformable_attention.py
 	@$(PY) benchmarks/full_step.py
+	@$(PY) benchmarks/validate.py
 
 # hours of training; what is done is kept, so it can be stopped and started
 studies: setup

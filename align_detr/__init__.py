@@ -1,9 +1,11 @@
 """Align-DETR for detectron2: set-prediction detectors and their IoU-aware versions.
 
-Here are the names of everyday use: configs and models by name (`model_zoo`), the bridge from yacs configs
-(`add_align_detr_config`) and the errors. The parts of the models are in `align_detr.modeling`.
+Here are the names of everyday use: training and evaluation on a data set's folder (`train`, `evaluate`), configs and
+models by name (`model_zoo`), the bridge from yacs configs (`add_align_detr_config`) and the errors. The parts of the
+models are in `align_detr.modeling`.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from align_detr import model_zoo
@@ -11,14 +13,18 @@ from align_detr.errors import AlignDetrError, ConfigError, DatasetError, Environ
 
 if TYPE_CHECKING:
     from align_detr.config import add_align_detr_config
+    from align_detr.engine.from_folder import evaluate, train
 else:
+    _HOMES = {
+        "add_align_detr_config": "align_detr.config",
+        "evaluate": "align_detr.engine.from_folder",
+        "train": "align_detr.engine.from_folder",
+    }
 
     def __getattr__(name: str) -> object:
-        """Import `add_align_detr_config` at its first use: set-up imports this package before there is a torch."""
-        if name == "add_align_detr_config":
-            from align_detr.config import add_align_detr_config
-
-            return add_align_detr_config
+        """Import what needs torch at its first use: set-up imports this package before there is a torch."""
+        if name in _HOMES:
+            return getattr(import_module(_HOMES[name]), name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
@@ -32,5 +38,7 @@ __all__ = [
     "NonFinitePrediction",
     "__version__",
     "add_align_detr_config",
+    "evaluate",
     "model_zoo",
+    "train",
 ]

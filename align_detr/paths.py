@@ -1,13 +1,36 @@
-"""Folders that the environment names."""
+"""Folders that the environment names, and the small real data sets that come with a checkout."""
 
 import os
 from pathlib import Path
 
+_CHECKOUT = Path(__file__).resolve().parents[1]
 
-def data_folder() -> Path:
-    """Return the folder of the small real data sets: ALIGN_DETR_DATA, by default ../shared/data beside the project."""
-    default = Path(__file__).resolve().parents[1].parent / "shared" / "data"
-    return Path(os.environ.get("ALIGN_DETR_DATA") or default).expanduser().resolve()
+# The remedy for a file that `is_small_data` but does not exist.
+SMALL_DATA_REMEDY = (
+    "set ALIGN_DETR_DATA to the folder of the small data sets (the blood cells and the MobileNetV2 weights are the "
+    "folder datasets of a checkout of the project; an installed package has no data and fetches none)"
+)
+
+
+def data_folders() -> list[Path]:
+    """Return the folders in which the small real data sets are looked for, in this order.
+
+    ALIGN_DETR_DATA where it is set, the checkout's own datasets, and ../shared/data beside the checkout.
+    """
+    own = [_CHECKOUT / "datasets", _CHECKOUT.parent / "shared" / "data"]
+    named = os.environ.get("ALIGN_DETR_DATA")
+    return [Path(named).expanduser().resolve(), *own] if named else own
+
+
+def data_path(name: str) -> Path:
+    """Return `name`, such as "bccd/images", in the first of `data_folders` that has it, or else in the first."""
+    paths = [folder / name for folder in data_folders()]
+    return next((path for path in paths if path.exists()), paths[0])
+
+
+def is_small_data(path: str | os.PathLike[str]) -> bool:
+    """Return whether `path` lies in one of the folders in which the small real data sets are looked for."""
+    return any(Path(path).resolve().is_relative_to(folder) for folder in data_folders())
 
 
 def cache_folder() -> Path:

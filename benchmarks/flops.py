@@ -23,7 +23,7 @@ from fvcore.nn import FlopCountAnalysis
 from torch import Tensor, nn
 
 from align_detr import model_zoo
-from align_detr.data import data_folder
+from align_detr.data import data_path
 from align_detr.modeling.meta_arch import DETR
 
 # Config: published parameters (millions) and multiply-adds (10^9); the official DETRs have 91 classes.
@@ -133,7 +133,7 @@ def resized(height: int, width: int, short: int = 800, longest: int = 1333) -> t
 
 def image_sizes() -> Counter:
     """Return how often each evaluation size occurs."""
-    file = data_folder() / "coco_mini" / "instances_val.json"
+    file = data_path("coco_mini/instances_val.json")
     if not file.is_file():
         return Counter([resized(480, 640)])
     images = json.loads(file.read_text())["images"]

@@ -20,8 +20,8 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from align_detr.data import data_folder
 from align_detr.lazy_config import load_config
+from align_detr.paths import data_folders
 
 ROOT = Path(__file__).resolve().parents[1]
 FAILED = threading.Event()  # no run starts after one has failed
@@ -65,7 +65,8 @@ class Study:
         config = OmegaConf.to_container(load_config(variant.config, self.overrides_of(variant, seed)), resolve=False)
         del config["train"]["output_dir"]
         text = json.dumps(config, sort_keys=True, default=lambda x: f"{x.__module__}.{x.__qualname__}")
-        text = text.replace(str(data_folder()), "")  # the same on every machine
+        for folder in data_folders():
+            text = text.replace(str(folder), "")  # the same on every machine
         return hashlib.sha256(text.encode()).hexdigest()
 
     def result(self, variant: Variant, seed: int) -> dict[str, float] | None:

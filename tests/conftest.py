@@ -1,4 +1,4 @@
-"""Where the tests find the shared numeric fixtures and data sets; both are optional in a user's clone."""
+"""Where the tests find the shared numeric fixtures, which are optional in a user's clone; and the solvers."""
 
 import importlib.util
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from support.paths import DATA, GOLDEN
+from support.paths import GOLDEN
 
 if TYPE_CHECKING:
     from align_detr.modeling.matching.solvers import Solver
@@ -22,14 +22,6 @@ def golden_root() -> Path:
     if not GOLDEN.is_dir():
         pytest.skip(f"no numeric fixtures at {GOLDEN} (set ALIGN_DETR_GOLDEN)")
     return GOLDEN
-
-
-@pytest.fixture(scope="session")
-def data_root() -> Path:
-    """Folder of the small real data sets; skips where there is none."""
-    if not DATA.is_dir():
-        pytest.skip(f"no data sets at {DATA} (set ALIGN_DETR_DATA)")
-    return DATA
 
 
 needs_numba = pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="numba is not installed")

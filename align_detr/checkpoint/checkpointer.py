@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -12,7 +11,7 @@ from detectron2.utils import comm
 from align_detr.checkpoint.conversion import convert
 from align_detr.checkpoint.restricted import read_checkpoint
 from align_detr.errors import ConfigError, EnvironmentProblem
-from align_detr.paths import data_folder
+from align_detr.paths import SMALL_DATA_REMEDY, is_small_data
 
 _PIXEL_STATISTICS = {"pixel_mean", "pixel_std"}
 
@@ -51,8 +50,8 @@ class Checkpointer(DetectionCheckpointer):
         """Return the remedy for a missing checkpoint, by the origin of its path."""
         if path == self.last_checkpoint():
             return f"put it back, or remove the file last_checkpoint of {self.save_dir}"
-        if Path(path).resolve().is_relative_to(data_folder()):
-            return "set ALIGN_DETR_DATA to the folder of the small data sets, or correct train.init_checkpoint"
+        if is_small_data(path):
+            return f"{SMALL_DATA_REMEDY}, or correct train.init_checkpoint"
         return "correct train.init_checkpoint"
 
     def _download(self, url: str) -> str:

@@ -1,27 +1,36 @@
 """Training and evaluation from the command line: `python train_net.py`, `align-detr train`, also under torchrun."""
 
 import argparse
-import importlib.util
+import importlib
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from align_detr.errors import EXIT_USER_ERROR, AlignDetrError, ConfigError, EnvironmentProblem
+from align_detr.cli.help_texts import DATA_HELP, EXIT_CODES, LAYOUT_HELP, SEED_HELP
+from align_detr.cli.requirements import require_detectron2
+from align_detr.errors import EXIT_USER_ERROR, AlignDetrError, ConfigError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser(prog: str = "align-detr train") -> argparse.ArgumentParser:
     """Return the parser of the training command; it needs neither torch nor detectron2."""
     parser = argparse.ArgumentParser(
-        prog="train_net.py",
-        description="Train and evaluate a detector.",
-        epilog="Examples: train_net.py --config-file detr/detr_r50_500ep.py --num-gpus 8 train.output_dir=runs/detr; "
-        "train_net.py --config-file my/config.py --eval-only train.init_checkpoint=model.pth; "
-        "torchrun --nproc-per-node 8 train_net.py --config-file ...",
+        prog=prog,
+        description="Train and evaluate a detector: on the folder of a data set, or on what a config names.",
+        epilog=f"Examples: {prog} --data raccoon; "
+        f"{prog} --config-file detr/detr_r50_500ep.py --num-gpus 8 train.output_dir=runs/detr; "
+        f"{prog} --config-file my/config.py --eval-only train.init_checkpoint=model.pth; "
+        f"torchrun --nproc-per-node 8 train_net.py --config-file ... {EXIT_CODES}",
     )
-    parser.add_argument("--config-file", required=True, metavar="FILE", help="path, or name in the model zoo")
+    parser.add_argument(
+        "--config-file",
+        metavar="NAME",
+        help="path, or name in the model zoo; default with --data: quickstart/your_data.py, a small Align-DINO that "
+        "trains on a CPU",
+    )
+    _add_data_arguments(parser)
     parser.add_argument(
         "--eval-only",
         action="store_true",
@@ -38,11 +47,31 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def _add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    data = parser.add_argument_group(
+        "your own data", "The config that is made is printed, and saved as config.py in train.output_dir."
+    )
+    data.add_argument("--data", metavar="DIR", help=DATA_HELP)
+    data.add_argument("--layout", choices=("coco", "voc", "yolo"), help=LAYOUT_HELP)
+    data.add_argument(
+        "--val-fraction",
+        type=float,
+        default=0.2,
+        metavar="F",
+        help="of the training images, which become the validation split if there is none (default: 0.2)",
+    )
+    data.add_argument("--split-seed", type=int, default=0, metavar="N", help=SEED_HELP)
+
+
+def main(argv: Sequence[str] | None = None, *, prog: str = "align-detr train") -> int:
     """Run the command; return 0, or EXIT_USER_ERROR after one printed sentence on an error the user can correct."""
-    args = build_parser().parse_intermixed_args(argv)
+    args = build_parser(prog).parse_intermixed_args(argv)
     try:
-        _require_detectron2()
+        require_detectron2()
+        if args.data is not None:
+            args.config_file = _write_config(args)
+        elif args.config_file is None:
+            raise ConfigError("There is nothing to train on: pass --data with a folder, or --config-file, or both.")
         _start(args)
     except AlignDetrError as error:
         return _report(str(error))
@@ -55,6 +84,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         return _report(sentence)
     return 0
+
+
+def _write_config(args: argparse.Namespace) -> str:
+    """Make the config of the data set's folder, print it, and return its path."""
+    from align_detr.engine.data_config import DEFAULT_CONFIG, DataOptions, write_config
+
+    options = DataOptions(args.data, args.layout, args.val_fraction, args.split_seed)
+    path = write_config(options, args.config_file or DEFAULT_CONFIG, args.overrides)
+    print(f"{path.read_text(encoding='utf-8')}\nThis config is {path}.", flush=True)
+    return str(path)
 
 
 def run(args: argparse.Namespace, cfg: "DictConfig | None" = None) -> None:
@@ -111,13 +150,6 @@ def _start(args: argparse.Namespace) -> None:
         machine_rank=args.machine_rank,
         dist_url=args.dist_url,
     )
-
-
-def _require_detectron2() -> None:
-    """Raise EnvironmentProblem unless torch and detectron2 are installed."""
-    missing = [name for name in ("torch", "detectron2") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise EnvironmentProblem(f"{' and '.join(missing)} cannot be imported by {sys.executable}: run `make setup`.")
 
 
 def _sentence_of_process(text: str) -> str | None:

@@ -9,17 +9,18 @@ from align_detr.data.datasets import (
     count_images,
     count_training_images,
     datasets_read_once,
-    describe_difference,
-    known_classes,
     load_dataset,
 )
+from align_detr.data.layouts import DataFolder, Split, find
 from align_detr.data.mapper import DetrMapper
-from align_detr.paths import data_folder
+from align_detr.paths import data_path
 
 register_builtin_datasets()
 
 __all__ = [
+    "DataFolder",
     "DetrMapper",
+    "Split",
     "build_test_loader",
     "build_train_loader",
     "check_dataset",
@@ -27,10 +28,9 @@ __all__ = [
     "check_same_classes",
     "count_images",
     "count_training_images",
-    "data_folder",
+    "data_path",
     "datasets_read_once",
-    "describe_difference",
-    "known_classes",
+    "find",
     "load_dataset",
     "register_builtin_datasets",
 ]

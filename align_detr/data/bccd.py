@@ -9,6 +9,7 @@ from iopath.common.file_io import file_lock
 from align_detr.data.coco import read_coco
 from align_detr.data.register import load_records
 from align_detr.errors import DatasetError
+from align_detr.paths import SMALL_DATA_REMEDY
 
 
 def register_distinct_bccd(name: str, split: str, folder: Path, cache: Path) -> None:
@@ -40,8 +41,7 @@ def _distinct(folder: Path, split: str) -> dict:
         pairs = json.loads((folder / "near_duplicates.json").read_text(encoding="utf-8"))["pairs"]
     except OSError as error:
         raise DatasetError(
-            f"The file {error.filename} of the data set bccd cannot be read ({error.strerror}): set ALIGN_DETR_DATA to "
-            "the folder that holds bccd."
+            f"The file {error.filename} of the data set bccd cannot be read ({error.strerror}): {SMALL_DATA_REMEDY}."
         ) from error
     leaked = {
         one["file_name"]

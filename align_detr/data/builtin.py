@@ -5,7 +5,7 @@ from detectron2.data.datasets import register_coco_instances
 
 from align_detr.data.bccd import register_distinct_bccd
 from align_detr.data.digits import register_builtin_digits
-from align_detr.paths import cache_folder, data_folder
+from align_detr.paths import cache_folder, data_path
 
 _SPLITS = {"coco_mini": ("train", "val"), "bccd": ("train", "val", "test"), "raccoon": ("train", "val")}
 
@@ -17,12 +17,12 @@ def register_builtin_datasets() -> None:
     No file is read. Registered names stay as they are: detectron2 v0.5 refuses a second registration.
     """
     register_builtin_digits()
-    folder = data_folder()
     for split in ("val", "test"):
-        register_distinct_bccd(f"bccd_{split}_distinct", split, folder / "bccd", cache_folder())
+        register_distinct_bccd(f"bccd_{split}_distinct", split, data_path("bccd"), cache_folder())
     for dataset, splits in _SPLITS.items():
+        folder = data_path(dataset)
         for split in splits:
             name = f"{dataset}_{split}"
             if name not in DatasetCatalog.list():
-                annotations = folder / dataset / f"instances_{split}.json"
-                register_coco_instances(name, {}, str(annotations), str(folder / dataset / "images"))
+                annotations = folder / f"instances_{split}.json"
+                register_coco_instances(name, {}, str(annotations), str(folder / "images"))

@@ -4,7 +4,6 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from detectron2.structures import BoxMode
 
 from align_detr.data.values import read_boxes
 from align_detr.errors import DatasetError
-from align_detr.paths import data_folder
+from align_detr.paths import SMALL_DATA_REMEDY, is_small_data
 
 logger = logging.getLogger(__name__)
 
@@ -73,8 +72,8 @@ def takes_part(annotation: dict[str, Any]) -> bool:
 
 def folder_remedy(path: str | os.PathLike) -> str:
     """Return the variable to set for a file that is not found, by the folder it should be in."""
-    if Path(path).resolve().is_relative_to(data_folder()):
-        return "set ALIGN_DETR_DATA to the folder of the small data sets"
+    if is_small_data(path):
+        return SMALL_DATA_REMEDY
     return "set DETECTRON2_DATASETS to the folder of the data sets, or register the data set with its right paths"
 
 

@@ -1,10 +1,11 @@
 """Problems found in the annotations of a split, each with its place, its text and its remedy."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from align_detr.data.annotations import Annotations
-from align_detr.data.kinds import KINDS, Severity, Table
+from align_detr.data.kinds import KINDS, Kind, Severity, Table
 
 _NOUNS = {"images": "image", "annotations": "annotation", "categories": "category"}
 
@@ -41,23 +42,31 @@ class Problem:
 class Findings:
     """Problems of one Annotations, collected check by check."""
 
+    kinds: ClassVar[Mapping[str, Kind]] = KINDS
+
     def __init__(self, annotations: Annotations) -> None:
         self.annotations = annotations
         self.problems: list[Problem] = []
         self._files: dict[object, str] | None = None
 
     def add(self, kind: str, rows: Sequence[int], column: Sequence[object] | None = None, **words: object) -> None:
-        """Add the cases `rows` of a kind of `KINDS`; nothing if there are none.
+        """Add the cases `rows` of a kind of `kinds`; nothing if there are none.
 
         `column` has {value} of every row of the list, of which the text shows the first case; `words` are its others.
         """
         if not len(rows):
             return
-        known = KINDS[kind]
+        known = self.kinds[kind]
         where = f"In {self.annotations.source}, {self.describe(known.table, rows[0])}"
         words |= {} if column is None else {"value": column[rows[0]]}
         text, remedy = known.text.format(**words), known.remedy.format(**words)
         self.problems.append(Problem(kind, known.severity, where, text, remedy, known.table, rows))
+
+    def add_whole(self, kind: str) -> None:
+        """Add a problem of a kind of `kinds` that a whole list has."""
+        known = self.kinds[kind]
+        source = str(self.annotations.source)
+        self.problems.append(Problem(kind, known.severity, source, known.text, known.remedy, known.table, ()))
 
     def describe(self, table: Table, row: int) -> str:
         """Return what a sentence calls row `row` of a list: with its id and, for an annotation, its image."""

@@ -30,7 +30,7 @@ def read_image(record: dict[str, Any], image_format: str, white_level: float | N
     entry = f"image {record.get('image_id', '?')} of the data set"
     try:
         with PathManager.open(file_name, "rb") as file, Image.open(file) as stored:
-            orientation = _orientation(stored)
+            orientation = orientation_of(stored)
             shown = detection_utils._apply_exif_orientation(stored)
             deep = shown.mode in _WHITE
             grey = _to_8_bits(shown, file_name, white_level) if deep else shown
@@ -51,7 +51,8 @@ def read_image(record: dict[str, Any], image_format: str, white_level: float | N
     return image
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation_of(image: Image.Image) -> int:
+    """Return the value of the EXIF tag, 1 (upright) where there is none."""
     try:
         return image.getexif().get(ORIENTATION, 1)
     except Exception:  # broken EXIF data is no EXIF data

@@ -24,6 +24,7 @@ _ALL_CLASSES = "all classes count from the file's categories"
 
 KINDS = {
     # images
+    "image-none": Kind("error", "images", "has no images", 'check its "images"'),
     "image-not-an-object": Kind("error", "images", "is no JSON object", "remove or correct it"),
     "image-id-missing": Kind(
         "error", "images", "has no id that is a whole number or a text", "give it the image_id of its annotations"
@@ -69,6 +70,7 @@ KINDS = {
         "add them, or complete the image folder {folder}",
     ),
     # categories
+    "category-none": Kind("error", "categories", "has no categories", 'check its "categories"'),
     "category-not-an-object": Kind("error", "categories", "is no JSON object", "remove or correct it"),
     "category-id-missing": Kind(
         "error",

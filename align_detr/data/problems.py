@@ -35,10 +35,13 @@ def repair(annotations: Annotations) -> tuple[Annotations, list[Problem]]:
     The annotations that are given stay as they are. The result can be used if no problem is an "error".
     """
     findings = Findings(annotations)
+    for table, kind in (("images", "image-none"), ("categories", "category-none")):
+        if not getattr(annotations, table):
+            findings.add_whole(kind)
     for table, kind in _ENTRIES.items():
         entries = enumerate(getattr(annotations, table))
         findings.add(kind, [row for row, entry in entries if not isinstance(entry, dict)])
-    if findings.problems:  # nothing else can be read
+    if findings.problems:  # little else can be read
         return annotations, findings.problems
     images = repair_images(findings)
     categories = repair_categories(findings)
@@ -51,9 +54,6 @@ def require_sound(annotations: Annotations) -> Annotations:
 
     Raise DatasetError for the first problem that has to be corrected by hand, or if there are no images or categories.
     """
-    for table in ("images", "categories"):
-        if not getattr(annotations, table):
-            raise DatasetError(f'{annotations.source} has no {table}: check its "{table}".')
     repaired, problems = repair(annotations)
     errors = [problem for problem in problems if problem.severity == "error"]
     if errors:

@@ -37,8 +37,12 @@ def registration_of_configs() -> Iterator[None]:
     """Let a config file that is loaded again in a process register its data sets again.
 
     Inside, a name that a config registered before is registered anew, and one that was registered elsewhere by the same
-    line with the same values stays. detectron2's AssertionError for a name that is in use otherwise remains.
+    line with the same values stays. detectron2's AssertionError for a name that is in use otherwise remains. A config
+    that loads another one is inside already.
     """
+    if "register" in vars(DatasetCatalog):
+        yield
+        return
     register_once = DatasetCatalog.register
 
     def register_again(name: str, function: Callable[[], Any]) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from align_detr.data import describe_difference, known_classes
+from align_detr.data.datasets import describe_difference, known_classes
 from align_detr.errors import DatasetError
 
 

@@ -15,7 +15,7 @@ from detectron2.data import DatasetCatalog
 from align_detr.cli import demo, train
 from align_detr.data.digits import DigitsSpec, register_digits
 from align_detr.lazy_config import load_config
-from support.paths import PROJECT
+from support.paths import PROJECT, require_data
 
 README = (PROJECT / "README.md").read_text()
 READMES = {
@@ -92,8 +92,9 @@ def test_python_of_the_readme() -> None:
 
 
 @pytest.mark.parametrize("name", ["coco_mini", "bccd"])
-def test_quickstart_trains_evaluates_and_resumes(name: str, data_root: Path, tmp_path: Path) -> None:
+def test_quickstart_trains_evaluates_and_resumes(name: str, tmp_path: Path) -> None:
     """The README's two quickstart commands, shortened to four iterations and small test images."""
+    require_data(name)
     small = "dataloader.test.mapper.augmentations.0.short_edge_length=[128,128]"
     options = ["--config-file", f"quickstart/{name}.py", f"train.output_dir={tmp_path}", "train.log_period=1", small]
     assert train.main([*options, "train.max_iter=4", "train.checkpointer.period=2"]) == 0

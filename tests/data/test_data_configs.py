@@ -8,6 +8,7 @@ from detectron2.data import MetadataCatalog
 
 from align_detr.data.datasets import as_names
 from align_detr.evaluation import DetectionEvaluator
+from support.paths import require_data
 
 FOLDER = Path(__file__).resolve().parents[2] / "configs" / "common" / "data"
 
@@ -40,10 +41,9 @@ def test_a_variant_leaves_its_parent_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("name", ["coco_mini", "bccd", "raccoon"])
-def test_real_loaders(name: str, data_root: Path) -> None:
+def test_real_loaders(name: str) -> None:
+    require_data(name)
     dataloader = LazyConfig.load(str(FOLDER / f"{name}.py")).dataloader
-    if Path(MetadataCatalog.get(dataloader.test.dataset).json_file).parents[1] != data_root.resolve():
-        pytest.skip("registered with another folder")
     dataloader.train.update(num_workers=0, seed=0)
     dataloader.test.update(num_workers=0, batch_size=4)
     batch = next(iter(instantiate(dataloader.train)))

@@ -143,7 +143,8 @@ def test_sound_annotations_have_no_problem_and_stay_as_they_are(sound: Annotatio
 
 
 def test_every_kind_has_a_case() -> None:
-    assert CASES.keys() == KINDS.keys()
+    of_whole_lists = {"image-none", "category-none"}  # in test_broken_data.py
+    assert CASES.keys() | of_whole_lists == KINDS.keys()
 
 
 @pytest.mark.parametrize("kind", CASES)

@@ -22,6 +22,7 @@ from align_detr.data.register import register as register_annotations
 from align_detr.errors import ConfigError, DatasetError, NonFinitePrediction
 from align_detr.evaluation import RESULTS_FILE, DetectionEvaluator
 from support.oracle import detections, evaluate_perfect, perfect, records
+from support.paths import require_data
 from support.processes import in_two_processes
 
 Register = Callable[..., str]
@@ -71,10 +72,9 @@ def check_official(name: str, json_file: Path, folder: Path) -> dict[str, float]
 
 
 @pytest.mark.parametrize(("name", "classes"), [("coco_mini_val", 80), ("bccd_val", 3), ("raccoon_val", 1)])
-def test_numbers_on_the_small_data_sets_are_the_official_ones(
-    data_root: Path, tmp_path: Path, name: str, classes: int
-) -> None:
+def test_numbers_on_the_small_data_sets_are_the_official_ones(tmp_path: Path, name: str, classes: int) -> None:
     """They are registered by detectron2's `register_coco_instances`."""
+    require_data(name.removesuffix("_val"))
     found = check_official(name, Path(MetadataCatalog.get(name).json_file), tmp_path)
     assert len([key for key in found if key.startswith("AP-")]) == classes
 

@@ -22,6 +22,7 @@ TOY = {
     "projects/TOY/toy/heads/fast.py": "NAME = 'toy'\n",
     "projects/TOY/configs/toy_r50.py": "from ....configs.common.shared import value\n",
     "configs/common/shared.py": "value = dict(a=1)\n",
+    "datasets/bccd/README.md": "Blood cells, which no wheel holds.\n",
     "configs/toys/toy_r18.py": "from ..common.shared import value\n",
 }
 PROBE = """

@@ -3,6 +3,15 @@
 import os
 from pathlib import Path
 
+import pytest
+
+from align_detr.paths import data_path
+
 PROJECT = Path(__file__).resolve().parents[2]
 GOLDEN = Path(os.environ.get("ALIGN_DETR_GOLDEN", PROJECT.parent / "shared" / "golden"))
-DATA = Path(os.environ.get("ALIGN_DETR_DATA", PROJECT.parent / "shared" / "data"))
+
+
+def require_data(name: str) -> None:
+    """Skip the test where the small real data set `name` is missing; the blood cells come with the checkout."""
+    if name != "bccd" and not data_path(name).is_dir():
+        pytest.skip(f"no data set {name} (set ALIGN_DETR_DATA)")

@@ -5,7 +5,7 @@ Two encoder layers of 128 channels, three levels of proposals.
 
 from detectron2.config import LazyCall as L
 
-from align_detr.data import data_folder
+from align_detr.data import data_path
 from align_detr.modeling import MobileNetV2
 
 from ....configs.common.data.coco_mini import dataloader
@@ -36,4 +36,4 @@ train.max_iter = 30
 train.eval_period = 0
 train.log_period = 5
 train.output_dir = "./output/tsp_rcnn_coco_mini"
-train.init_checkpoint = str(data_folder() / "weights" / "mobilenet_v2_backbone.npz")
+train.init_checkpoint = str(data_path("weights/mobilenet_v2_backbone.npz"))

@@ -1,0 +1,47 @@
+"""`align-detr evaluate`: evaluate a checkpoint on a data set's folder, whatever its layout."""
+
+import argparse
+from collections.abc import Sequence
+
+from align_detr.cli.help_texts import DATA_HELP, EXIT_CODES, LAYOUT_HELP
+from align_detr.cli.requirements import require_detectron2
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command; it needs neither torch nor detectron2."""
+    parser = argparse.ArgumentParser(
+        prog="align-detr evaluate",
+        description="Evaluate a checkpoint on a data set's folder: COCO's AP, also per class.",
+        epilog="The detections are written as COCO's results file. Example: align-detr evaluate --data raccoon "
+        f"--weights output/raccoon/model_final.pth. {EXIT_CODES}",
+    )
+    parser.add_argument("--data", required=True, metavar="DIR", help=DATA_HELP)
+    parser.add_argument(
+        "--weights", required=True, metavar="FILE", help="checkpoint of a training, or official weights"
+    )
+    parser.add_argument(
+        "--config-file", metavar="NAME", help="path, or name in the model zoo; default: config.yaml beside the weights"
+    )
+    parser.add_argument("--split", choices=("train", "val", "test"), help="default: val, else test, else all")
+    parser.add_argument("--layout", choices=("coco", "voc", "yolo"), help=LAYOUT_HELP)
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="values of the config, e.g. train.device=cpu")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return 0; raise AlignDetrError for what the user can correct."""
+    args = build_parser().parse_intermixed_args(argv)
+    require_detectron2()
+
+    # imported here, as all that needs torch: `--help` works without it
+    from align_detr.engine.from_folder import evaluate
+
+    evaluate(
+        args.weights,
+        data=args.data,
+        split=args.split,
+        config_file=args.config_file,
+        overrides=args.overrides,
+        layout=args.layout,
+    )
+    return 0

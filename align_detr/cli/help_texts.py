@@ -1,0 +1,9 @@
+"""Texts that the helps of several subcommands share."""
+
+DATA_HELP = (
+    "folder of a data set in COCO's, Pascal VOC's or YOLO's layout (recognised from the files, also as Roboflow and "
+    "labelling tools write them), or its COCO JSON file or data.yaml"
+)
+LAYOUT_HELP = "layout of a folder that holds several"
+SEED_HELP = "seed of the validation split (default: 0)"
+EXIT_CODES = "Exit status: 0, or 2 after one printed sentence on something that you can correct."

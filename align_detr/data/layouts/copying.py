@@ -1,0 +1,56 @@
+"""Copies of a data set's images under names that are free in the layout that is written."""
+
+import shutil
+from collections.abc import Iterable, Iterator
+from itertools import count
+from pathlib import Path, PureWindowsPath
+
+from align_detr.data.annotations import Annotations
+from align_detr.data.layouts.images import with_progress
+from align_detr.data.layouts.names import split_in_name
+from align_detr.data.layouts.pairs import SIDES
+from align_detr.errors import DatasetError
+
+
+def free_names(annotations: Annotations, taken: set[str]) -> list[str]:
+    """Return the images' file names without the folders of their old layout, each with a stem that is not `taken`.
+
+    Folders of its own, such as cam1/, stay. `taken` grows: labels of a.jpg and a.png would be one file.
+    """
+    names = []
+    for image in annotations.images:
+        *folders, last = PureWindowsPath(str(image["file_name"])).parts
+        path = Path(*_own(folders), last)
+        wanted = path.with_suffix("").as_posix()
+        stem = next(each for each in _numbered(wanted) if each.lower() not in taken)
+        taken.add(stem.lower())
+        names.append(f"{stem}{path.suffix}")
+    return names
+
+
+def _numbered(stem: str) -> Iterator[str]:
+    """Yield the stem, then stem_2, stem_3 and so on."""
+    yield stem
+    yield from (f"{stem}_{number}" for number in count(2))
+
+
+def copy_images(annotations: Annotations, names: Iterable[str], folder: Path) -> None:
+    """Copy the images, unchanged, into `folder`; raise DatasetError for one that is missing."""
+    jobs = list(zip(annotations.images, names, strict=True))
+    for image, name in with_progress(jobs, count=len(jobs), title=f"Images to {folder}"):
+        source, target = annotations.image_root / image["file_name"], folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            shutil.copyfile(source, target)
+        except FileNotFoundError as error:
+            raise DatasetError(
+                f"The image file {source} ({annotations.source}) does not exist: complete the image folder, or remove "
+                "the image from the annotations."
+            ) from error
+
+
+def _own(folders: list[str]) -> list[str]:
+    """Return the folders that belong to the images, not to their layout; none of a path from elsewhere."""
+    if folders and (folders[0] in {"..", "/", "\\"} or ":" in folders[0]):
+        return []
+    return [name for name in folders if name.lower() not in SIDES and split_in_name(name) is None]

@@ -1,0 +1,138 @@
+"""What YOLO's data.yaml, or Darknet's obj.data, says of a data set: class names and where the images are."""
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from align_detr.data.layouts.images import images_below
+from align_detr.data.layouts.names import SPLIT_OF_WORD
+from align_detr.errors import DatasetError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class YoloConfig:
+    """Class names by index (None: the file has none), image files by split, and whether boxes have key points."""
+
+    source: Path
+    names: dict[int, str] | None
+    images: dict[str, list[Path]] = field(default_factory=dict)
+    keypoints: bool = False
+
+
+def read_config(path: Path) -> YoloConfig:
+    """Return the content of a data.yaml or obj.data.
+
+    The images of a split are a folder, a list of folders, or a text file with one image per line. They are looked for
+    relative to `path:`, to the file, and without a leading "../", which Roboflow writes. A validation set that is the
+    training set, as pylabel writes it, is none.
+    Raise DatasetError for a file that cannot be read, a training set that is not found, and names of another form.
+    """
+    content = _parse(path)
+    config = YoloConfig(path, _names(path, content), keypoints="kpt_shape" in content)
+    places = {SPLIT_OF_WORD[key]: value for key, value in content.items() if key in SPLIT_OF_WORD and value}
+    if places.get("val") is not None and places.get("val") == places.get("train"):
+        logger.warning("%s names the same images for training and validation: they are divided instead.", path)
+        places.pop("val")
+    for split, value in places.items():
+        images = _images(path, content, value)
+        if images:
+            config.images[split] = images
+        elif split == "train":
+            raise DatasetError(
+                f"{path} has {split}: {value}, where there are no images (looked for in "
+                f"{', '.join(map(str, _candidates(path, content, _as_list(value)[0])[:3]))}): correct the path."
+            )
+        else:
+            logger.warning(
+                "%s has %s: %s, where there are no images: it counts as no %s split.", path, split, value, split
+            )
+    return config
+
+
+def is_config(path: Path) -> bool:
+    """Return whether the file is YAML with class names, or an obj.data."""
+    if path.name.endswith(".data"):
+        return True
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except (yaml.YAMLError, OSError, UnicodeDecodeError):
+        return path.stem in {"data", "dataset"}  # its fault is told when it is read
+    return isinstance(content, dict) and bool({"names", "nc"} & set(content))
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        if path.name.endswith(".data"):
+            pairs = (line.partition("=") for line in text.splitlines() if "=" in line)
+            return {key.strip(): value.strip() for key, _, value in pairs}
+        content = yaml.safe_load(text)
+    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
+        raise DatasetError(f"{path} cannot be read ({' '.join(str(error).split())}): correct the file.") from error
+    if not isinstance(content, dict):
+        raise DatasetError(f"{path} has no keys such as train and names: correct the file.")
+    return content
+
+
+def _names(path: Path, content: dict[str, Any]) -> dict[int, str] | None:
+    """Return the class names: a list, a dictionary by index, or the name of a file with one per line."""
+    names, count = content.get("names"), content.get("nc", content.get("classes"))
+    if isinstance(names, str):
+        found = next((place for place in _candidates(path, content, names) if place.is_file()), None)
+        if found is None:
+            raise DatasetError(f"{path} has names: {names}, a file that does not exist: correct the path.")
+        names = [line.strip() for line in found.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    if names is None:
+        return None if count is None else {index: str(index) for index in range(int(count))}
+    if isinstance(names, list):
+        names = dict(enumerate(names))
+    if not isinstance(names, dict) or not all(str(key).isdigit() for key in names):
+        raise DatasetError(f"{path} has names that are neither a list nor numbered from 0: correct the file.")
+    if isinstance(count, int) and count != len(names):
+        raise DatasetError(f"{path} has nc: {count}, but {len(names)} names: correct one of the two.")
+    return {int(key): str(name) for key, name in sorted(names.items(), key=lambda item: int(item[0]))}
+
+
+def _as_list(value: Any) -> list[str]:
+    return [str(each) for each in value] if isinstance(value, list) else [str(value)]
+
+
+def _images(path: Path, content: dict[str, Any], value: Any) -> list[Path]:
+    """Return the images of a split, [] if none of its places exists; raise DatasetError if only some do."""
+    found: list[list[Path]] = []
+    for text in _as_list(value):
+        place = next((place for place in _candidates(path, content, text) if place.exists()), None)
+        if place is None:
+            found.append([])
+        elif place.is_dir():
+            found.append(images_below(place))
+        else:
+            lines = filter(str.strip, place.read_text(encoding="utf-8-sig").splitlines())
+            found.append([_listed(line.strip(), place, path.parent) for line in lines])
+    if any(found) and not all(found):
+        missing = _as_list(value)[found.index([])]
+        raise DatasetError(f"{path} names {missing}, where there are no images: correct or remove the path.")
+    return [image for images in found for image in images]
+
+
+def _listed(line: str, place: Path, root: Path) -> Path:
+    """Return the image of a line of a list, relative to the list, the data set or, for Darknet, data/ above it."""
+    tails = [line, line.removeprefix("./"), line.removeprefix("data/"), *([Path(line).name] if line[0] == "/" else [])]
+    options = [folder / tail for tail in tails for folder in (place.parent, root, root.parent)]
+    return next((option for option in options if option.is_file()), options[0])
+
+
+def _candidates(path: Path, content: dict[str, Any], text: str) -> list[Path]:
+    """Return the places that a path in the file may mean, the most usual first."""
+    base = Path(str(content.get("path") or "")).expanduser()
+    bases = [path.parent / base, path.parent, base, path.parent.parent / base, path.parent / base.name]
+    tails = [text]
+    while tails[-1].startswith("../"):
+        tails.append(tails[-1].removeprefix("../"))
+    tails += [text.removeprefix("data/")]
+    return list(dict.fromkeys(folder / tail for tail in tails for folder in bases))

@@ -1,0 +1,86 @@
+"""Training and evaluation on a data set's folder from Python, as the commands do it."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from align_detr.data.layouts import DataFolder, find
+from align_detr.engine import run
+from align_detr.engine.data_config import DEFAULT_CONFIG, DataOptions, class_count_keys, registered_name, write_config
+from align_detr.engine.start import set_up
+from align_detr.errors import ConfigError
+from align_detr.lazy_config import load_config
+
+logger = logging.getLogger(__name__)
+
+
+def train(
+    config_file: str = DEFAULT_CONFIG,
+    *,
+    data: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    resume: bool = False,
+    layout: str | None = None,
+    val_fraction: float = 0.2,
+    split_seed: int = 0,
+) -> Mapping[str, Any]:
+    """Train in this process and return the last evaluation's results, {"bbox": {"AP": ...}}.
+
+    config_file: path or model-zoo name. data: the folder of a data set in COCO's, Pascal VOC's or YOLO's layout; None:
+    what the config names. overrides: "key=value". layout: of a folder that holds several. val_fraction, split_seed: of
+    the validation split, where the folder has none. Raise AlignDetrError for everything that a user can correct.
+    """
+    if data is not None:
+        options = DataOptions(str(data), layout, val_fraction, split_seed)
+        config_file = str(write_config(options, config_file, overrides))
+    cfg = load_config(config_file, overrides)
+    set_up(cfg.train)
+    return run.train(cfg, resume=resume)
+
+
+def evaluate(
+    weights: str | Path,
+    *,
+    data: str | Path,
+    split: str | None = None,
+    config_file: str | None = None,
+    overrides: Sequence[str] = (),
+    layout: str | None = None,
+) -> Mapping[str, Any]:
+    """Evaluate the checkpoint `weights` on a data set's folder and return the results, {"bbox": {"AP": ...}}.
+
+    split: "val" by default, else "test", else all of a data set without splits. config_file: path or model-zoo name;
+    None: the config.yaml that training left beside the weights. The classes are compared by name with those of the
+    training. Results go to a folder of their own beside the weights, unless `overrides` set train.output_dir.
+    Raise AlignDetrError for everything that a user can correct.
+    """
+    path = Path(weights)
+    if not path.is_file():
+        raise ConfigError(f"There is no checkpoint {path}: pass the path of a local file of weights.")
+    cfg = load_config(config_file or _config_beside(path), overrides)
+    found = find(data, layout=layout)
+    name = split or next(each for each in ("val", "test", "train") if each in found.splits)
+    chosen = DataFolder(found.root, found.layout, {name: found.split(name)})
+    trained = cfg.train.get("class_names", None)
+    names = found.class_names if trained is None else list(trained)
+    (dataset,) = chosen.with_class_names(names).register(registered_name(found))
+    OmegaConf.update(cfg, "dataloader.test.dataset", dataset)
+    if trained is None:
+        for key in class_count_keys(cfg.model):
+            OmegaConf.update(cfg, key, len(names))
+    if not any(text.startswith("train.output_dir=") for text in overrides):
+        cfg.train.output_dir = str(path.parent / f"evaluate_{dataset}")
+    set_up(cfg.train)
+    logger.info("Evaluating %s on %s of %s.", path, name, found.root)
+    return run.evaluate_only(cfg, checkpoint=str(path))
+
+
+def _config_beside(weights: Path) -> str:
+    """Return the config.yaml in the folder of the weights; raise ConfigError without one."""
+    config = weights.parent / "config.yaml"
+    if not config.is_file():
+        raise ConfigError(f"There is no {config}, which training leaves beside its weights: name the --config-file.")
+    return str(config)

@@ -1,0 +1,107 @@
+"""Conversion between layouts: there and back, nothing is lost that the layouts have a place for."""
+
+import json
+import logging
+
+import pytest
+import yaml
+
+from align_detr.data.convert import convert
+from align_detr.errors import DatasetError
+from support import trees
+
+
+@pytest.fixture
+def source(tmp_path):
+    """Return a COCO data set: classes in no alphabetical order, a photo without objects, boxes between the pixels."""
+    root = tmp_path / "source"
+    for split, names in {"train": "ab", "val": "c"}.items():
+        content = trees.coco(names)
+        for annotation in content["annotations"]:
+            annotation["bbox"][0] += 0.3125
+        trees.write_json(root / f"annotations/instances_{split}.json", content)
+        trees.write_images(root / "images" / split, names)
+    return root
+
+
+@pytest.mark.parametrize("layout", ["coco", "voc", "yolo"])
+def test_a_round_trip_keeps_everything(tmp_path, source, layout):
+    """COCO to another layout and back: splits, photos, their bytes, classes in order, boxes within 0.0001 pixel."""
+    there = convert(source, to=layout, out=tmp_path / "there")
+    back = convert(tmp_path / "there", to="coco", out=tmp_path / "back")
+    assert there.layout == layout
+    for found in (there, back):
+        assert list(found.splits) == ["train", "val"]
+        assert found.class_names == ["screw", "bolt"]
+        for split, names in {"train": "ab", "val": "c"}.items():
+            annotations = found.splits[split].annotations
+            moved = {name: [(c, x + 0.3125, *rest) for c, x, *rest in trees.OBJECTS[name]] for name in names}
+            assert trees.table(annotations, digits=4) == moved
+            for image in annotations.images:
+                name = image["file_name"].rpartition("/")[2]
+                copied = (annotations.image_root / image["file_name"]).read_bytes()
+                assert copied == (source / "images" / split / name).read_bytes()
+
+
+def test_crowd_regions_become_difficult_objects_and_back(tmp_path, source):
+    """VOC's evaluation does not count difficult objects, as COCO's does not count crowd regions."""
+    path = source / "annotations/instances_train.json"
+    content = json.loads(path.read_text())
+    content["annotations"][1]["iscrowd"] = 1
+    path.write_text(json.dumps(content))
+    convert(source, to="voc", out=tmp_path / "voc")
+    back = convert(tmp_path / "voc", to="coco", out=tmp_path / "back")
+    assert [each["iscrowd"] for each in back.splits["train"].annotations.annotations] == [0, 1, 0]
+
+
+def test_what_yolo_has_no_place_for_is_counted(tmp_path, source, caplog):
+    """Crowd regions and boxes outside the image are left out, and a box that sticks out is cut at the edge."""
+    path = source / "annotations/instances_train.json"
+    content = json.loads(path.read_text())
+    for index, change in enumerate([{"iscrowd": 1}, {"bbox": [150, 100, 100, 50]}, {"bbox": [300, 0, 10, 10]}]):
+        content["annotations"][index].update(change)
+    path.write_text(json.dumps(content))
+    with caplog.at_level(logging.WARNING):
+        found = convert(source, to="yolo", out=tmp_path / "yolo")
+    assert "1 crowd regions and 1 boxes outside their image, which are left out" in caplog.text
+    assert trees.table(found.splits["train"].annotations) == {"a": [("bolt", 150, 100, 50, 50)], "b": []}
+
+
+def test_photos_of_one_name_stay_apart(tmp_path):
+    """Two cameras and two splits may use a name twice; labels of a.jpg and a.png would be one file."""
+    root = tmp_path / "source"
+    trees.write_images(root / "train" / "cam1", "a")
+    trees.write_images(root / "train" / "cam2", "a")
+    trees.write_images(root / "train" / "cam2", "a", suffix=".png")
+    trees.write_images(root / "val" / "cam1", "a")
+    files = ["cam1/a.jpg", "cam2/a.jpg", "cam2/a.png"]
+    for split, names in {"train": files, "val": files[:1]}.items():
+        content = trees.coco("a" * len(names))
+        for image, name in zip(content["images"], names, strict=True):
+            image["file_name"] = name
+        trees.write_json(root / f"{split}.json", content)
+    found = convert(root, to="voc", out=tmp_path / "voc")
+    names = [image["file_name"] for split in found.splits.values() for image in split.annotations.images]
+    expected = ["cam1/a.jpg", "cam2/a.jpg", "cam2/a_2.png", "cam1/a_2.jpg"]
+    assert names == [f"JPEGImages/{name}" for name in expected]
+    assert [len(split.annotations.annotations) for split in found.splits.values()] == [9, 3]
+
+
+def test_conversion_can_divide_off_a_validation_split(tmp_path, source):
+    """Readers of YOLO want one."""
+    (source / "annotations/instances_val.json").unlink()
+    found = convert(source, to="yolo", out=tmp_path / "yolo", val_fraction=0.5, split_seed=1)
+    assert [len(split.annotations.images) for split in found.splits.values()] == [1, 1]
+    content = yaml.safe_load((tmp_path / "yolo/data.yaml").read_text())
+    assert content == {"train": "images/train", "val": "images/val", "names": {0: "screw", 1: "bolt"}}
+
+
+def test_files_are_never_overwritten(tmp_path, source):
+    """A folder with files in it, an unknown layout and a missing photo are told in one sentence."""
+    with pytest.raises(DatasetError, match="source holds files already: name a new folder, or empty it"):
+        convert(source, to="yolo", out=source)
+    with pytest.raises(DatasetError, match="There is no layout 'csv': use one of coco, voc, yolo"):
+        convert(source, to="csv", out=tmp_path / "x")
+    (source / "images/train/b.jpg").unlink()
+    with pytest.raises(DatasetError, match=r"The image file .*b.jpg \(.*instances_train.json\) does not exist"):
+        convert(source, to="voc", out=tmp_path / "y")

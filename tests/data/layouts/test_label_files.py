@@ -1,0 +1,153 @@
+"""Single files of Pascal VOC and YOLO: what they mean, and what is wrong with them in one sentence."""
+
+import logging
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from align_detr.data import find
+from align_detr.data.layouts.images import image_size
+from align_detr.data.layouts.voc_xml import read_xml
+from align_detr.data.layouts.yolo_labels import read_labels
+from align_detr.errors import DatasetError
+from support import trees
+
+
+def xml_file(folder: Path, *, name: str = "x", box: str = "", size: str = "", head: str = "") -> Path:
+    """Write an XML file with one object."""
+    path = folder / "a.xml"
+    text = f"<annotation>{head}{size}<object><name>{name}</name><bndbox>{box}</bndbox></object></annotation>"
+    trees.write_text(path, text)
+    return path
+
+
+def edges(*values: object) -> str:
+    return "".join(f"<{tag}>{v}</{tag}>" for tag, v in zip(("xmin", "ymin", "xmax", "ymax"), values, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("head", "box"),
+    [
+        ("<source><database>The VOC2007 Database</database></source>", (0, 0, 200, 150)),
+        ("<folder>VOC2012</folder>", (0, 0, 200, 150)),
+        ("<source><database>roboflow.ai</database></source>", (0, 0, 200, 150)),
+        ("<source><database>Unknown</database></source>", (1, 1, 199, 149)),
+        ("<folder>VOC</folder><source><database>roboflow.com</database></source>", (1, 1, 199, 149)),
+        ("", (1, 1, 199, 149)),
+    ],
+)
+def test_one_is_taken_off_in_the_devkits_files_alone(tmp_path, head, box):
+    """xmin 1 to xmax 200 covers an image of width 200 in the devkit's files, and 199 pixels in other tools' files."""
+    assert read_xml(xml_file(tmp_path, head=head, box=edges(1, 1, 200, 150))).objects[0].box == box
+
+
+def test_numbers_of_an_xml_file_may_have_fractions_and_spaces(tmp_path):
+    """Tools write 20.5 and line breaks; a size of 0 is none."""
+    size = "<size><width>0</width><height>0</height></size>"
+    content = read_xml(xml_file(tmp_path, name="\n a b \n", box=edges(" 1.5 ", "2", 3.25, 4), size=size))
+    assert (content.size, content.objects[0].name, content.objects[0].box) == (None, "a b", (1.5, 2.0, 1.75, 2.0))
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"name": " ", "box": edges(1, 1, 2, 2)}, r"a.xml, object 1 has no <name>: complete or remove it"),
+        ({"box": edges(1, "one", 2, 2)}, r"a.xml, object 1 has no <bndbox> of four numbers"),
+        ({"box": "<xmin>1</xmin>"}, r"object 1 has no <bndbox> of four numbers \(it has \['1', None, None, None\]\)"),
+        ({"box": edges(1, 1, "nan", 2)}, r"object 1 has a box that is not finite"),
+        ({"box": "<xmin>"}, r"a.xml is not well-formed XML"),
+    ],
+)
+def test_a_fault_in_an_xml_file_names_the_object(tmp_path, options, sentence):
+    """File, object and remedy stand in the sentence."""
+    with pytest.raises(DatasetError, match=sentence):
+        read_xml(xml_file(tmp_path, **options))
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("0 0.5 0.5 0.1", "has 3 numbers behind the class, but a line is"),
+        ("0 0.5 0.5 0.1 0.1 0.9", r"has 5 numbers behind the class \(a fifth is a score"),
+        ("zero 0.5 0.5 0.1 0.1", "is 'zero 0.5 0.5 0.1 0.1', but a line is"),
+        ("0 0.5 nan 0.1 0.1", "has a number that is not finite"),
+        ("-1 0.5 0.5 0.1 0.1", "has class -1, but classes count from 0"),
+        ("1.5 0.5 0.5 0.1 0.1", "has class 1.5, but classes count from 0"),
+        ("0 100 75 40 50", "has coordinates beyond the image, as if in pixels"),
+        ("0 0.1 0.1 0.2 0.1 0.2 0.3 0.4", "has 7 numbers behind the class"),
+    ],
+)
+def test_a_fault_in_a_label_file_names_the_line(tmp_path, line, sentence):
+    """File, line and remedy stand in the sentence; empty lines count."""
+    path = tmp_path / "a.txt"
+    path.write_text(f"0 0.5 0.5 0.1 0.1\n\n{line}\n")
+    with pytest.raises(DatasetError, match=rf"a.txt, line 3, {sentence}"):
+        read_labels(path, (200, 100))
+
+
+def test_polygons_and_key_points_give_boxes(tmp_path):
+    """A polygon's box is the smallest around it; key points behind a box are left out."""
+    path = tmp_path / "a.txt"
+    path.write_text("2.0 0.1 0.2 0.3 0.2 0.2 0.6\n")
+    (found,) = read_labels(path, (200, 100))
+    assert (found.label, found.box) == (2, pytest.approx((20, 20, 40, 40)))
+    assert found.polygon == pytest.approx([20, 20, 60, 20, 40, 60])
+    path.write_text("0 0.5 0.5 0.2 0.4 0.1 0.1 2 0.9 0.9 1\n")
+    (found,) = read_labels(path, (200, 100), keypoints=True)
+    assert (found.box, found.polygon) == (pytest.approx((80, 30, 40, 40)), None)
+
+
+def test_a_turned_photo_has_the_size_in_which_it_is_shown(tmp_path):
+    """Boxes of YOLO are fractions of the photo as people see it, which is as the mapper reads it."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (200, 150)).save(tmp_path / "images/a.jpg", exif=exif)
+    assert image_size(tmp_path / "images/a.jpg") == (150, 200)
+    trees.write_text(tmp_path / "labels/a.txt", "0 0.5 0.5 0.2 0.5\n")
+    annotations = find(tmp_path).splits["train"].annotations
+    assert trees.table(annotations) == {"a": [("0", 60, 50, 30, 100)]}
+
+
+def test_photos_without_a_label_file_are_counted_and_none_at_all_is_refused(tmp_path, caplog):
+    """They may be photos without objects, or a forgotten folder."""
+    trees.write_images(tmp_path / "images")
+    trees.write_labels(tmp_path / "labels", "a")
+    trees.write_text(tmp_path / "data.yaml", "train: images\nnames: [screw, bolt]\n")
+    with caplog.at_level(logging.WARNING):
+        assert len(find(tmp_path).splits["train"].annotations.images) == 3
+    assert "2 of 3 photos have no label file" in caplog.text
+    (tmp_path / "labels/a.txt").unlink()
+    with pytest.raises(DatasetError, match=r"none of 3 photos has a label file, such as .*labels/a.txt"):
+        _ = find(tmp_path).splits["train"].annotations
+
+
+def test_two_photos_for_one_label_file_are_refused(tmp_path):
+    """a.jpg and a.png would share a.txt."""
+    trees.write_images(tmp_path, "a")
+    trees.write_images(tmp_path, "a", suffix=".png")
+    trees.write_labels(tmp_path, "a")
+    with pytest.raises(DatasetError, match=r"a.jpg and .*a.png would share one label file"):
+        find(tmp_path)
+
+
+def test_a_line_with_a_class_beyond_the_names_is_named(tmp_path):
+    """The sentence of the checks names the label file and its line."""
+    trees.write_images(tmp_path / "images", "a")
+    trees.write_text(tmp_path / "labels/a.txt", "0 0.5 0.5 0.1 0.1\n5 0.5 0.5 0.1 0.1\n")
+    trees.write_text(tmp_path / "data.yaml", "train: images\nnames: [screw, bolt]\n")
+    with pytest.raises(DatasetError, match=r"a.txt, line 2"):
+        _ = find(tmp_path).class_names
+
+
+def test_class_lists_that_differ_are_refused(tmp_path):
+    """Darknet exports have one list per split."""
+    for split, names in {"train": "screw\nbolt\n", "valid": "bolt\nscrew\n"}.items():
+        trees.write_images(tmp_path / split, "a")
+        trees.write_labels(tmp_path / split, "a")
+        trees.write_text(tmp_path / split / "_darknet.labels", names)
+    with pytest.raises(DatasetError, match="list other classes, or in another order: give both the same"):
+        find(tmp_path)
+    (tmp_path / "valid/_darknet.labels").unlink()
+    assert find(tmp_path).class_names == ["screw", "bolt"]
