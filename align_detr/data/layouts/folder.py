@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 from align_detr.data.annotations import Annotations
 from align_detr.data.layouts.classes import common_class_names, require_repaired, with_class_names
 from align_detr.data.layouts.seeded import divide
+from align_detr.data.problems import require_sound
 from align_detr.data.register import register
 from align_detr.errors import DatasetError
 
@@ -70,12 +71,13 @@ class DataFolder:
             return self
         train = self.split("train")
 
-        def part(number: int) -> Callable[[], Annotations]:
-            return lambda: divide(train.annotations, fraction=fraction, seed=seed)[number]
+        @cache
+        def parts() -> tuple[Annotations, Annotations]:
+            return divide(require_sound(train.annotations), fraction=fraction, seed=seed)
 
         divided = {
-            "train": Split("train", train.source, part(0)),
-            "val": Split("val", train.source, part(1)),
+            "train": Split("train", train.source, lambda: parts()[0]),
+            "val": Split("val", train.source, lambda: parts()[1]),
         }
         return DataFolder(self.root, self.layout, {**self.splits, **divided})
 
@@ -86,7 +88,7 @@ class DataFolder:
         """
 
         def renumbered(split: Split) -> Callable[[], Annotations]:
-            return lambda: with_class_names(require_repaired(split.read()), class_names)
+            return lambda: with_class_names(require_sound(split.read()), class_names)
 
         splits = {name: Split(name, split.source, renumbered(split)) for name, split in self.splits.items()}
         return DataFolder(self.root, self.layout, splits)

@@ -1,12 +1,14 @@
 """Data sets in folders: every layout that people and tools write holds the same objects."""
 
 import json
+import logging
 from pathlib import Path
 
 import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
-from align_detr.data import find
+from align_detr.data import find, load_dataset
 from align_detr.errors import DatasetError
 from support import trees
 
@@ -341,3 +343,43 @@ def test_copies_of_one_photo_stay_on_one_side_of_the_division(tmp_path):
     assert not sides[0] & sides[1]
     with pytest.raises(DatasetError, match="fraction between 0 and 1 of the images, not 1.5"):
         _ = find(tmp_path).with_validation(fraction=1.5, seed=0).splits["val"].annotations
+
+
+def test_a_registered_folder_loads_with_common_classes_and_says_what_was_repaired(tmp_path, caplog):
+    """globox counts annotations from 0, which is repaired and logged; classes count from 0 in detectron2's records."""
+    content = trees.coco()
+    for annotation in content["annotations"]:
+        annotation["id"] -= 1
+    trees.write_json(tmp_path / "coco.json", content)
+    trees.write_images(tmp_path)
+    names = find(tmp_path).with_class_names(["nut", "bolt", "screw"]).register("parts")
+    assert names == ["parts_train"]
+    with caplog.at_level(logging.WARNING):
+        records = load_dataset("parts_train")
+    assert "coco.json, annotation 0" in caplog.text
+    assert [[each["category_id"] for each in record["annotations"]] for record in records] == [[2, 1, 2], [], [1]]
+    assert MetadataCatalog.get("parts_train").thing_classes == ["nut", "bolt", "screw"]
+    DatasetCatalog.remove("parts_train")
+    MetadataCatalog.remove("parts_train")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("images", ["a.jpg"]),
+        ("images", [{"id": 1}]),
+        ("images", []),
+        ("images", [{"file_name": "a.jpg", "width": 200, "height": 150}] * 2),
+        ("categories", ["screw"]),
+        ("categories", [{"id": 1}]),
+        ("annotations", [{"id": 1}, 5]),
+    ],
+)
+def test_a_coco_file_of_another_form_is_told_in_one_sentence(tmp_path, key, value):
+    """Whatever is asked of the data set first: its classes, or a validation split."""
+    trees.write_json(tmp_path / "coco.json", {**trees.coco(), key: value})
+    trees.write_images(tmp_path)
+    with pytest.raises(DatasetError, match="coco.json"):
+        _ = find(tmp_path).class_names
+    with pytest.raises(DatasetError, match="coco.json"):
+        _ = find(tmp_path).with_validation(fraction=0.5, seed=0).splits["val"].annotations
