@@ -20,7 +20,7 @@ def locate_images(annotations: Annotations, folder: Path) -> Annotations:
     """
     names = [str(image.get("file_name")) if isinstance(image, dict) else "" for image in annotations.images]
     sample = names[:: max(1, len(names) // _SAMPLE)]
-    candidates = list(dict.fromkeys(_image_folders(annotations.source, folder)))
+    candidates = [root for root in dict.fromkeys(_image_folders(annotations.source, folder)) if root.is_dir()]
     found = [sum((root / name).is_file() for name in sample) for root in candidates]
     best = candidates[found.index(max(found))]
     if max(found) == len(sample):
