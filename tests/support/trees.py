@@ -116,7 +116,9 @@ def expected(names: Sequence[str] = "abc") -> Mapping[str, list[tuple]]:
 
 
 def images_exist(annotations: Annotations) -> bool:
-    """Return whether every image of the annotations is a file of the stated size."""
+    """Return whether the image folder exists, and every image is a file of the stated size."""
+    if not annotations.image_root.is_dir():
+        return False
     for image in annotations.images:
         with Image.open(annotations.image_root / image["file_name"]) as photo:
             if photo.size != (image["width"], image["height"]):

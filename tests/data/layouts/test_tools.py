@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from align_detr.data import find
+from align_detr.data import find, load_dataset
+from align_detr.evaluation import DetectionEvaluator
 from support import trees
+from support.oracle import detections
 
 
 @pytest.fixture
@@ -38,6 +40,22 @@ def check(folder: Path, layout: str, *, names: str = "abc", within: float = 0.01
         assert [row[0] for row in rows] == [row[0] for row in expected]
         for row, wanted in zip(rows, expected, strict=True):
             assert row[1:] == pytest.approx(wanted[1:], abs=within)
+    ap = average_precision(folder)
+    assert ap == pytest.approx(100) if within < 1 else ap > 90
+
+
+def average_precision(folder: Path) -> float:
+    """Return the AP, in the folder's data set as it is registered, of a detector that finds what the photos hold."""
+    found = find(folder)
+    (name,) = found.with_class_names(found.class_names).register("tool")
+    evaluator = DetectionEvaluator(dataset_name=name)
+    evaluator.reset()
+    for record in load_dataset(name):
+        objects = trees.OBJECTS[Path(record["file_name"]).stem]
+        boxes = [(x, y, x + w, y + h) for _, x, y, w, h in objects]
+        classes = [found.class_names.index(label) for label, *_ in objects]
+        evaluator.process([record], [detections(boxes, classes, [0.9] * len(objects))])
+    return evaluator.evaluate()["bbox"]["AP"]
 
 
 @pytest.mark.parametrize("layout", ["coco", "voc", "yolo"])
