@@ -13,9 +13,10 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 from PIL import Image
 
-from align_detr.data import DetrMapper, load_dataset
+from align_detr.data import DetrMapper, find, load_dataset
 from align_detr.data.findings import Problem
 from align_detr.data.kinds import KINDS
+from align_detr.data.register import register
 from align_detr.data.validation import Report, fix, validate
 from align_detr.data.validation.kinds import VALIDATION_KINDS
 from align_detr.errors import DatasetError
@@ -101,6 +102,26 @@ def test_training_refuses_it_or_repairs_it_with_all_boxes(
         assert case.says == () or case.says[0] in line
     if case.right:
         assert evaluate_perfect(registered)["bbox"]["AP"] == pytest.approx(100)
+
+
+@every_case
+def test_the_folder_is_refused_in_one_sentence_or_read_with_all_boxes(case: Case, broken: Path) -> None:
+    """As `train --data` reads it: common classes of all splits first, then the records."""
+    folder = find(broken)
+    name = "broken_folder"
+    try:
+        common = folder.with_class_names(folder.class_names)
+        register(name, lambda: common.split("train").annotations)
+        records = load_dataset(name)
+    except DatasetError as error:
+        assert case.severity == "error" and str(error).endswith(".") and "\n" not in str(error)
+        return
+    finally:
+        DatasetCatalog.pop(name, None)
+        MetadataCatalog.pop(name, None)
+    given = json.loads((broken / "train.json").read_text())["annotations"]
+    assert case.severity != "error" or case.kind in VALIDATION_KINDS
+    assert sum(len(record["annotations"]) for record in records) == len(given) - is_repetition(case)
 
 
 @every_case
