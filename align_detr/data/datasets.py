@@ -94,7 +94,7 @@ def _load_to_count(names: Sequence[str]) -> list[dict[str, Any]]:
 
 def check_num_classes(model_num_classes: int, dataset_name: str) -> None:
     """Raise DatasetError unless the model has as many classes as the data set, which is loaded if it never was."""
-    classes = _class_names(dataset_name)
+    classes = known_classes(dataset_name)
     if classes is not None and model_num_classes != len(classes):
         raise DatasetError(
             f"The model has {model_num_classes} classes, but the data set '{dataset_name}' has {len(classes)}: set "
@@ -113,10 +113,10 @@ def check_same_classes(names: Sequence[str]) -> None:
 
     Those that never were loaded are. A data set that names no classes passes.
     """
-    _compare_classes({name: _class_names(name) for name in names})
+    _compare_classes({name: known_classes(name) for name in names})
 
 
-def _class_names(name: str) -> Sequence[str] | None:
+def known_classes(name: str) -> Sequence[str] | None:
     """Return the classes of a data set, which is loaded if it never was: they become known with that."""
     if MetadataCatalog.get(name).get("thing_classes") is None:
         load_dataset(name)
@@ -130,11 +130,12 @@ def _compare_classes(known: Mapping[str, Sequence[str] | None]) -> None:
         if classes != listed[first]:
             raise DatasetError(
                 f"The data sets '{first}' and '{name}' have different classes and cannot be used together, "
-                f"{_first_difference(listed[first], classes)}: give both the same categories, with the same ids."
+                f"{describe_difference(listed[first], classes)}: give both the same categories, with the same ids."
             )
 
 
-def _first_difference(one: Sequence[str], other: Sequence[str]) -> str:
+def describe_difference(one: Sequence[str], other: Sequence[str]) -> str:
+    """Return the first difference between two lists of classes, as a part of a sentence."""
     index = next((k for k, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
     if index < min(len(one), len(other)):
         return f"as class {index} is '{one[index]}' in the first and '{other[index]}' in the second"

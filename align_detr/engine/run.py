@@ -1,7 +1,7 @@
 """Training and evaluation of what a config describes."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from align_detr.checkpoint.checkpointer import Checkpointer
 from align_detr.data import datasets_read_once
 from align_detr.engine.build import build_checkpointer, build_ema, build_model, build_optimizer, check_classes
+from align_detr.engine.class_names import ClassNames, check_trained_classes
 from align_detr.engine.distributed import wrap_ddp
 from align_detr.engine.hooks import EvaluationHook, GroupLRScheduler, UpdateEMA, group_rates
 from align_detr.engine.precision import Precision
@@ -54,7 +55,7 @@ def train(cfg: DictConfig, *, resume: bool = False) -> Mapping[str, Any]:
         logger.info(line)
 
     checkpointer = build_checkpointer(options.output_dir, model, ema)
-    state = _load_start(checkpointer, options.init_checkpoint, resume)
+    state = _load_start(checkpointer, options.init_checkpoint, resume, length.data.names)
     start_iter = state["iteration"] + 1 if state else 0
     seed(options.seed, start_iter)  # a resumed run draws new images and augmentations, not those of its first epoch
     data_loader = instantiate(loaders.train)
@@ -69,6 +70,7 @@ def train(cfg: DictConfig, *, resume: bool = False) -> Mapping[str, Any]:
     if ema is not None and ema.num_updates == 0:
         ema.reset()  # after loading, and after the processes have taken over the weights of the first
     checkpointer.add_checkpointable("trainer", trainer)
+    checkpointer.add_checkpointable("classes", ClassNames(length.data.names))
     evaluation = EvaluationHook(
         options.eval_period, partial(evaluate_sets, test_sets, model if ema is None else ema.module)
     )
@@ -95,7 +97,9 @@ def evaluate_only(cfg: DictConfig, *, checkpoint: str = "") -> Mapping[str, Any]
     return results
 
 
-def _load_start(checkpointer: Checkpointer, init_checkpoint: str, resume: bool) -> dict[str, Any]:
+def _load_start(
+    checkpointer: Checkpointer, init_checkpoint: str, resume: bool, dataset_names: Sequence[str]
+) -> dict[str, Any]:
     """Load the newest checkpoint when resuming, else the initial weights; return the trainer's state ({} if new)."""
     path = checkpointer.last_checkpoint() if resume else ""
     if not path:
@@ -106,6 +110,7 @@ def _load_start(checkpointer: Checkpointer, init_checkpoint: str, resume: bool) 
     state = checkpointer.load(path)
     if "trainer" not in state:
         raise ConfigError(f"{path} holds weights only and cannot be resumed: set train.init_checkpoint to it instead.")
+    check_trained_classes(state, path, dataset_names)
     return state["trainer"]
 
 

@@ -8,6 +8,7 @@ from torch import nn
 from align_detr.checkpoint.checkpointer import Checkpointer
 from align_detr.data.names import dataset_names
 from align_detr.engine.build import build_checkpointer, build_ema, build_model, check_classes
+from align_detr.engine.class_names import check_trained_classes
 from align_detr.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -20,11 +21,12 @@ def load_trained(cfg: DictConfig, *, checkpoint: str = "") -> tuple[nn.Module, i
     That order because a config's init_checkpoint is often a backbone to start training from. With `train.ema.enabled`
     the weights are the averaged ones if the checkpoint has them. Raise ConfigError if there is no checkpoint or if it
     lacks parameters of the model or has them in other shapes, and DatasetError, before anything is loaded, if the model
-    has not as many classes as the test data.
+    has not as many classes as the test data; also if the checkpoint was trained for others.
     """
     options = cfg.train
     model = build_model(cfg.model, options.device)
-    check_classes(model, dataset_names(cfg.dataloader.get("test", {})))
+    names = dataset_names(cfg.dataloader.get("test", {}))
+    check_classes(model, names)
     ema = build_ema(options.ema, model)
     checkpointer = build_checkpointer(options.output_dir, model, ema)
     path = checkpoint or checkpointer.last_checkpoint() or options.init_checkpoint
@@ -35,6 +37,7 @@ def load_trained(cfg: DictConfig, *, checkpoint: str = "") -> tuple[nn.Module, i
         )
     state = checkpointer.load(path)
     _check_complete(checkpointer, path)
+    check_trained_classes(state, path, names)
     iteration = state.get("trainer", {}).get("iteration", state.get("iteration", -1)) + 1
     if ema is not None and ema.num_updates > 0:
         logger.info("Loaded the averaged weights of %s.", path)

@@ -316,3 +316,53 @@ def test_table_that_is_no_list(key: str, tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(DatasetError, match=f'"{key}" of .*a.json is no list'):
         read_coco(tmp_path / "a.json", tmp_path)
+
+
+def as_text(value: object) -> object:
+    """Return all numbers below `value` as text."""
+    if isinstance(value, dict):
+        return {key: as_text(item) for key, item in value.items()}
+    return [as_text(item) for item in value] if isinstance(value, list) else str(value)
+
+
+def each(*tables: str, **values: object) -> Change:
+    """Set values in all entries of some lists; a function is called with the entry."""
+
+    def change(annotations: Annotations) -> None:
+        for table in tables:
+            for row in getattr(annotations, table):
+                row.update({key: value(row) if callable(value) else value for key, value in values.items()})
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(both(box(0, id=2), box(1, id=1)), id="ids that start again in every image (datumaro)"),
+        pytest.param(each("annotations", id=lambda a: a["id"] - 1, ignore=0), id="ids from 0 (globox, label-studio)"),
+        pytest.param(
+            each("annotations", id=lambda a: a["id"] - 1, iscrowd=lambda a: float(a["iscrowd"]), segmentation=None),
+            id="ids from 0, crowds as floats, no polygon (pylabel)",
+        ),
+        pytest.param(each("annotations", id=lambda a: f"b51-{a['id']}"), id="UUIDs"),
+        pytest.param(each("annotations", area=None), id="no area"),
+        pytest.param(each("annotations", segmentation=[[]]), id="empty polygons"),
+        pytest.param(each("annotations", image_id=lambda a: str(a["image_id"])), id="references as text"),
+        pytest.param(each("annotations", image_id=lambda a: float(a["image_id"])), id="references as floats (pandas)"),
+        pytest.param(lambda a: a.annotations.__setitem__(slice(None), as_text(a.annotations)), id="all as text"),
+        pytest.param(lambda a: a.images.reverse(), id="images in another order"),
+        pytest.param(lambda a: a.categories.reverse(), id="categories in another order"),
+        pytest.param(image(1, width=0, height=0), id="no size"),
+        pytest.param(lambda a: a.categories.insert(0, {"id": 0, "name": "star"}), id="a namesake without boxes"),
+    ],
+)
+def test_what_tools_write_is_read_as_the_sound_file(change: Change, sound: Annotations) -> None:
+    """The records are the same, but for the ids of the boxes."""
+    expected = to_records(require_sound(copy.deepcopy(sound)))
+    change(sound)
+    read = to_records(require_sound(sound))
+    for record in [*expected, *read]:
+        for annotation in record["annotations"]:
+            assert annotation.pop("id") > 0
+    assert read == expected
