@@ -45,6 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report to FILE as JSON, too")
     parser.add_argument("--no-images", action="store_true", help="do not open images: seconds instead of minutes")
+    parser.add_argument("--layout", metavar="NAME", help="coco, voc or yolo, for a folder that holds several")
     parser.add_argument("--image-root", type=Path, metavar="DIR", help="the folder of a COCO file's images")
     parser.add_argument(
         "--queries", type=int, default=100, metavar="N", help="queries of the detector to train (default: %(default)s)"
@@ -64,9 +65,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     if args.fix is not None and args.fix.exists():
         raise DatasetError(f"{args.fix} exists: name a new folder for the cleaned copy.")
-    report = validate(args.data, open_images=not args.no_images, image_root=args.image_root, queries=args.queries)
+    report = validate(
+        args.data,
+        open_images=not args.no_images,
+        layout=args.layout,
+        image_root=args.image_root,
+        queries=args.queries,
+    )
     print(report.text())
     if args.json is not None:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps(report.to_json(), indent=1), encoding="utf-8")
     if args.fix is not None:
         changes = [change for of_split in fix(report, args.fix).values() for change in of_split]

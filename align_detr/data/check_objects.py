@@ -22,7 +22,8 @@ def repair_objects(
     `images` and `categories` are the repaired ones.
     """
     annotations = findings.annotations.annotations
-    repaired = _repair_ids(findings)
+    repeated = _find_repetitions(findings)
+    repaired = _repair_ids(findings, repeated)
     image_rows, column = _repair_references(findings, "image", [image["id"] for image in images])
     repaired |= column
     category_rows, column = _repair_references(findings, "category", [category["id"] for category in categories])
@@ -40,10 +41,19 @@ def repair_objects(
     for key, values in repaired.items():
         for copy, value in zip(copies, values, strict=True):
             copy[key] = value
-    return copies
+    return [copy for row, copy in enumerate(copies) if row not in repeated]
 
 
-def _repair_ids(findings: Findings) -> Columns:
+def _find_repetitions(findings: Findings) -> set[int]:
+    """Return the rows of annotations that stand in the list before, with the same id and everything else."""
+    annotations = findings.annotations.annotations
+    pairs = find_repeated([annotation.get("id") for annotation in annotations])
+    rows = [row for row, first in pairs if annotations[row] == annotations[first]]
+    findings.add("annotation-repeated", rows)
+    return set(rows)
+
+
+def _repair_ids(findings: Findings, repeated: set[int]) -> Columns:
     """Return new ids from 1 if COCO's evaluation cannot take the ids as they are."""
     given: list[Any] = [annotation.get("id") for annotation in findings.annotations.annotations]
     whole = set(map(type, given)) <= {int}
@@ -55,7 +65,7 @@ def _repair_ids(findings: Findings) -> Columns:
     numbers = [(row, id_) for row, id_ in enumerate(given) if type(id_) is int]
     findings.add("annotation-id-zero", [row for row, id_ in numbers if id_ <= 0], given)
     findings.add("annotation-id-large", [row for row, id_ in numbers if id_ > EXACT])
-    findings.add("annotation-id-repeated", [row for row, _ in find_repeated(given)])
+    findings.add("annotation-id-repeated", [row for row, _ in find_repeated(given) if row not in repeated])
     return {"id": range(1, len(given) + 1)}
 
 

@@ -115,6 +115,9 @@ KINDS = {
         "repair", "annotations", "has the id {value}, and COCO's evaluation takes 0 for no match", _RENUMBERED
     ),
     "annotation-id-large": Kind("repair", "annotations", "has an id beyond 2^53", _RENUMBERED),
+    "annotation-repeated": Kind(
+        "repair", "annotations", "is listed more than once, equal in everything", "the repetition is left out"
+    ),
     "annotation-id-repeated": Kind("repair", "annotations", "has the id of another annotation", _RENUMBERED),
     "image-reference-missing": Kind("error", "annotations", "has no image_id", "add it, or remove the annotation"),
     "image-reference-unknown": Kind(

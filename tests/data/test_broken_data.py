@@ -13,9 +13,10 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 from PIL import Image
 
-from align_detr.data import DetrMapper, load_dataset
+from align_detr.data import DetrMapper, find, load_dataset
 from align_detr.data.findings import Problem
 from align_detr.data.kinds import KINDS
+from align_detr.data.register import register
 from align_detr.data.validation import Report, fix, validate
 from align_detr.data.validation.kinds import VALIDATION_KINDS
 from align_detr.errors import DatasetError
@@ -62,6 +63,11 @@ def test_there_are_more_than_forty_kinds_and_no_other_is_known() -> None:
     assert covered <= {*KINDS, *VALIDATION_KINDS}
 
 
+def is_repetition(case: Case) -> bool:
+    """Return whether one annotation stands in the list twice."""
+    return case.kind == "annotation-repeated"
+
+
 @every_case
 def test_validation_names_the_place_and_the_remedy(case: Case, broken: Path) -> None:
     report = validate(broken)
@@ -89,13 +95,33 @@ def test_training_refuses_it_or_repairs_it_with_all_boxes(
             assert str(error.value).endswith(".") and "\n" not in str(error.value)
             return
         records = load_dataset(registered)
-    assert sum(len(record["annotations"]) for record in records) == len(given)
+    assert sum(len(record["annotations"]) for record in records) == len(given) - is_repetition(case)
     assert all(read(record)["image"].shape[0] == 3 for record in records)
     if case.severity == "repair":
         (line,) = (text for text in caplog.messages if KINDS[case.kind].remedy in text)
         assert case.says == () or case.says[0] in line
     if case.right:
         assert evaluate_perfect(registered)["bbox"]["AP"] == pytest.approx(100)
+
+
+@every_case
+def test_the_folder_is_refused_in_one_sentence_or_read_with_all_boxes(case: Case, broken: Path) -> None:
+    """As `train --data` reads it: common classes of all splits first, then the records."""
+    folder = find(broken)
+    name = "broken_folder"
+    try:
+        common = folder.with_class_names(folder.class_names)
+        register(name, lambda: common.split("train").annotations)
+        records = load_dataset(name)
+    except DatasetError as error:
+        assert case.severity == "error" and str(error).endswith(".") and "\n" not in str(error)
+        return
+    finally:
+        DatasetCatalog.pop(name, None)
+        MetadataCatalog.pop(name, None)
+    given = json.loads((broken / "train.json").read_text())["annotations"]
+    assert case.severity != "error" or case.kind in VALIDATION_KINDS
+    assert sum(len(record["annotations"]) for record in records) == len(given) - is_repetition(case)
 
 
 @every_case
@@ -117,7 +143,7 @@ def test_the_cleaned_copy_is_usable_and_lists_what_it_left_out(case: Case, broke
     left_out = [change for change in changes if change.action == "removed"]
     of_boxes = [change for change in left_out if not change.entries[0].startswith(("image ", "entry 3"))]
     lost = sum(change.objects for change in left_out) + sum(len(change.entries) for change in of_boxes)
-    assert len(given) == len(kept) + lost
+    assert len(given) - is_repetition(case) == len(kept) + lost
     if case.severity == "note":
         assert changes == []
     else:

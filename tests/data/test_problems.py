@@ -104,6 +104,10 @@ CASES: dict[str, tuple[Change, str]] = {
     "annotation-id-text": (box(1, id="a9"), "annotation a9 of image 1 .* has the id a9, which is no whole number"),
     "annotation-id-zero": (box(0, id=0), "annotation 0 of image 1 .* takes 0 for no match"),
     "annotation-id-large": (box(0, id=BIG), r"beyond 2\^53"),
+    "annotation-repeated": (
+        lambda a: a.annotations.append({**a.annotations[1]}),
+        "annotation 2 .* is listed more than once",
+    ),
     "annotation-id-repeated": (box(2, id=1), r"annotation 1 of image 2 \(b.png\) has the id of another annotation"),
     "image-reference-missing": (without("annotations", 2, "image_id"), "annotation 3 .* has no image_id"),
     "image-reference-unknown": (box(2, image_id=9), "annotation 3 .* has image_id 9, which is not among"),

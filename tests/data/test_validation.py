@@ -46,15 +46,15 @@ def test_the_blood_cells_are_usable_with_the_counts_of_their_readme(capsys: pyte
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in printed.splitlines() if line[:1] == "|"]
     assert ["train", "205", "0", "2804", "0", "23", "855", "1926", "1 to 28 (median 14)"] in [row[:9] for row in rows]
     assert ["RBC", "2381", "967", "805"] in rows
-    assert printed.endswith("0 errors, 0 repairs made on loading, 0 notes: usable.\n")
+    assert printed.endswith("Errors: 0, repaired on loading: 0, notes: 0. Usable.\n")
 
 
 def test_errors_end_with_2_and_the_copy_with_0(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     write_broken(tmp_path / "data", lambda coco, folder: coco["annotations"][2].update(bbox=[1, 2, float("nan"), 4]))
-    report, copy = tmp_path / "report.json", tmp_path / "copy"
+    report, copy = tmp_path / "reports" / "data.json", tmp_path / "copy"
     arguments = ["validate", str(tmp_path / "data"), "--json", str(report), "--fix", str(copy)]
     assert cli.main(arguments) == EXIT_USER_ERROR
-    assert "1 errors, 0 repairs made on loading, 0 notes: not usable" in capsys.readouterr().out
+    assert "Errors: 1, repaired on loading: 0, notes: 0. Not usable" in capsys.readouterr().out
     written = json.loads(report.read_text())
     (problem,) = written["splits"]["train"]["problems"]
     assert not written["usable"] and problem["kind"] == "box-not-finite"

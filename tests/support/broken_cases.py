@@ -44,6 +44,12 @@ CASES = [
     repaired("uuids", each("id", lambda a: f"5f-{a['id']}"), "annotation-id-text", "annotation 5f-1", count=6),
     repaired("id beyond 2^53", third(id=2**53 + 1), "annotation-id-large", f"annotation {2**53 + 1}"),
     repaired("repeated id", third(id=2), "annotation-id-repeated", "annotation 2 of image 2", "renumbered"),
+    repaired(
+        "annotation listed twice",
+        lambda c, f: c["annotations"].append(dict(c["annotations"][2])),
+        "annotation-repeated",
+        A3,
+    ),
     # references
     repaired("image ids as text", each("image_id", lambda a: str(a["image_id"])), "image-reference-text", count=6),
     repaired(

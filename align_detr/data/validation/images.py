@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -42,7 +41,7 @@ class Photo:
         return (height, width) if self.orientation in SWAPPING else (width, height)
 
 
-def read_photo(path: Path) -> Photo:
+def read_photo(path: str) -> Photo:
     """Return what the file holds, after decoding all of it; a file at fault is a Photo as well."""
     try:
         with warnings.catch_warnings():
@@ -76,11 +75,11 @@ def read_photos(findings: Findings, title: str) -> dict[int, Photo]:
         return dict(zip(paths, photos, strict=True))
 
 
-def image_paths(findings: Findings) -> dict[int, Path]:
+def image_paths(findings: Findings) -> dict[int, str]:
     """Return {row: path} of the images that name a file."""
-    root, images = findings.annotations.image_root, findings.annotations.images
+    root, images = str(findings.annotations.image_root), findings.annotations.images
     names = ((row, image.get("file_name")) for row, image in enumerate(images) if isinstance(image, dict))
-    return {row: root / name for row, name in names if isinstance(name, str) and name}
+    return {row: os.path.join(root, name) for row, name in names if isinstance(name, str) and name}
 
 
 def check_photos(findings: Findings, photos: dict[int, Photo]) -> None:

@@ -68,10 +68,10 @@ class Report:
     def verdict(self) -> str:
         """The last line: counts, and whether the data can be used."""
         errors, repairs, notes = (self.count(severity) for severity in _ORDER)
-        counts = f"{errors} errors, {repairs} repairs made on loading, {notes} notes"
+        counts = f"Errors: {errors}, repaired on loading: {repairs}, notes: {notes}."
         if errors:
-            return f"{counts}: not usable as it is; correct the errors, or write a cleaned copy with --fix OUT."
-        return f"{counts}: usable."
+            return f"{counts} Not usable as it is: correct the errors, or write a cleaned copy with --fix OUT."
+        return f"{counts} Usable."
 
     def to_json(self) -> dict[str, Any]:
         """Return the whole report as plain values."""

@@ -24,14 +24,14 @@ class Source:
     numbered_by_name: bool
 
 
-def read_sources(data: Sequence[str | Path], image_root: Path | None) -> Source:
+def read_sources(data: Sequence[str | Path], layout: str | None, image_root: Path | None) -> Source:
     """Return the splits of one folder, or of several files and registered names, which are one split each.
 
-    image_root: the folder of the images of COCO files, which is searched for where it is None. Raise DatasetError for
-    what cannot be found or read.
+    layout: as in `find`. image_root: the folder of the images of COCO files, None to search for it. Raise
+    DatasetError for what cannot be found or read.
     """
     if len(data) == 1 and Path(data[0]).is_dir():
-        folder = find(data[0])
+        folder = find(data[0], layout=layout)
         splits = {name: split.annotations for name, split in folder.splits.items()}
         return Source(folder.layout, splits, numbered_by_name=True)
     splits = {}

@@ -16,7 +16,7 @@ def check_repeated_photos(names: Sequence[str], splits: Sequence[Findings], phot
     for number, (findings, read) in enumerate(zip(splits, photos, strict=True)):
         again: dict[int, list[tuple[int, int]]] = {}  # split of the earlier one -> (row here, row there)
         paths = image_paths(findings)
-        for row, key in _identities(findings, read):
+        for row, key in _identities(paths, read):
             split, twin = first.setdefault(key, (number, row))
             # one file under several ids of a split is a problem of its annotations
             if split != number or paths[twin] != paths[row]:
@@ -27,12 +27,12 @@ def check_repeated_photos(names: Sequence[str], splits: Sequence[Findings], phot
             findings.add(kind, [row for row, _ in pairs], other=other, split=names[split])
 
 
-def _identities(findings: Findings, photos: dict[int, Photo]) -> Iterator[tuple[int, Hashable]]:
+def _identities(paths: dict[int, str], photos: dict[int, Photo]) -> Iterator[tuple[int, Hashable]]:
     """Yield (row, what makes its photo the same as another) of the images whose photo is known."""
     if photos:
         yield from ((row, photo.digest) for row, photo in photos.items() if photo.fault is None)
     else:
-        yield from ((row, str(path)) for row, path in image_paths(findings).items())
+        yield from paths.items()
 
 
 def check_same_classes(names: Sequence[str], splits: Sequence[Findings], *, numbered_by_name: bool) -> None:

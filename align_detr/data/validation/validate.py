@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from align_detr.data.annotations import Annotations
+from align_detr.data.coco import collection_paused
 from align_detr.data.findings import Findings, Problem
 from align_detr.data.kinds import KINDS
 from align_detr.data.layouts.classes import common_class_names, with_class_names
@@ -25,22 +26,25 @@ class _FileFindings(Findings):
     kinds = {**KINDS, **VALIDATION_KINDS}
 
 
+@collection_paused()
 def validate(
     data: str | Path | Sequence[str | Path],
     *,
     open_images: bool = True,
+    layout: str | None = None,
     image_root: str | Path | None = None,
     queries: int = 100,
 ) -> Report:
     """Return all that is wrong with a data set, and what it holds.
 
     data: a folder of any layout, a COCO file, a registered name, or several files and names, one split each.
-    open_images: decode every image, too; without it, no image is looked at. image_root: the folder of a COCO file's
-    images, where it is not found from the file. queries: how many objects a detector can find in an image.
+    open_images: decode every image, too; without it, no image is looked at. layout: as in `find`. image_root: the
+    folder of a COCO file's images, where it is not found from the file. queries: how many objects a detector can find
+    in an image.
     Raise DatasetError for data that cannot be read at all.
     """
     several = [data] if isinstance(data, str | Path) else list(data)
-    source = read_sources(several, None if image_root is None else Path(image_root))
+    source = read_sources(several, layout, None if image_root is None else Path(image_root))
     names = list(source.splits)
     cleaned = [clean(annotations) for annotations in source.splits.values()]
     findings = [_FileFindings(part.annotations) for part in cleaned]
