@@ -1,8 +1,8 @@
 """The default of `align-detr train --data DIR`: the small aligned DINO of `bccd_align_dino.py`, for any small data set.
 
-It starts from a pretrained backbone, trains on a CPU, and is the most accurate of the small detectors here. The command
-sets the data, the classes, the epochs (at least 12, and enough for 1,000 iterations) and the folder of the results;
-without it, this trains on blood cells.
+It starts from a pretrained backbone, trains on a CPU and learns faster than the same DINO unaligned
+(benchmarks/RESULTS.md). The command sets data, classes, epochs (at least 12, and enough for 1,000 iterations) and the
+folder of the results; without it, this trains on blood cells.
 """
 
 from .bccd_align_dino import dataloader, lr_multiplier, model, optimizer, train

@@ -26,9 +26,17 @@ def is_image(path: Path) -> bool:
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """Yield all files below `folder`, sorted by path, without hidden ones (macOS writes ._a.jpg beside a.jpg)."""
+    """Yield all files below `folder`, sorted by path, without hidden ones (macOS writes ._a.jpg beside a.jpg).
+
+    Linked folders count, but for one that leads back to a folder above it.
+    """
     for parent, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__")))
+        above = Path(parent).resolve()
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not name.startswith((".", "__")) and not above.is_relative_to(Path(parent, name).resolve())
+        )
         yield from (Path(parent, name) for name in sorted(files) if not name.startswith("."))
 
 

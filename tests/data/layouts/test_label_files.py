@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from align_detr.data import find
-from align_detr.data.layouts.images import image_size
+from align_detr.data import DetrMapper, find
+from align_detr.data.layouts.images import files_below, image_size
 from align_detr.data.layouts.voc_xml import read_xml
 from align_detr.data.layouts.yolo_labels import read_labels
+from align_detr.data.records import to_records
 from align_detr.errors import DatasetError
 from support import trees
 
@@ -108,6 +109,8 @@ def test_a_turned_photo_has_the_size_in_which_it_is_shown(tmp_path):
     trees.write_text(tmp_path / "labels/a.txt", "0 0.5 0.5 0.2 0.5\n")
     annotations = find(tmp_path).splits["train"].annotations
     assert trees.table(annotations) == {"a": [("0", 60, 50, 30, 100)]}
+    (record,) = to_records(annotations)
+    assert DetrMapper(augmentations=[], is_train=True)(record)["image"].shape == (3, 200, 150)
 
 
 def test_photos_without_a_label_file_are_counted_and_none_at_all_is_refused(tmp_path, caplog):
@@ -151,3 +154,13 @@ def test_class_lists_that_differ_are_refused(tmp_path):
         find(tmp_path)
     (tmp_path / "valid/_darknet.labels").unlink()
     assert find(tmp_path).class_names == ["screw", "bolt"]
+
+
+def test_links_to_folders_count_and_a_circle_ends(tmp_path):
+    """Data sets are often links to a disk; a link to a folder above itself is left out, and so are hidden files."""
+    trees.write_text(tmp_path / "disk/a.txt", "")
+    trees.write_text(tmp_path / "disk/._a.txt", "")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/photos").symlink_to(tmp_path / "disk")
+    (tmp_path / "data/self").symlink_to(tmp_path / "data")
+    assert list(files_below(tmp_path / "data")) == [tmp_path / "data/photos/a.txt"]
