@@ -42,6 +42,7 @@ class DetectionEvaluator(DatasetEvaluator):
         self.truth = read_truth(dataset_name)
         self._found: dict[ImageKey, list[Detection]] = {}
         _warn_of_crowded_images(self.truth, max_detections)
+        _warn_of_empty_boxes(self.truth)
 
     def reset(self) -> None:
         """Forget the detections of an earlier evaluation."""
@@ -125,13 +126,26 @@ def _warn_of_crowded_images(truth: GroundTruth, max_detections: int) -> None:
     if objects > max_detections:
         logger.warning(
             "The image %s of the data set '%s' has %d objects of class %s, but only the %d best detections of a class "
-            "count in an image: set dataloader.evaluator.max_detections=%d to count them all.",
+            "count in an image: set dataloader.evaluator.max_detections=%d, and model.postprocess.num_detections to at "
+            "least as many.",
             file_name,
             truth.dataset_name,
             objects,
             label,
             max_detections,
             objects,
+        )
+
+
+def _warn_of_empty_boxes(truth: GroundTruth) -> None:
+    """Warn of boxes without width or height, which overlap nothing."""
+    empty = sum(not a["iscrowd"] and min(a["bbox"][2:]) <= 0 for a in truth.annotations)
+    if empty:
+        logger.warning(
+            "The data set '%s' has %d boxes without width or height, which COCO's evaluation counts as missed whatever "
+            "a model finds: remove them.",
+            truth.dataset_name,
+            empty,
         )
 
 

@@ -2,7 +2,7 @@
 
 import copy
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, MutableSequence, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,12 @@ class EvaluationSet:
 
     name: str
     loader: Iterable[Any]
-    evaluator: DatasetEvaluator | Sequence[DatasetEvaluator]
+    evaluator: DatasetEvaluator | MutableSequence[DatasetEvaluator]
+
+    def forget(self) -> None:
+        """Release the detections, which would take memory until the next evaluation."""
+        for evaluator in self.evaluator if isinstance(self.evaluator, MutableSequence) else [self.evaluator]:
+            evaluator.reset()
 
 
 def require_evaluation(loaders: DictConfig) -> None:
@@ -65,6 +70,7 @@ def evaluate_sets(sets: Sequence[EvaluationSet], model: nn.Module) -> Mapping[st
     results = {}
     for one in sets:
         results[one.name] = inference_on_dataset(model, one.loader, one.evaluator)
+        one.forget()
         if comm.is_main_process():
             logger.info("Results on %s:", one.name)
             print_csv_format(results[one.name])

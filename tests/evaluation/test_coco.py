@@ -199,6 +199,13 @@ def test_objects_beyond_the_detections_that_count_are_told(
     assert "best detections" not in caplog.text
 
 
+def test_boxes_that_no_detection_overlaps_are_told(register: Register, caplog: pytest.LogCaptureFixture) -> None:
+    """COCO counts them: one of two objects is found, and the detection of the other is false."""
+    name = register(records([[(0, BOXES[0]), (0, (5, 5, 5, 9))]]), thing_classes=["a"])
+    assert evaluate_perfect(name)["bbox"]["AR100"] == 50
+    assert f"The data set '{name}' has 1 boxes without width or height, which COCO's evaluation counts" in caplog.text
+
+
 @pytest.mark.parametrize("number", [0, -1, 2.5, None])
 def test_a_number_of_detections_below_one_is_refused(number: object) -> None:
     with pytest.raises(ConfigError, match="dataloader.evaluator.max_detections is "):
