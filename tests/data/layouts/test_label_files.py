@@ -10,6 +10,7 @@ from align_detr.data import DetrMapper, find
 from align_detr.data.layouts.images import files_below, image_size
 from align_detr.data.layouts.voc_xml import read_xml
 from align_detr.data.layouts.yolo_labels import read_labels
+from align_detr.data.problems import require_sound
 from align_detr.data.records import to_records
 from align_detr.errors import DatasetError
 from support import trees
@@ -109,7 +110,7 @@ def test_a_turned_photo_has_the_size_in_which_it_is_shown(tmp_path):
     trees.write_text(tmp_path / "labels/a.txt", "0 0.5 0.5 0.2 0.5\n")
     annotations = find(tmp_path).splits["train"].annotations
     assert trees.table(annotations) == {"a": [("0", 60, 50, 30, 100)]}
-    (record,) = to_records(annotations)
+    (record,) = to_records(require_sound(annotations))
     assert DetrMapper(augmentations=[], is_train=True)(record)["image"].shape == (3, 200, 150)
 
 
