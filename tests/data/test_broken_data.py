@@ -21,7 +21,7 @@ from align_detr.data.validation import Report, fix, validate
 from align_detr.data.validation.kinds import VALIDATION_KINDS
 from align_detr.errors import DatasetError
 from support.broken import Case, write_broken, write_data
-from support.broken_cases import CASES
+from support.broken_cases import CASES, CORNERS
 from support.oracle import evaluate_perfect
 
 OTHERS = {  # tested below, each alone
@@ -216,6 +216,28 @@ def test_files_that_are_no_data_set(tmp_path: Path, content: bytes, says: str) -
     with pytest.raises(DatasetError) as error:
         validate(tmp_path / "train.json")
     assert says in str(error.value) and "train.json" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_several_errors_at_once_are_cleaned_together(tmp_path: Path) -> None:
+    """Corners are converted in all boxes that are left, although one has no box, one no image and one a NaN."""
+
+    def spoil(coco: dict, folder: Path) -> None:
+        CORNERS(coco, folder)
+        coco["annotations"] += [{**annotation, "id": 10 + k} for k, annotation in enumerate(coco["annotations"])]
+        coco["annotations"][0].pop("bbox")
+        coco["annotations"][1]["image_id"] = 77
+        coco["annotations"][2]["bbox"] = [1, 2, float("nan"), 4]
+
+    write_broken(tmp_path / "data", spoil)
+    changes = fix(validate(tmp_path / "data"), tmp_path / "copy")["train"]
+    assert {change.kind: change.action for change in changes} == {
+        "box-corners": "converted",
+        "box-missing": "removed",
+        "image-reference-unknown": "removed",
+        "box-not-finite": "removed",
+    }
+    kept = json.loads((tmp_path / "copy" / "annotations" / "instances_train.json").read_text())["annotations"]
+    assert [annotation["bbox"][2:] for annotation in kept] == [[18, 18]] * 9
 
 
 def test_file_names_with_backslashes_are_read(tmp_path: Path) -> None:

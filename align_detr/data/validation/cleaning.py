@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from align_detr.data.annotations import Annotations
 from align_detr.data.findings import Findings, Problem
 from align_detr.data.problems import repair
@@ -43,7 +45,10 @@ class Cleaned:
 
 
 def clean(annotations: Annotations) -> Cleaned:
-    """Return the annotations repaired and without the entries that have errors; the given ones stay as they are."""
+    """Return the annotations repaired and without the entries that have errors; the given ones stay as they are.
+
+    Boxes that are fractions of their image, or corners, are converted, and ignored objects become crowd regions.
+    """
     changes: list[Change] = []
     repaired, problems = repair(annotations)
     given = problems
@@ -56,8 +61,13 @@ def clean(annotations: Annotations) -> Cleaned:
         obstacle = next((error for error in errors if _needs_a_person(annotations, error)), None)
         if obstacle is not None:
             return Cleaned(annotations, given, changes, obstacle)
-        annotations, made = without_errors(annotations, errors)
-        changes += made
+        convertible = next((error for error in errors if error.kind in _CONVERTIBLE), None)
+        if convertible is not None:  # first, while all boxes show what they are
+            annotations, change = _convert(annotations, convertible, repaired.images)
+            changes.append(change)
+        else:
+            annotations, removed = without_errors(annotations, errors)
+            changes += removed
         repaired, problems = repair(annotations)
     return Cleaned(annotations, given, changes, errors[0])
 
@@ -65,14 +75,9 @@ def clean(annotations: Annotations) -> Cleaned:
 def without_errors(annotations: Annotations, errors: Sequence[Problem]) -> tuple[Annotations, list[Change]]:
     """Return the annotations without the images and objects that have these errors, and the changes.
 
-    Boxes that are fractions of their image, or corners, are converted, and ignored objects become crowd regions. With
-    an image go its objects, and all images of its id, whose objects cannot be told apart.
+    With an image go its objects, and all images of its id, whose objects cannot be told apart.
     """
     findings = Findings(annotations)
-    convertible = [error for error in errors if error.kind in _CONVERTIBLE]
-    if convertible:  # alone: other errors may be gone afterwards
-        error = convertible[0]
-        return _converted(annotations, error), [_change(findings, error, "converted")]
     images: set[int] = set()
     objects: set[int] = set()
     changes = []
@@ -155,27 +160,24 @@ def _needs_a_person(annotations: Annotations, error: Problem) -> bool:
     return error.table == "categories" or not len(error.rows)
 
 
-def _converted(annotations: Annotations, error: Problem) -> Annotations:
-    """Return the annotations with boxes in pixels: corners are a matter of the whole file, fractions of each box."""
-    if error.kind == "ignored":
-        return _as_crowds(annotations, error.rows)
-    images = {_id_of(image, "id"): image for image in annotations.images}
+def _convert(annotations: Annotations, error: Problem, images: Sequence[dict[str, Any]]) -> tuple[Annotations, Change]:
+    """Return the annotations with boxes in pixels, or ignored objects as crowd regions, and the change.
+
+    images: the repaired ones. If a file has corners, all its boxes are corners. What cannot be read stays as it is.
+    """
     changed = list(annotations.annotations)
+    boxes = read_boxes([annotation.get("bbox") for annotation in changed])[0].tolist()
+    sizes = {_id_of(image, "id"): (image["width"], image["height"]) for image in images}
     rows = range(len(changed)) if error.kind == "box-corners" else error.rows
-    boxes = read_boxes([changed[row]["bbox"] for row in rows])[0].tolist()
-    for row, box in zip(rows, boxes, strict=True):
-        image = images[_id_of(changed[row], "image_id")]
-        box = _CONVERSIONS[error.kind](box, float(image["width"]), float(image["height"]))
-        changed[row] = {**changed[row], "bbox": box, "area": box[2] * box[3]}
-    return replace(annotations, annotations=changed)
-
-
-def _as_crowds(annotations: Annotations, rows: Sequence[int]) -> Annotations:
-    """Return the annotations with these as crowd regions, which neither training nor evaluation counts."""
-    changed = list(annotations.annotations)
+    rows = [row for row in rows if error.kind == "ignored" or _id_of(changed[row], "image_id") in sizes]
     for row in rows:
-        changed[row] = {**changed[row], "ignore": 0, "iscrowd": 1}
-    return replace(annotations, annotations=changed)
+        if error.kind == "ignored":
+            changed[row] = {**changed[row], "ignore": 0, "iscrowd": 1}
+        elif np.isfinite(boxes[row]).all():
+            box = _CONVERSIONS[error.kind](boxes[row], *sizes[_id_of(changed[row], "image_id")])
+            changed[row] = {**changed[row], "bbox": box, "area": box[2] * box[3]}
+    change = _change(Findings(annotations), replace(error, rows=rows), "converted")
+    return replace(annotations, annotations=changed), change
 
 
 _CONVERSIONS = {
