@@ -8,7 +8,8 @@ import numpy as np
 from align_detr.data.findings import Findings
 from align_detr.data.values import read_boxes
 
-_TOLERANCE = 1.0  # pixels that a box may reach beyond its image: tools round
+TOLERANCE = 1.0
+"""Pixels that a box may reach beyond its image: tools round."""
 _FEW = 5  # boxes by which no convention can be told
 _CORNERS_SHARE = 0.2  # of the boxes beyond their image, from which boxes that could be corners are taken for them
 _FRACTIONS_SHARE = 0.5
@@ -47,10 +48,10 @@ def _check_places(
     """Report boxes outside or beyond their image, and wrong conventions, among the boxes of the mask `sound`."""
     start, end = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
     outside = sound & ((start >= sizes) | (end <= 0)).any(axis=1)
-    beyond = sound & ~outside & ((end > sizes + _TOLERANCE) | (start < -_TOLERANCE)).any(axis=1)
+    beyond = sound & ~outside & ((end > sizes + TOLERANCE) | (start < -TOLERANCE)).any(axis=1)
     fractions = sound & (start >= 0).all(axis=1) & (boxes <= 1 + 1e-6).all(axis=1) & (sizes > 2).all(axis=1)
     # corners: both ordered, and inside of the image
-    may_be_corners = (boxes[:, 2:] > start).all(axis=1) & (boxes[:, 2:] <= sizes + _TOLERANCE).all(axis=1)
+    may_be_corners = (boxes[:, 2:] > start).all(axis=1) & (boxes[:, 2:] <= sizes + TOLERANCE).all(axis=1)
     count, exceed = int(sound.sum()), outside | beyond
     if count >= _FEW and exceed.sum() >= _CORNERS_SHARE * count and not (sound & ~may_be_corners).any():
         _add(findings, "box-corners", exceed, given, sizes)

@@ -10,6 +10,7 @@ import numpy as np
 from detectron2.data import MetadataCatalog
 from detectron2.structures import BoxMode
 
+from align_detr.data.check_boxes import TOLERANCE
 from align_detr.data.values import read_boxes
 from align_detr.errors import DatasetError
 from align_detr.paths import SMALL_DATA_REMEDY, is_small_data
@@ -140,6 +141,25 @@ def _report(name: str, objects: _Objects) -> None:
         int((~boxed).sum()),
         int((objects.sides[boxed] <= 0).any(axis=1).sum()),
     )
+    start, sides = objects.boxes[boxed, :2], objects.sides[boxed]
+    end, sizes = start + sides, _sizes(objects)[boxed]
+    beyond = int(((start < -TOLERANCE) | (end > sizes + TOLERANCE)).any(axis=1).sum())
+    tiny = int(((start >= 0) & (end <= 1) & (sizes > 2)).all(axis=1).sum())
+    if beyond or tiny:
+        logger.warning(
+            "Data set %s: %d boxes reach beyond their image by more than a pixel, and %d lie within its first pixel: "
+            "check whether they are in pixels, and in the order that their bbox_mode says.",
+            name,
+            beyond,
+            tiny,
+        )
+
+
+def _sizes(objects: _Objects) -> np.ndarray:
+    """Return width and height of every annotation's image, infinite where the record has none: (N, 2) float64."""
+    counts = [len(record.get("annotations", ())) for record in objects.records]
+    sizes = [(record.get("width", np.inf), record.get("height", np.inf)) for record in objects.records]
+    return np.repeat(np.array(sizes, dtype=np.float64), counts, axis=0)
 
 
 def _report_classes(name: str, classes: Sequence[str], counts: np.ndarray) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
+from detectron2.structures import BoxMode
 from omegaconf import ListConfig
 
 from align_detr.data import check_dataset, check_num_classes, count_images, datasets_read_once, load_dataset
@@ -36,6 +37,15 @@ def test_a_good_data_set_is_loaded_counted_and_reported(tiny: str, caplog: pytes
         "without width or height.",
         f"Boxes per class of {tiny}: cell 4, star 4.",
     ]
+
+
+def test_boxes_of_records_in_a_wrong_form_are_counted(tiny: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Corners as width and height: 30 + 38 is beyond 40 pixels; fractions: within the first pixel."""
+    boxes = [[30, 10, 38, 28], [0.1, 0.2, 0.5, 0.5], [5, 5, 35.5, 25]]
+    annotations = [{"bbox": box, "bbox_mode": BoxMode.XYWH_ABS, "category_id": 0} for box in boxes]
+    record = {"file_name": "a.png", "image_id": 1, "width": 40, "height": 30, "annotations": annotations}
+    check_dataset("records_for_tests", [record])
+    assert "1 boxes reach beyond their image by more than a pixel, and 1 lie within its first pixel" in caplog.text
 
 
 def test_several_data_sets_are_put_together(tiny: str, register: Register, annotations: dict) -> None:

@@ -1,14 +1,17 @@
 """Image files that are no ordinary 8-bit photos: scaled or refused, never white."""
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
+from detectron2.config import instantiate
 from PIL import Image
 
 from align_detr.data import DetrMapper
 from align_detr.data.images import read_image
 from align_detr.errors import DatasetError
+from align_detr.lazy_config import load_config
 
 
 def save(path: Path, pixels: np.ndarray) -> dict:
@@ -52,7 +55,11 @@ def test_levels_that_are_no_number_are_black(tmp_path: Path) -> None:
     assert read_image(save(tmp_path / "a.tif", pixels), "RGB", 1.0)[..., 0].tolist() == [[0, 255]]
 
 
-def test_dark_16_bit_images_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_dark_16_bit_images_are_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("detectron2.utils.logger._LOG_COUNTER", Counter())  # no earlier test has logged it
+    read_image(save(tmp_path / "dark.png", np.full((2, 2), 4000, dtype=np.uint16)), "RGB")
     read_image(save(tmp_path / "dark.png", np.full((2, 2), 4000, dtype=np.uint16)), "RGB")
     (line,) = [record.getMessage() for record in caplog.records]
     assert "dark.png has no level above 4000 and comes out almost black" in line and "white_level=4095" in line
@@ -88,3 +95,8 @@ def test_more_pixels_than_pillow_allows(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2)
     with pytest.raises(DatasetError, match=r"a\.png .*more pixels.*PIL\.Image\.MAX_IMAGE_PIXELS = None"):
         read_image(save(tmp_path / "a.png", np.zeros((3, 3), dtype=np.uint8)), "RGB")
+
+
+def test_white_level_is_set_on_the_command_line() -> None:
+    cfg = load_config("detr/detr_r50_500ep.py", ["+dataloader.train.mapper.white_level=4095"])
+    assert instantiate(cfg.dataloader.train.mapper).white_level == 4095
