@@ -115,6 +115,24 @@ def test_a_data_set_registered_by_a_function_is_validated(tmp_path: Path, mode: 
     assert report.usable and report.splits[0].statistics.classes == {"bolt": 0, "screw": 1}
 
 
+def test_registered_names_and_files_are_one_split_each(tmp_path: Path) -> None:
+    write_data(tmp_path)
+    report = validate(["bccd_val", tmp_path / "val.json"], open_images=False)
+    assert [(split.name, split.statistics.images) for split in report.splits] == [("bccd_val", 87), ("val", 3)]
+    with pytest.raises(DatasetError, match="is a folder beside other data: validate a folder alone"):
+        validate(["bccd_val", tmp_path])
+
+
+def test_a_data_yaml_stands_for_its_data_set(tmp_path: Path) -> None:
+    for split, names in (("train", "abc"), ("val", "c")):
+        write_images(tmp_path / "images" / split, names)
+        write_labels(tmp_path / "labels" / split, names)
+    write_text(tmp_path / "data.yaml", "train: images/train\nval: images/val\nnames: [screw, bolt]\n")
+    report = validate(tmp_path / "data.yaml")
+    assert [split.name for split in report.splits] == ["train", "val"] and not report.usable
+    assert "photo-in-two-splits" in {found.problem.kind for found in report.splits[1].found}
+
+
 def test_a_function_that_fails_is_one_sentence() -> None:
     def load() -> list[dict]:
         raise OSError("gone")
@@ -140,3 +158,8 @@ def test_data_that_is_not_there_is_named(data: str, tmp_path: Path, capsys: pyte
     assert cli.main(["validate", str(tmp_path / data)]) == EXIT_USER_ERROR
     error = capsys.readouterr().err
     assert data in error and len(error.splitlines()) == 1
+
+
+def test_a_name_that_nearly_is_registered_is_suggested() -> None:
+    with pytest.raises(DatasetError, match="bccd_trian is neither .* did you mean bccd_train"):
+        validate("bccd_trian")

@@ -159,6 +159,7 @@ CASES = [
     repaired("class listed twice", more("categories", {"id": 2, "name": "screw"}), "category-repeated", "category 2"),
     refused("class ids of two types", more("categories", {"id": "x", "name": "nut"}), "category-id-mixed", "nut"),
     refused("class id of 64 bits", more("categories", {"id": 2**70, "name": "nut"}), "category-id-too-large", "nut"),
+    noted("class id beyond 2^53", more("categories", {"id": 2**53 + 1, "name": "nut"}), "category-id-large", "nut"),
     noted("class without objects", more("categories", {"id": 3, "name": "nut"}), "category-unused", "nut"),
     # beside a model
     noted(

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def read_sources(data: Sequence[str | Path], layout: str | None, image_root: Pat
     layout: as in `find`. image_root: the folder of the images of COCO files, None to search for it. Raise
     DatasetError for what cannot be found or read.
     """
-    if len(data) == 1 and Path(data[0]).is_dir():
+    if len(data) == 1 and (Path(data[0]).is_dir() or Path(data[0]).suffix in (".yaml", ".yml", ".data")):
         folder = find(data[0], layout=layout)
         splits = {name: split.annotations for name, split in folder.splits.items()}
         return Source(folder.layout, splits, numbered_by_name=True)
@@ -46,11 +47,12 @@ def _read_one(name: str, image_root: Path | None) -> Annotations:
     path = Path(name).expanduser()
     if name in DatasetCatalog.list():
         return _read_registered(name)
+    if not path.exists():
+        near = get_close_matches(name, DatasetCatalog.list(), n=3, cutoff=0.6)
+        remedy = f"did you mean {' or '.join(near)}?" if near else "correct its path or name."
+        raise DatasetError(f"{name} is neither a folder, nor a file, nor a registered data set: {remedy}")
     if path.is_dir():
         raise DatasetError(f"{path} is a folder beside other data: validate a folder alone.")
-    if path.suffix.lower() != ".json":
-        splits = find(path).splits
-        return next(iter(splits.values())).annotations
     annotations = read_coco(path, path.parent if image_root is None else image_root)
     return annotations if image_root is not None else locate_images(annotations, path.parent)
 
