@@ -110,7 +110,7 @@ def test_missing_built_in_data_set_names_its_own_variable(tmp_path: Path, monkey
     finally:
         DatasetCatalog.remove("absent_for_tests")
         MetadataCatalog.remove("absent_for_tests")
-    assert "absent.json" in message and "ALIGN_DETR_DATA" in message
+    assert "absent.json" in message and "set ALIGN_DETR_DATA" in message and "datasets of a checkout" in message
 
 
 def test_missing_image_folder(register: Register, tmp_path: Path, annotations: dict) -> None:
