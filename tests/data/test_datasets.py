@@ -14,6 +14,7 @@ from omegaconf import ListConfig
 
 from align_detr.data import check_dataset, check_num_classes, count_images, datasets_read_once, load_dataset
 from align_detr.errors import DatasetError
+from support.datasets import forgotten
 
 Register = Callable[..., str]
 
@@ -105,11 +106,8 @@ def test_missing_annotation_file(register: Register, tmp_path: Path, annotations
 def test_missing_built_in_data_set_names_its_own_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALIGN_DETR_DATA", str(tmp_path))
     register_coco_instances("absent_for_tests", {}, str(tmp_path / "bccd" / "absent.json"), str(tmp_path))
-    try:
+    with forgotten("absent_for_tests"):
         message = fault(load_dataset, "absent_for_tests")
-    finally:
-        DatasetCatalog.remove("absent_for_tests")
-        MetadataCatalog.remove("absent_for_tests")
     assert "absent.json" in message and "set ALIGN_DETR_DATA" in message and "datasets of a checkout" in message
 
 
@@ -163,11 +161,8 @@ def test_class_in_a_list_of_records_that_the_data_set_does_not_have(tmp_path: Pa
     records = [{"file_name": "a.png", "image_id": 3, "height": 9, "width": 9, "annotations": [annotation]}]
     DatasetCatalog.register("records_for_tests", lambda: records)
     MetadataCatalog.get("records_for_tests").thing_classes = ["a", "b"]
-    try:
+    with forgotten("records_for_tests"):
         message = fault(load_dataset, "records_for_tests")
-    finally:
-        DatasetCatalog.remove("records_for_tests")
-        MetadataCatalog.remove("records_for_tests")
     assert "image 3 (a.png)" in message and "class 2" in message and "2 classes" in message
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 
 from align_detr.data import load_dataset
@@ -13,16 +13,15 @@ from align_detr.data.annotations import Annotations
 from align_detr.data.register import register
 from align_detr.errors import ConfigError, DatasetError
 from align_detr.lazy_config import load_config
+from support.datasets import forgotten
 
 NAMES = ("registered_for_tests", "function_for_tests")
 
 
 @pytest.fixture(autouse=True)
 def _forget_names() -> Iterator[None]:
-    yield
-    for name in NAMES:
-        DatasetCatalog.pop(name, None)
-        MetadataCatalog.pop(name, None)
+    with forgotten(*NAMES):
+        yield
 
 
 def annotations_of(folder: Path, *names: str) -> Annotations:

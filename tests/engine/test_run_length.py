@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog
 from omegaconf import OmegaConf
 from torch import nn
 
@@ -14,16 +14,15 @@ from align_detr.engine.build import check_classes
 from align_detr.engine.class_names import ClassNames, check_trained_classes
 from align_detr.engine.run_length import resolve_length
 from align_detr.errors import DatasetError
+from support.datasets import forgotten
 
 NAMES = ("length_train", "length_val")
 
 
 @pytest.fixture(autouse=True)
 def _forget_names() -> Iterator[None]:
-    yield
-    for name in NAMES:
-        DatasetCatalog.pop(name, None)
-        MetadataCatalog.pop(name, None)
+    with forgotten(*NAMES):
+        yield
 
 
 def register_boxes(name: str, folder: Path, objects: list[int], classes: tuple[str, ...] = ("red", "blue")) -> None:

@@ -5,14 +5,11 @@ Two encoder layers of 128 channels, three levels of proposals.
 
 from detectron2.config import LazyCall as L
 
-from align_detr.data import data_path
 from align_detr.modeling import MobileNetV2
 
-from ....configs.common.data.coco_mini import dataloader
+from .common.coco_mini import dataloader, lr_multiplier, train
 from .common.models.tsp_rcnn_r50 import model
 from .common.optim import hybrid as optimizer
-from .common.schedule import warm_multi_step
-from .common.train import train
 
 model.backbone.update(
     bottom_up=L(MobileNetV2)(out_features=["res2", "res3", "res4", "res5"]), out_channels=128, top_block=None
@@ -27,13 +24,5 @@ _stage.transformer.encoder.layer.update(embed_dim=128, ffn_dim=512)
 _stage.transformer.encoder.num_layers = 2
 _stage.transformer.encoder.norm.normalized_shape = 128
 
-dataloader.train.total_batch_size = 4
-
 optimizer.lr = 0.02
-lr_multiplier = warm_multi_step(30, [20, 27], warmup=5)
-
-train.max_iter = 30
-train.eval_period = 0
-train.log_period = 5
 train.output_dir = "./output/tsp_rcnn_coco_mini"
-train.init_checkpoint = str(data_path("weights/mobilenet_v2_backbone.npz"))
