@@ -15,21 +15,21 @@ from align_detr.data.coco import read_coco
 from align_detr.data.register import load_records
 from align_detr.errors import DatasetError
 
-# Records that were read to be counted, by data set; None outside of `datasets_read_once`.
-_counted: ContextVar[dict[str, list[dict[str, Any]]] | None] = ContextVar("counted", default=None)
+# Records by data set; None outside of `datasets_read_once`.
+_kept: ContextVar[dict[str, list[dict[str, Any]]] | None] = ContextVar("kept", default=None)
 
 
 @contextmanager
 def datasets_read_once() -> Iterator[None]:
-    """Keep what `count_images` reads until a loader takes it: COCO's annotations take tens of seconds to read.
+    """Keep the records of every data set until the end: COCO's annotations take tens of seconds to read.
 
-    Inside, a name stands for one set of records; register no data set anew.
+    Inside, a name stands for one set of records, which nobody changes; register no data set anew.
     """
-    token = _counted.set({})
+    token = _kept.set({})
     try:
         yield
     finally:
-        _counted.reset(token)
+        _kept.reset(token)
 
 
 def as_names(names: str | Iterable[str]) -> list[str]:
@@ -46,10 +46,8 @@ def load_dataset(names: str | Iterable[str]) -> list[dict[str, Any]]:
     Raise DatasetError for a name that is not registered, a missing file or folder, annotations that cannot be used,
     and data sets whose classes differ.
     """
-    names, counted = as_names(names), _counted.get() or {}
-    records: list[dict[str, Any]] = []
-    for name in names:
-        records += counted.pop(name) if name in counted else _read_and_check(name)
+    names = as_names(names)
+    records = [record for name in names for record in _records(name)]
     _compare_classes({name: MetadataCatalog.get(name).get("thing_classes") for name in names})
     return records
 
@@ -59,7 +57,7 @@ def count_images(names: str | Iterable[str]) -> int:
 
     Raise DatasetError as `load_dataset` does.
     """
-    return len(_load_to_count(as_names(names)))
+    return len(load_dataset(names))
 
 
 def count_training_images(names: str | Iterable[str], *, filter_empty: bool = False) -> int:
@@ -68,7 +66,7 @@ def count_training_images(names: str | Iterable[str], *, filter_empty: bool = Fa
     Raise DatasetError as `load_dataset` does, and if training has no box at all.
     """
     names = as_names(names)
-    records = _load_to_count(names)
+    records = load_dataset(names)
     require_objects(names, records)
     return sum(map(has_objects, records)) if filter_empty else len(records)
 
@@ -82,16 +80,6 @@ def require_objects(names: str | Iterable[str], records: Iterable[dict[str, Any]
         )
 
 
-def _load_to_count(names: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the records of data sets, which are kept for the loader inside of `datasets_read_once`."""
-    counted = _counted.get()
-    if counted is None:
-        return load_dataset(names)
-    counted.update({name: _read_and_check(name) for name in names if name not in counted})
-    _compare_classes({name: MetadataCatalog.get(name).get("thing_classes") for name in names})
-    return [record for name in names for record in counted[name]]
-
-
 def check_num_classes(model_num_classes: int, dataset_name: str) -> None:
     """Raise DatasetError unless the model has as many classes as the data set, which is loaded if it never was."""
     classes = known_classes(dataset_name)
@@ -102,9 +90,15 @@ def check_num_classes(model_num_classes: int, dataset_name: str) -> None:
         )
 
 
-def _read_and_check(name: str) -> list[dict[str, Any]]:
+def _records(name: str) -> list[dict[str, Any]]:
+    """Return the records of one data set: those that are kept, or read and checked now."""
+    kept = _kept.get()
+    if kept is not None and name in kept:
+        return kept[name]
     records = _read(name)
     check_dataset(name, records)
+    if kept is not None:
+        kept[name] = records
     return records
 
 

@@ -12,13 +12,20 @@ from align_detr.checkpoint.checkpointer import Checkpointer
 from align_detr.data import check_num_classes, check_same_classes
 from align_detr.engine.ema import ModelEMA
 from align_detr.engine.summary import describe_model
+from align_detr.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
 
 def build_model(node: DictConfig, device: str) -> nn.Module:
-    """Build the model on `device`."""
-    model = instantiate(node).to(device)
+    """Build the model on `device`. Raise ConfigError if the node names a class that cannot be imported."""
+    try:
+        model = instantiate(node).to(device)
+    except ImportError as error:
+        raise ConfigError(
+            f"The config's model names something that cannot be imported ({' '.join(str(error).split())}): in a "
+            "config.yaml of an earlier version, name the parts as align_detr.modeling.<part>."
+        ) from error
     logger.info(describe_model(model))
     return model
 

@@ -161,7 +161,7 @@ def spawn(
     """
     if not 0 <= machine_rank < num_machines:
         raise ConfigError(
-            f"--machine-rank {machine_rank} must be at least 0 and less than --num-machines {num_machines}."
+            f"--machine-rank is {machine_rank} of {num_machines} machines: set it to a number from 0 to {num_machines - 1}."
         )
     if dist_url == "auto":
         if num_machines > 1:

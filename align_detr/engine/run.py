@@ -30,7 +30,6 @@ from align_detr.evaluation import build_evaluation_sets, evaluate_sets, require_
 logger = logging.getLogger(__name__)
 
 
-@datasets_read_once()
 def train(cfg: DictConfig, *, resume: bool = False) -> Mapping[str, Any]:
     """Train and evaluate at the end; return the last evaluation's results ({} on all but the main process).
 
@@ -40,25 +39,26 @@ def train(cfg: DictConfig, *, resume: bool = False) -> Mapping[str, Any]:
     options, loaders = cfg.train, cfg.dataloader
     precision = Precision(enabled=options.amp.enabled, dtype=options.amp.dtype, device=options.device)
     require_evaluation(loaders)
-    length = resolve_length(options, loaders.train, comm.get_world_size())
-    test_data = read_data(loaders.test)
-    test_sets = build_evaluation_sets(loaders)  # what evaluation cannot use is found out now, not after an epoch
+    with datasets_read_once():
+        length = resolve_length(options, loaders.train, comm.get_world_size())
+        test_data = read_data(loaders.test)
+        test_sets = build_evaluation_sets(loaders)  # what evaluation cannot use is found out now, not after an epoch
 
-    model = build_model(cfg.model, options.device)
-    check_classes(model, [*length.data.names, *test_data.names])
-    optimizer = build_optimizer(cfg.optimizer, model)
-    schedule = instantiate(cfg.lr_multiplier)
-    ema = build_ema(options.ema, model)
-    if comm.is_main_process():
-        LazyConfig.save(cfg, str(Path(options.output_dir) / "config.yaml"))
-    for line in describe_run(length=length, test_data=test_data, rates=group_rates(optimizer)):
-        logger.info(line)
+        model = build_model(cfg.model, options.device)
+        check_classes(model, [*length.data.names, *test_data.names])
+        optimizer = build_optimizer(cfg.optimizer, model)
+        schedule = instantiate(cfg.lr_multiplier)
+        ema = build_ema(options.ema, model)
+        if comm.is_main_process():
+            LazyConfig.save(cfg, str(Path(options.output_dir) / "config.yaml"))
+        for line in describe_run(length=length, test_data=test_data, rates=group_rates(optimizer)):
+            logger.info(line)
 
-    checkpointer = build_checkpointer(options.output_dir, model, ema)
-    state = _load_start(checkpointer, options.init_checkpoint, resume, length.data.names)
-    start_iter = state["iteration"] + 1 if state else 0
-    seed(options.seed, start_iter)  # a resumed run draws new images and augmentations, not those of its first epoch
-    data_loader = instantiate(loaders.train)
+        checkpointer = build_checkpointer(options.output_dir, model, ema)
+        state = _load_start(checkpointer, options.init_checkpoint, resume, length.data.names)
+        start_iter = state["iteration"] + 1 if state else 0
+        seed(options.seed, start_iter)  # a resumed run draws new images and augmentations, not those of its first epoch
+        data_loader = instantiate(loaders.train)
     trainer = Trainer(
         model=wrap_ddp(model, device=options.device, **options.ddp),
         data_loader=data_loader,
@@ -89,8 +89,9 @@ def train(cfg: DictConfig, *, resume: bool = False) -> Mapping[str, Any]:
 
 def evaluate_only(cfg: DictConfig, *, checkpoint: str = "") -> Mapping[str, Any]:
     """Evaluate what `load_trained` loads; return the results and append them to metrics.json as one line."""
-    test_sets = build_evaluation_sets(cfg.dataloader)  # errors of the data are raised before weights are downloaded
-    model, iteration = load_trained(cfg, checkpoint=checkpoint)
+    with datasets_read_once():
+        test_sets = build_evaluation_sets(cfg.dataloader)  # errors of the data come before weights are downloaded
+        model, iteration = load_trained(cfg, checkpoint=checkpoint)
     results = evaluate_sets(test_sets, model)
     if comm.is_main_process():
         logger.info("Results appended to %s.", append_results(cfg.train.output_dir, iteration, results))

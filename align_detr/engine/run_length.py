@@ -64,7 +64,9 @@ def check_batch(loader: DictConfig, world_size: int) -> int:
             "dataloader.train.total_batch_size is missing: set it to the images per batch over all processes."
         )
     if not isinstance(total, int) or total < 1:
-        raise ConfigError(f"dataloader.train.total_batch_size={total} must be positive, and a whole number of images.")
+        raise ConfigError(
+            f"dataloader.train.total_batch_size={total} must be positive: set it to a whole number of images."
+        )
     if total % world_size:
         raise ConfigError(
             f"dataloader.train.total_batch_size={total} cannot be shared equally by {world_size} processes: "
@@ -83,7 +85,7 @@ def resolve_length(options: DictConfig, loader: DictConfig, world_size: int) -> 
     """
     total_batch = check_batch(loader, world_size)
     if options.max_iter is None and options.epochs <= 0:
-        raise ConfigError(f"train.epochs={options.epochs} must be positive.")
+        raise ConfigError(f"train.epochs={options.epochs} must be positive: set it to a number above 0.")
     if options.max_iter is None and not dataset_names(loader):
         raise ConfigError("dataloader.train names no data set to count epochs by: set dataset, or train.max_iter.")
     data = read_training_data(loader)

@@ -75,7 +75,7 @@ class Trainer(SimpleTrainer):
             with self.precision.autocast():
                 losses = self.model(batch)
         except NonFinitePrediction as error:
-            raise type(error)(f"{error} (iteration {self.iter})") from None
+            raise type(error)(f"{str(error).rstrip('.')} (iteration {self.iter}).") from None
         values = torch.stack([loss.float() for loss in losses.values()])
         scaler = self.precision.scaler
         scaler.scale(values.sum()).backward()

@@ -43,6 +43,22 @@ def test_train_evaluate_and_evaluate_again(tiny_run, capsys):
     assert again["iteration"] == named["iteration"] == 6
 
 
+def test_each_data_set_is_read_once(tiny_run):
+    """By training, and by evaluation alone; reading a data set logs a line."""
+    assert tiny_run.train("train.max_iter=1") == 0
+    log = tiny_run.output / "log.txt"
+    assert [log.read_text().count(f"Data set {name}:") for name in ("tiny_train", "tiny_val")] == [1, 1]
+    assert tiny_run.train("--eval-only") == 0
+    assert [log.read_text().count(f"Data set {name}:") for name in ("tiny_train", "tiny_val")] == [1, 2]
+
+
+def test_a_part_that_cannot_be_imported_is_named(tiny_run, capsys):
+    """As in a config.yaml of an earlier version, which names modules that are gone."""
+    assert tiny_run.train("+model.extra._target_=align_detr.modeling.costs.FocalCost", "train.max_iter=1") == 2
+    assert "'align_detr.modeling.costs.FocalCost'" in (err := capsys.readouterr().err)
+    assert "align_detr.modeling.<part>" in err
+
+
 def test_evaluation_uses_the_averaged_weights(tiny_run):
     """AP falls to 0 only with the averaged weights, which the test replaces by a box in the corner."""
     assert tiny_run.train("train.ema.enabled=True", "train.max_iter=1") == 0

@@ -150,7 +150,7 @@ def test_a_prediction_that_is_not_finite_gets_the_iteration(monkeypatch):
         raise NonFinitePrediction("Query 3 of image 1 is NaN")
 
     monkeypatch.setattr(trainer.model, "forward", forward)
-    with pytest.raises(NonFinitePrediction, match=r"^Query 3 of image 1 is NaN \(iteration 17\)$"):
+    with pytest.raises(NonFinitePrediction, match=r"^Query 3 of image 1 is NaN \(iteration 17\)\.$"):
         one_step(trainer)
 
 

@@ -28,7 +28,7 @@ def test_coco_rows_are_picked_by_id() -> None:
         assert kept["head.class_embed.bias"].tolist() == list(range(rows))
 
 
-def test_axis_perceptron_is_dropped_with_ordinary_attention_only() -> None:
+def test_axis_mlp_is_dropped_with_ordinary_attention_only() -> None:
     key = "neck.position.axis.layers.0.weight"
     assert key in convert(tiny_state(5, 80), num_classes=80)
     assert key not in convert(tiny_state(3, 80), num_classes=80)
