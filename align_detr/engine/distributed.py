@@ -161,7 +161,7 @@ def spawn(
     """
     if not 0 <= machine_rank < num_machines:
         raise ConfigError(
-            f"--machine-rank is {machine_rank} of {num_machines} machines: set it to a number from 0 to {num_machines - 1}."
+            f"--machine-rank is {machine_rank}, of {num_machines} machines: number them from 0 to {num_machines - 1}."
         )
     if dist_url == "auto":
         if num_machines > 1:
