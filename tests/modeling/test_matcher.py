@@ -1,5 +1,6 @@
 """The matcher against exhaustive search, and at its limits."""
 
+import re
 from itertools import permutations
 
 import pytest
@@ -178,6 +179,12 @@ def test_copies_of_a_set_that_is_not_there(matcher: HungarianMatcher) -> None:
         matcher({"main": preds}, targets)
 
 
+@pytest.mark.parametrize("copies", [3, [], [3, 1], "main"])
+def test_copies_without_the_name_of_a_set(copies: object) -> None:
+    with pytest.raises(ConfigError, match=rf"copies is {re.escape(repr(copies))}, .*\.copies\.main=3, for example\."):
+        Limits(copies)
+
+
 def test_a_set_brings_its_number_of_copies(matcher: HungarianMatcher) -> None:
     """12 queries: 3 for each of two targets, of 4 that the set asks for."""
     preds, targets = random_set(rows=2, counts=[2, 1], queries=12)
@@ -187,7 +194,12 @@ def test_a_set_brings_its_number_of_copies(matcher: HungarianMatcher) -> None:
     matcher.limits = Limits({"o2m": 4})
     assert torch.equal(matcher({"o2m": preds}, targets)["o2m"].query, match.query)
     matcher.limits = Limits({"o2m": 3})
-    with pytest.raises(ConfigError, match=r"copies.o2m is 3, but the queries of the set 'o2m' come with 4 copies"):
+    with pytest.raises(ConfigError, match=r"copies.o2m is 3, but model\.queries\.copies, .* 'o2m', is 4: remove"):
+        matcher({"o2m": preds}, targets)
+    matcher.limits = Limits({"o2m": [4, 4]})
+    assert torch.equal(matcher({"o2m": preds}, targets)["o2m"].query, match.query)
+    matcher.limits = Limits({"o2m": [4, 3]})
+    with pytest.raises(ConfigError, match=r"copies.o2m is \[4, 3\], but model\.queries\.copies, .* is 4: remove"):
         matcher({"o2m": preds}, targets)
 
 
