@@ -100,11 +100,15 @@ class ReadsLogits(nn.Module):
 
     softmax: bool | None = None
 
-    def check_logits(self, name: str, preds: "Predictions") -> None:
-        """Raise ConfigError if the set `name` has the other kind of logits: every number would be finite, and wrong."""
-        if self.softmax is not None and self.softmax != preds.softmax:
-            kinds = {True: 'softmax logits (K classes and "no object")', False: "sigmoid logits (K classes)"}
-            raise ConfigError(
-                f"{type(self).__name__} reads {kinds[self.softmax]}, but the set '{name}' has {kinds[preds.softmax]}: "
-                f"change model.{preds.origin}, or the losses and costs that do not fit it."
-            )
+
+def check_logits(part: nn.Module | None, name: str, preds: "Predictions") -> None:
+    """Raise ConfigError if `part`, any module, reads the other kind of logits than the set `name` has: every number
+    would be finite, and wrong. A part without `softmax` as in `ReadsLogits` reads either.
+    """
+    softmax = getattr(part, "softmax", None)
+    if isinstance(softmax, bool) and softmax != preds.softmax:
+        kinds = {True: 'softmax logits (K classes and "no object")', False: "sigmoid logits (K classes)"}
+        raise ConfigError(
+            f"{type(part).__name__} reads {kinds[softmax]}, but the set '{name}' has {kinds[preds.softmax]}: change "
+            f"model.{preds.origin}, or the losses and costs that do not fit it."
+        )

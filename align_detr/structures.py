@@ -210,6 +210,11 @@ class computed_once(property):  # a decorator, as `property` is
         return instance.__dict__[name]
 
 
+def fields_of(instance: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass's instance by name, without its `computed_once` values, for a subclass's."""
+    return {field.name: getattr(instance, field.name) for field in dataclasses.fields(instance)}
+
+
 @dataclass
 class Memory:
     """Image features as a sequence of tokens, with what the attention layers need to know of their positions.

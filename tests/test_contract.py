@@ -5,6 +5,7 @@ test; configs whose shrunk models are equal, such as those of other schedules or
 (`support.subject`), whose passes are run once.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from detectron2.config import LazyConfig, instantiate
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.structures import Instances
 from detectron2.utils.events import EventStorage
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch.testing import assert_close
 
 from align_detr import model_zoo
@@ -158,23 +159,43 @@ def test_state_dict_goes_into_another_detector(name: str) -> None:
     assert torch.equal(found.scores, expected.scores) and torch.equal(found.pred_classes, expected.pred_classes)
 
 
-_SAVED: set[str] = set()
+_LOADED: dict[str, str] = {}  # what a node becomes when it is saved and loaded; many configs have the same nodes
 
 
 @every_config
 def test_saved_config_loads_again(name: str, tmp_path: Path) -> None:
-    """With the same content, classes and functions by their names; a node that several configs have is saved once."""
+    """With the same content, classes and functions by their names. What is equal in several configs is saved once."""
     cfg, path = config(name).copy(), str(tmp_path / "config.yaml")
     cfg.model = subject(name).node
     OmegaConf.resolve(cfg)
     contents = {key: as_json(cfg[key]) for key in cfg}
-    new = [key for key, content in contents.items() if content not in _SAVED]
+    new = [key for key, content in contents.items() if content not in _LOADED]
     LazyConfig.save(OmegaConf.create({key: cfg[key] for key in new}, flags={"allow_objects": True}), path)
     loaded = LazyConfig.load(path)
-    assert loaded.keys() == set(new) != set()  # no two runs have one folder
-    for key in new:
-        assert as_json(loaded[key]) == contents[key], key
-    _SAVED.update(contents.values())
+    assert loaded.keys() == set(new)
+    _LOADED.update({contents[key]: as_json(loaded[key]) for key in new})
+    for key, content in contents.items():
+        assert _LOADED[content] == content, key
+
+
+def losses_in(node: object) -> Iterator[list[str]]:
+    """Yield the names of the losses of each criterion in a config's node."""
+    if isinstance(node, DictConfig):
+        if isinstance(node.get("losses"), ListConfig):
+            yield [instantiate(loss).name for loss in node.losses]
+        for key in node:
+            yield from losses_in(node[key])
+    elif isinstance(node, ListConfig):
+        for child in node:
+            yield from losses_in(child)
+
+
+@every_config
+def test_the_class_loss_comes_first(name: str) -> None:
+    """Overrides of a config name it `losses.0` (docs/ablations.md)."""
+    found = list(losses_in(config(name).model))
+    assert all("class" not in names[1:] for names in found)
+    assert any(names[0] == "class" for names in found) or "criterion" not in config(name).model
 
 
 @every_config

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from detectron2.config import LazyCall as L
+from detectron2.config import instantiate
 from detectron2.utils.registry import locate
 from omegaconf import DictConfig
 
@@ -14,6 +15,7 @@ from align_detr.modeling.weighting import PrimeSampleWeighting
 from align_detr.structures import MAIN, PROPOSED
 
 CLASS = "class"  # the name of the class loss
+UNNAMED = "(no name)"
 
 
 def align(model: DictConfig, *, copies: int = 3, alpha: float = 0.25, gamma: float = 2.0, tau: float = 1.5) -> None:
@@ -56,9 +58,14 @@ def _index_of_class_loss(criterion: DictConfig) -> int:
 
 
 def _name_of(loss: DictConfig) -> str:
-    """Return the name of a loss's config, or the one that its class gives it."""
+    """Return the name of a loss's config, or the one that its class gives it; UNNAMED if a required one is missing."""
     if "name" in loss:
         return loss.name
     target: str | Callable[..., Any] = loss["_target_"]  # a name in a config that was saved
     made_by = locate(target) if isinstance(target, str) else target
-    return inspect.signature(made_by).parameters["name"].default
+    parameter = inspect.signature(made_by).parameters.get("name")
+    if parameter is not None and parameter.default is parameter.empty:
+        return UNNAMED
+    if parameter is not None and isinstance(parameter.default, str):
+        return parameter.default
+    return str(getattr(instantiate(loss), "name", UNNAMED))  # the constructor decides

@@ -6,7 +6,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from align_detr.checks import ReadsLogits
+from align_detr.checks import check_logits
 from align_detr.errors import ConfigError
 from align_detr.layers.reduce import mean_over_ranks
 from align_detr.modeling.losses.base import SetLoss
@@ -52,9 +52,9 @@ class SetCriterion(nn.Module):
         self._check_set_weights(sets)
         for name, preds in sets.items():
             for loss in self.losses:
-                loss.check_logits(name, preds)
-            if preds.match is None and isinstance(self.weighting, ReadsLogits):
-                self.weighting.check_logits(name, preds)
+                check_logits(loss, name, preds)
+            if preds.match is None:
+                check_logits(self.weighting, name, preds)
         with torch.autocast(targets.boxes.device.type, enabled=False):
             sets = {name: preds.float() for name, preds in sets.items()}
             matches = self.matcher(sets, targets)

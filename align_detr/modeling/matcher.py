@@ -11,6 +11,7 @@ import torch
 from detectron2.layers import NaiveSyncBatchNorm
 from torch import Tensor, nn
 
+from align_detr.checks import check_logits
 from align_detr.errors import ConfigError, NonFinitePrediction
 from align_detr.modeling.events import log_scalar
 from align_detr.modeling.matching.costs import (
@@ -107,7 +108,7 @@ class HungarianMatcher(nn.Module):
         unsolved = {name: preds for name, preds in sets.items() if preds.match is None}
         for name, preds in unsolved.items():
             for cost in self.costs:
-                cost.check_logits(name, preds)
+                check_logits(cost, name, preds)
 
         # Cost: (R, N, Q) on the device, for the sets that the solver cannot match without.
         solved = self._match_at_once(unsolved, targets)

@@ -1,6 +1,7 @@
 """Weights of matched queries."""
 
 import dataclasses
+import math
 
 import torch
 from torch import Tensor
@@ -15,18 +16,18 @@ class PrimeSampleWeighting(ReadsLogits):
     """Weight exp(-r / tau) of the query of rank r = 0, 1, ... among the queries of one target in one row, by quality t,
     best first (Align-DETR, section 3.4, equations 6 and 7).
 
-    `alpha` is the share of the probability in t (see `alignment_quality`). Queries of equal quality, frequent where
-    nothing overlaps, rank by ascending index.
+    `alpha` is the share of the probability in t (see `alignment_quality`); with `tau` = inf all weights are 1. Queries
+    of equal quality, frequent where nothing overlaps, rank by ascending index.
     """
 
     softmax = False  # t is made of sigmoid probabilities
 
     def __init__(self, *, alpha: float = 0.25, tau: float = 1.5) -> None:
         super().__init__()
-        if not is_number(tau) or not tau > 0:
+        if tau != math.inf and not (is_number(tau) and tau > 0):
             raise ConfigError(
-                f"model.criterion.weighting.tau is {tau!r}, but must be above 0: set it to a number, a large one for "
-                "weights that hardly differ."
+                f"model.criterion.weighting.tau is {tau!r}, but must be above 0: set it to a number, or to inf for "
+                "equal weights."
             )
         self.alpha = check_share(alpha, "model.criterion.weighting.alpha")
         self.tau = tau

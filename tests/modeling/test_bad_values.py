@@ -25,11 +25,14 @@ from align_detr.modeling.queries import (
 from align_detr.structures import Predictions, Proposals, Targets
 from support.detectors import deformable_detector
 from support.inputs import image_input
+from support.shrink import small_model
 
 ALPHA = "alpha of IABCELoss is {}, but must lie in [0, 1]"
 COUNTS = "num_queries is {}, but num_queries of MixedSelectionQueries (model.queries.main.num_queries) is {}: give both"
 LAYERS = "model.head.num_layers is {}, but model.decoder.num_layers is {}: give both the same number"
 SIDES = "model.proposals.anchor_sides has {}, but a side must lie between 0.01 and 0.99 of the image"
+
+NO_SET = "matcher.copies is {}, but must name a set: write model.criterion.matcher.copies.main=3, for example."
 
 # An override, and part of what is said: by the constructors, or in the first step.
 BUILD = [
@@ -40,9 +43,15 @@ BUILD = [
     ("criterion.weighting.tau=-1", "model.criterion.weighting.tau is -1, but must be above 0"),
     ("criterion.weighting.tau=true", "model.criterion.weighting.tau is True, but must be above 0"),
     ("criterion.weighting.tau=null", "model.criterion.weighting.tau is None, but must be above 0"),
+    ("criterion.weighting.tau=-inf", "model.criterion.weighting.tau is -inf, but must be above 0"),
+    ("criterion.weighting.tau=nan", "model.criterion.weighting.tau is nan, but must be above 0"),
     ("criterion.losses.0.alpha=null", ALPHA.format(None)),
     ("criterion.matcher.copies.main=null", "model.criterion.matcher.copies.main is None, but must be a whole number"),
-    ("criterion.matcher.copies=3", "model.criterion.matcher.copies is 3, but must name a set"),
+    (
+        "criterion.matcher.copies.main=[3,0]",
+        "model.criterion.matcher.copies.main[1] is 0, but must be a whole number",
+    ),
+    ("criterion.matcher.copies=3", NO_SET.format(3)),
     ("queries.box_noise=abc", "model.queries.box_noise is 'abc', but must be a finite number of at least 0"),
     ("queries.label_noise=null", "model.queries.label_noise is None, but must lie in [0, 2]"),
     ("proposals.anchor_sides=[0.1,0.2,null]", SIDES.format(None)),
@@ -64,7 +73,10 @@ BUILD = [
     ("queries.max_queries=1", "model.queries.max_queries is 1, but must be a whole number of at least 2"),
     ("queries.max_queries=9.5", "model.queries.max_queries is 9.5, but must be a whole number of at least 2"),
     ("queries.dn_number=2.5", "model.queries.dn_number is 2.5, but must be a whole number of at least 1"),
-    ("queries.label_noise=3", "model.queries.label_noise is 3, but must lie in [0, 2]"),
+    (
+        "queries.label_noise=3",
+        "is 3, but must lie in [0, 2]: set it to a number between them (0 changes no label, 2 draws all anew).",
+    ),
     ("queries.label_noise=-1", "model.queries.label_noise is -1, but must lie in [0, 2]"),
     ("queries.box_noise=-1", "model.queries.box_noise is -1, but must be a finite number of at least 0"),
     ("queries.num_classes=2", "model.queries.num_classes is 2, but model.head.num_classes is 10"),
@@ -81,6 +93,14 @@ STEP = [
     ),
     ("proposals.anchor_sides=0.1", "model.proposals.anchor_sides has 1 numbers, but the neck makes 3 levels"),
     ("decoder.query_position=null", "model.decoder.query_position is null"),
+]
+
+
+BORDERS = [
+    "queries.max_queries=20",
+    "queries.label_noise=2",
+    "criterion.losses.0.alpha=1",
+    "criterion.weighting.tau=inf",
 ]
 
 
@@ -102,7 +122,7 @@ def test_the_first_step_names_the_keys(override: str, message: str) -> None:
         model([image_input(64, 96, 2, 10)])
 
 
-@pytest.mark.parametrize("override", ["queries.max_queries=20", "queries.label_noise=2", "criterion.losses.0.alpha=1"])
+@pytest.mark.parametrize("override", BORDERS)
 def test_what_lies_at_a_border_trains(override: str) -> None:
     losses = instantiate(demo_with(override)).train()([image_input(64, 96, 2, 10)])
     assert all(torch.isfinite(x) for x in losses.values())
@@ -144,6 +164,26 @@ def test_hybrid_queries_need_a_proposal_for_each_content() -> None:
     model.proposals.num_queries = 6
     with pytest.raises(ConfigError, match=r"is 6, but num_queries of Enc.*model\.queries\.source\.num_queries\) is 8"):
         model([image_input(64, 96, 1)])
+
+
+def hybrid_with(copies: object) -> DictConfig:
+    """Return a small H-Deformable-DETR of 6 copies, with `copies` in its matcher."""
+    model = small_model("h_deformable_detr/h_deformable_detr_r50_12ep.py")
+    model.criterion.matcher.copies = copies
+    return model
+
+
+@pytest.mark.parametrize("number", [3, [6, 3]])
+def test_hybrid_queries_and_matcher_have_one_number_of_copies(number: int | list[int]) -> None:
+    said = rf"model\.criterion\.matcher\.copies\.o2m is {re.escape(str(number))}, but model\.queries\.copies, .* is 6: "
+    with pytest.raises(ConfigError, match=said):
+        instantiate(hybrid_with({"o2m": number}))
+
+
+@pytest.mark.parametrize("copies", [None, {"main": 2}, {"o2m": 6}, {"o2m": [6, 6]}])
+def test_copies_of_a_hybrid_branch(copies: dict[str, object] | None) -> None:
+    losses = instantiate(hybrid_with(copies)).train()([image_input(64, 96, 2, 3)])
+    assert all(torch.isfinite(x) for x in losses.values())
 
 
 def denoising(**options: object) -> DenoisingQueries:

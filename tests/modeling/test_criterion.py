@@ -159,6 +159,59 @@ def test_weighting_is_for_solved_sets(criterion: SetCriterion) -> None:
     assert_close(weighted["loss_bbox_dn"], plain["loss_bbox_dn"], rtol=0, atol=0)
 
 
+class PlainLoss(torch.nn.Module):
+    """A loss that is no SetLoss."""
+
+    name, weight = "plain", 1.0
+
+    def forward(self, preds: Predictions, targets: Targets, match: Match, num_boxes: torch.Tensor) -> torch.Tensor:
+        return preds.boxes.sum((1, 2, 3))
+
+
+class PlainCost(torch.nn.Module):
+    """A cost that is no Cost: the distance of the centres."""
+
+    weight = 1.0
+
+    def forward(self, preds: Predictions, targets: Targets) -> torch.Tensor:
+        return torch.cdist(preds.boxes[..., :2], targets.boxes[..., :2])
+
+
+class PlainWeighting(torch.nn.Module):
+    """A weighting that is no PrimeSampleWeighting."""
+
+    def forward(self, preds: Predictions, targets: Targets, match: Match) -> Match:
+        return match
+
+
+def plain_criterion() -> SetCriterion:
+    return SetCriterion(matcher=HungarianMatcher(costs=[PlainCost()]), losses=[PlainLoss()], weighting=PlainWeighting())
+
+
+def test_parts_are_any_modules() -> None:
+    """Without a word about logits, a loss, a cost and a weighting read either kind; so does one with a layer of that
+    name.
+    """
+    preds, targets = random_set(rows=1, counts=[2], queries=3)
+    for softmax in (True, False):
+        preds.softmax, criterion = softmax, plain_criterion()
+        assert_close(criterion({"main": preds}, targets), {"loss_plain": preds.boxes.sum()})
+        criterion.weighting.softmax = torch.nn.Softmax(-1)
+        assert_close(criterion({"main": preds}, targets), {"loss_plain": preds.boxes.sum()})
+
+
+@pytest.mark.parametrize("kind", ["loss", "cost", "weighting"])
+def test_any_module_may_name_its_kind_of_logits(kind: str) -> None:
+    criterion = plain_criterion()
+    parts = {"loss": criterion.losses[0], "cost": criterion.matcher.costs[0], "weighting": criterion.weighting}
+    parts[kind].softmax = True
+    preds, targets = random_set(rows=1, counts=[2], queries=3)
+    criterion({"main": preds}, targets)
+    preds.softmax = False
+    with pytest.raises(ConfigError, match=rf"Plain{kind.title()} reads softmax logits .*, but the set 'main' has sigm"):
+        criterion({"main": preds}, targets)
+
+
 def test_names_that_cannot_be(criterion: SetCriterion) -> None:
     with pytest.raises(ConfigError, match="two losses named 'class'"):
         SetCriterion(matcher=criterion.matcher, losses=[SoftmaxCrossEntropy(), SoftmaxCrossEntropy()])

@@ -6,7 +6,7 @@ from detectron2.structures import Boxes, Instances
 from torch.testing import assert_close
 
 from align_detr.errors import DatasetError
-from align_detr.structures import Memory, Targets
+from align_detr.structures import Memory, Targets, fields_of
 
 
 def annotated(boxes: list[list[float]], classes: list[int], size: tuple[int, int] = (50, 100)) -> Instances:
@@ -57,6 +57,19 @@ def test_a_box_with_swapped_corners() -> None:
         Targets.from_instances([annotated([[9.0, 0.0, 1.0, 1.0]], [0])], num_classes=3, device="cpu")
     flat = Targets.from_instances([annotated([[1.0, 0.0, 1.0, 1.0]], [0])], num_classes=3, device="cpu")
     assert flat.counts == [1], "a box without width is ordinary"
+
+
+def test_a_memory_becomes_a_subclass_after_use() -> None:
+    """Each neck adds its field, whether or not a value that is computed once was read."""
+    fields = fields_of(used_memory())
+    assert fields.keys() == {"tokens", "position", "padding", "shapes", "valid_sizes"}
+    assert Memory(**fields).valid_ratios.tolist() == [[[0.5, 0.5]]]
+
+
+def used_memory() -> Memory:
+    memory = Memory(torch.ones(1, 8, 3), torch.ones(1, 8, 3), None, shapes=[(2, 4)], valid_sizes=[[(1, 2)]])
+    assert memory.tokens_and_position.shape == memory.tokens.shape and memory.valid_ratios.shape == (1, 1, 2)
+    return memory
 
 
 def test_memory_computes_once_for_each_of_its_contents() -> None:

@@ -57,6 +57,10 @@ def test_weights_by_hand(case: tuple[Predictions, Targets, Match]) -> None:
     assert case[2].weight is None
 
 
+def test_infinite_tau_weighs_all_copies_alike(case: tuple[Predictions, Targets, Match]) -> None:
+    assert PrimeSampleWeighting(tau=math.inf)(*case).weight.tolist() == [1.0] * 4
+
+
 def test_alpha_shares_quality_between_probability_and_overlap(case: tuple[Predictions, Targets, Match]) -> None:
     preds, targets, match = case
     preds.logits[0, 0, 0, 1] = 3.0

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
-from align_detr.checks import ReadsLogits, check_share
+from align_detr.checks import ReadsLogits, check_logits, check_share
 from align_detr.errors import ConfigError
 from align_detr.modeling.losses.base import SetLoss, sum_by_row, weighted
 from align_detr.modeling.losses.quality import matched_iou
@@ -57,7 +57,7 @@ class FusedPostprocess(ReadsLogits):
 
     def forward(self, predictions: Predictions, image_sizes: Sequence[tuple[int, int]]) -> list[Instances]:
         """Return what `postprocess` does. Raise ConfigError for a head without an IoU branch or with softmax logits."""
-        self.check_logits(MAIN, predictions)
+        check_logits(self, MAIN, predictions)
         if predictions.iou is None:
             raise ConfigError(
                 "FusedPostprocess needs the predicted IoU, but model.head has no IoU branch: use a head with one, such "

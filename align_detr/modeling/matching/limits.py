@@ -46,17 +46,20 @@ class Limits:
     def __init__(self, copies: Mapping[str, int | Sequence[int]] | None = None) -> None:
         copies = {} if copies is None else copies
         if not isinstance(copies, Mapping):
-            raise ConfigError(f"{KEY} is {copies}, but must name a set: write {KEY}.main={copies}.")
+            raise ConfigError(f"{KEY} is {copies!r}, but must name a set: write {KEY}.main=3, for example.")
         for name, k in copies.items():
-            for number in k if isinstance(k, Sequence) and not isinstance(k, str) else [k]:
-                check_count(number, f"{KEY}.{name}")
+            if isinstance(k, Sequence) and not isinstance(k, str):
+                for layer, number in enumerate(k):
+                    check_count(number, f"{KEY}.{name}[{layer}]")
+            else:
+                check_count(k, f"{KEY}.{name}")
         self.copies = {name: k if isinstance(k, int) else list(k) for name, k in copies.items()}
 
     def check(self, sets: Mapping[str, Predictions]) -> None:
         """Raise ConfigError if copies are given for a set that the model does not predict, whose matches are known, or
         that brings another number.
         """
-        for name, k in self.copies.items():
+        for name in self.copies:
             if name not in sets:
                 raise ConfigError(
                     f"{KEY} names the set '{name}', but the model predicts {', '.join(sets)}: remove it, or name one "
@@ -64,11 +67,17 @@ class Limits:
                 )
             if sets[name].match is not None:
                 raise ConfigError(f"{KEY} names the set '{name}', whose matches are known beforehand: remove it.")
-            if sets[name].copies not in (None, k):
-                raise ConfigError(
-                    f"{KEY}.{name} is {k}, but the queries of the set '{name}' come with {sets[name].copies} copies: "
-                    f"remove {KEY}.{name}, and set the number where the queries are made (model.queries.copies)."
-                )
+            self.check_brought(name, sets[name].copies)
+
+    def check_brought(self, name: str, brought: int | None) -> None:
+        """Raise ConfigError if the set `name` brings a number and another one is given for it, in any layer."""
+        k = self.copies.get(name)
+        numbers = k if isinstance(k, list) else [brought if k is None else k]
+        if brought is not None and any(number != brought for number in numbers):
+            raise ConfigError(
+                f"{KEY}.{name} is {k}, but model.queries.copies, which holds for the set '{name}', is {brought}: "
+                f"remove {KEY}.{name}."
+            )
 
     def plan(
         self,

@@ -1,4 +1,4 @@
-"""The detectors, as registered in detectron2."""
+"""The detectors, registered in detectron2 by their class names, and RCNN, the base of those with regions."""
 
 from align_detr.modeling.meta_arch.conditional_detr import ConditionalDETR
 from align_detr.modeling.meta_arch.dab_detr import DABDETR

@@ -1,6 +1,7 @@
 """Queries from a two-stage detector's proposals, whose boxes, without gradient, are the references."""
 
 import dataclasses
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -8,6 +9,7 @@ from align_detr.checks import check_count
 from align_detr.errors import ConfigError
 from align_detr.layers.initialization import initialize_matrices
 from align_detr.layers.positional import encode_coordinates
+from align_detr.modeling.matching.limits import Limits
 from align_detr.modeling.queries.learned import queries_of
 from align_detr.structures import MAIN, ONE_TO_MANY, Memory, Proposals, QueryPart, Targets
 
@@ -138,6 +140,12 @@ class HybridQueries(nn.Module):
         self.source = source
         self.num_one_to_one = num_one_to_one
         self.copies = check_count(copies, "model.queries.copies")
+
+    def check_model(self, model: Any) -> None:
+        """Raise ConfigError if the matcher has another number of copies for `o2m`."""
+        limits = getattr(getattr(getattr(model, "criterion", None), "matcher", None), "limits", None)
+        if isinstance(limits, Limits):
+            limits.check_brought(ONE_TO_MANY, self.copies)
 
     def forward(
         self, memory: Memory, proposals: Proposals | None = None, targets: Targets | None = None

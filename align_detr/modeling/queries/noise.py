@@ -99,6 +99,6 @@ def contrast_boxes(boxes: Tensor, draws: Draws, scale: float) -> Tensor:
 
 def check_noise(label_noise: float, box_noise: float, most: int) -> None:
     """Raise ConfigError for noise out of its range; labels change with probability `label_noise` / `most`."""
-    remedy = f"0 changes no label, {most} draws all anew"
+    remedy = f"set it to a number between them (0 changes no label, {most} draws all anew)"
     check_between(label_noise, "model.queries.label_noise", 0, most, remedy)
     check_number(box_noise, "model.queries.box_noise", least=0)

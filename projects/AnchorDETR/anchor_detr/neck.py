@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from align_detr.modeling.neck import SingleScaleNeck
 from align_detr.projects.anchor_detr.position import PointEncoding
-from align_detr.structures import Memory
+from align_detr.structures import Memory, fields_of
 
 
 @dataclass
@@ -50,7 +50,7 @@ class AnchorNeck(SingleScaleNeck):
         """
         memory = super().forward(features, image_sizes, padded_size)
         tokens = group_norm(memory.tokens, self.norm, None if self.norm_padding else memory.padding)
-        return AnchorMemory(**vars(memory.with_tokens(tokens)), encoding=self.position)
+        return AnchorMemory(**fields_of(memory.with_tokens(tokens)), encoding=self.position)
 
 
 def group_norm(tokens: Tensor, norm: nn.GroupNorm, padding: Tensor | None) -> Tensor:

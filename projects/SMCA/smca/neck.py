@@ -8,7 +8,7 @@ from torch import Tensor
 
 from align_detr.errors import ConfigError
 from align_detr.modeling.neck import SingleScaleNeck
-from align_detr.structures import Memory
+from align_detr.structures import Memory, fields_of
 
 
 @dataclass
@@ -45,4 +45,4 @@ class ExtentNeck(SingleScaleNeck):
         """
         memory = super().forward(features, image_sizes, padded_size)
         cells = torch.tensor([(w / self.stride, h / self.stride) for h, w in image_sizes], dtype=torch.float32)
-        return ExtentMemory(**vars(memory), extent=cells.to(memory.tokens.device, non_blocking=True))
+        return ExtentMemory(**fields_of(memory), extent=cells.to(memory.tokens.device, non_blocking=True))

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from align_detr.errors import ConfigError
+from align_detr.modeling import SingleScaleNeck
 from align_detr.projects.smca import ExtentNeck, ModulatedDecoderLayer
 from align_detr.projects.smca.attention import ModulatedAttention, log_gaussian
 from align_detr.projects.smca.neck import ExtentMemory
@@ -94,6 +95,19 @@ def test_a_layer_without_extents_or_centres_is_a_config_error() -> None:
         layer(x, place, bare)
     with pytest.raises(ConfigError, match=r"use it in a ModulatedDecoder\.$"):
         layer(x, QueryPlace(position=x), memory)
+
+
+def test_a_neck_may_read_what_a_memory_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as the sum of tokens and position, which the memory then keeps."""
+    project = SingleScaleNeck.forward
+
+    def read(self: SingleScaleNeck, *inputs: object) -> Memory:
+        memory = project(self, *inputs)
+        assert memory.tokens_and_position.shape == memory.tokens.shape
+        return memory
+
+    monkeypatch.setattr(SingleScaleNeck, "forward", read)
+    assert memory_of_sizes([(96, 48)]).extent.tolist() == [[1.5, 3.0]]
 
 
 def memory_of_sizes(sizes: list[tuple[int, int]]) -> ExtentMemory:

@@ -55,7 +55,7 @@ def test_losses_and_classifier_must_fit_each_other() -> None:
     """The error names the keys of an R-CNN, which has no model.head."""
     node = tiny("align_tsp_rcnn_r50_36ep")
     node.roi_heads.criterion.losses = [L(BackgroundFocalLoss)()]
-    message = r"BackgroundFocalLoss reads softmax .* change model\.roi_heads\.stages\[0\]\.classifier, or the losses"
+    message = r"BackgroundFocalLoss reads softmax .* change model\.roi_heads\.stages\.0\.classifier, or the losses"
     with EventStorage(), pytest.raises(ConfigError, match=message):
         build(node).train()([image_input(96, 70, 2), image_input(64, 96, 1)])
 

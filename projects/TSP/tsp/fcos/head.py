@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from align_detr.layers.boxes import xyxy_to_cxcywh
 from align_detr.projects.tsp.fcos.assign import Assignment, side_distances
 from align_detr.projects.tsp.fcos.selection import FoIs
-from align_detr.structures import Predictions
+from align_detr.structures import Predictions, fields_of
 
 
 @dataclass(kw_only=True)
@@ -39,7 +39,7 @@ class PointPredictions(Predictions):
             "owner": assignment.owner.gather(1, index),
             "target_distances": side_distances(self.fois.locations[:, :, None], self.fois.strides[..., None], boxes),
         }
-        return AssignedPredictions(**{**vars(self), **known})
+        return AssignedPredictions(**{**fields_of(self), **known})
 
 
 @dataclass(kw_only=True)

@@ -147,7 +147,7 @@ class RoIPredictions(Predictions):
             deltas=deltas[None],
             proposals=proposals,
             coder=outputs.coder,
-            origin=f"roi_heads.stages[{stage}].classifier",
+            origin=f"roi_heads.stages.{stage}.classifier",
         )
 
     def match_owners(self) -> Match:
