@@ -132,6 +132,7 @@ def test_align_differs_in_the_matched_set_alone(cfg: DictConfig) -> None:
     assert type(matched.losses[0]) is IABCELoss and len(matched.losses) == 1
     assert type(matched.weighting) is PrimeSampleWeighting and matched.matcher.copies == {"main": 3}
     other.model.criterion.matched = cfg.model.criterion.matched
+    other.train.output_dir = cfg.train.output_dir  # which the evaluator's folder follows
     assert other.model == cfg.model and other.optimizer == cfg.optimizer and other.dataloader == cfg.dataloader
 
 
