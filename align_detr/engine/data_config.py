@@ -43,6 +43,7 @@ def write_config(data: DataOptions, config_file: str = DEFAULT_CONFIG, overrides
     """
     base = load_config(config_file, overrides)
     found = find(data.folder, layout=data.layout).with_validation(fraction=data.val_fraction, seed=data.split_seed)
+    found.require_training()
     name, names = registered_name(found), found.class_names
     given = dict(_assignments(overrides))
     output_dir = f"./output/{name}" if "train.output_dir" not in given else base.train.output_dir

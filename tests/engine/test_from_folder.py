@@ -101,6 +101,14 @@ def test_the_default_config_trains_long_enough_for_a_small_set(yolo, tmp_path, m
     assert cfg.model.proposals.num_classes == cfg.model.head.num_classes == 2
 
 
+def test_training_needs_a_training_split(yolo, tmp_path, monkeypatch, capsys):
+    """A data.yaml with nothing but a validation split is refused in one sentence."""
+    monkeypatch.chdir(tmp_path)
+    trees.write_text(yolo / "data.yaml", "val: images\nnames: [screw, bolt]\n")
+    assert main(["train", "--data", str(yolo)]) == 2
+    assert "has no training split, but val: add the images to train on." in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("name", "keys"),
     [
