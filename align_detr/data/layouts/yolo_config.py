@@ -98,6 +98,12 @@ def _names(path: Path, content: dict[str, Any]) -> dict[int, str] | None:
         names = dict(enumerate(names))
     if not isinstance(names, dict) or not all(str(key).isdecimal() for key in names):
         raise DatasetError(f"{path} has names that are neither a list nor numbered from 0: correct the file.")
+    for index, name in names.items():
+        if name is None or isinstance(name, bool | list | dict):
+            raise DatasetError(
+                f"{path} has a class name, number {index}, that YAML reads as {name}: quote it, as in 'yes', 'no', "
+                "'on', 'off' or '~'."
+            )
     if isinstance(count, int) and count != len(names):
         raise DatasetError(f"{path} has nc: {count}, but {len(names)} names: correct one of the two.")
     return {int(key): str(name) for key, name in sorted(names.items(), key=lambda item: int(item[0]))}

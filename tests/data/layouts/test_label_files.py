@@ -197,6 +197,24 @@ def test_a_text_file_of_yolo_that_cannot_be_read_is_named(tmp_path, files, sente
         _ = find(yolo_folder(tmp_path, **files)).class_names
 
 
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [("yes", "True"), ("no", "False"), ("on", "True"), ("~", "None"), ("null", "None"), ("[a]", r"\['a'\]")],
+)
+@pytest.mark.parametrize("form", ["names: [crab, {}]", "names: {{0: crab, 1: {}}}", "names:\n- crab\n- {}\n"])
+def test_a_class_name_that_yaml_reads_as_no_text_is_refused(tmp_path, name, read, form):
+    """A class called False would appear in results without a word; quoted it is `no`, and numbers are names."""
+    yolo_folder(tmp_path, data_yaml=("train: images\n" + form.format(name)).encode())
+    with pytest.raises(
+        DatasetError, match=rf"data.yaml has a class name, number 1, that YAML reads as {read}: quote it"
+    ):
+        find(tmp_path)
+    yolo_folder(tmp_path, data_yaml=("train: images\n" + form.format("'no'")).encode())
+    assert find(tmp_path).class_names == ["crab", "no"]
+    yolo_folder(tmp_path, data_yaml=("train: images\n" + form.format("7")).encode())
+    assert find(tmp_path).class_names == ["crab", "7"]
+
+
 def test_an_absurd_class_without_names_is_refused(tmp_path):
     """10,000 classes without names are read; as many names as the class 300000000 needs would take all memory."""
     yolo_folder(tmp_path)
