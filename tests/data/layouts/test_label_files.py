@@ -127,6 +127,27 @@ def test_photos_without_a_label_file_are_counted_and_none_at_all_is_refused(tmp_
         _ = find(tmp_path).splits["train"].annotations
 
 
+@pytest.mark.parametrize("yaml", ["train: train/images\nval: valid/images\nnames: [screw, bolt]\n", ""])
+def test_objects_without_an_image_are_counted_per_split(tmp_path, caplog, yaml):
+    """Two label files of train have no photo, one of them beside one that is not read; an empty file has no object."""
+    for split in ("train", "valid"):
+        trees.write_images(tmp_path / split / "images", "a")
+        trees.write_labels(tmp_path / split / "labels", "a")
+    for name, text in {"b": "0 0.5 0.5 0.1 0.1\n", "more/c": "0 0.5 0.5 0.1 0.1\n", "d": ""}.items():
+        trees.write_text(tmp_path / f"train/labels/{name}.txt", text)
+    (tmp_path / "train/images/b.HEIC").write_bytes(b"")
+    trees.write_text(tmp_path / ("data.yaml" if yaml else "classes.txt"), yaml or "screw\nbolt\n")
+    splits = find(tmp_path).splits
+    with caplog.at_level(logging.WARNING):
+        assert len(splits["val"].annotations.images) == 1
+    assert caplog.text == ""
+    with caplog.at_level(logging.WARNING):
+        assert len(splits["train"].annotations.images) == 1
+    lost, unread = caplog.messages
+    assert "train: 2 label files with objects have no image and do not count, such as" in lost and "b.txt" in lost
+    assert "train: 1 photos are in a format that is not read, such as" in unread and "b.HEIC" in unread
+
+
 def test_two_photos_for_one_label_file_are_refused(tmp_path):
     """a.jpg and a.png would share a.txt."""
     trees.write_images(tmp_path, "a")
