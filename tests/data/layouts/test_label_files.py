@@ -1,5 +1,6 @@
 """Single files of Pascal VOC and YOLO: what they mean, and what is wrong with them in one sentence."""
 
+import json
 import logging
 from pathlib import Path
 
@@ -146,6 +147,34 @@ def test_objects_without_an_image_are_counted_per_split(tmp_path, caplog, yaml):
     lost, unread = caplog.messages
     assert "train: 2 label files with objects have no image and do not count, such as" in lost and "b.txt" in lost
     assert "train: 1 photos are in a format that is not read, such as" in unread and "b.HEIC" in unread
+
+
+@pytest.mark.parametrize("folder", ["/home/else/parts/", "C:\\\\work\\\\parts\\\\", "D:/parts/"])
+@pytest.mark.parametrize("listed", [False, True])
+@pytest.mark.parametrize("base", ["", "path: {}\n"])
+def test_absolute_paths_of_another_machine_are_found_by_their_end(tmp_path, folder, listed, base):
+    """Of data.yaml's folders and lists, and of the lines of a list; the longest end that exists counts."""
+    for split, name in {"train": "a", "val": "c"}.items():
+        trees.write_images(tmp_path / "images" / split, name)
+        trees.write_labels(tmp_path / "labels" / split, name)
+    folder = folder.replace("\\\\", "\\")
+    lines = [
+        f"{split}: {folder}{split}.txt\n" if listed else f"{split}: {folder}images/{split}\n"
+        for split in ("train", "val")
+    ]
+    trees.write_text(tmp_path / "data.yaml", base.format(folder) + "".join(lines) + "names: [screw, bolt]\n")
+    for split, name in {"train": "a", "val": "c"}.items():
+        trees.write_text(tmp_path / f"{split}.txt", f"{folder}images/{split}/{name}.jpg\n")
+    splits = find(tmp_path).splits
+    assert {split: list(trees.table(splits[split].annotations)) for split in splits} == {"train": ["a"], "val": ["c"]}
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32", "utf-8-sig"])
+def test_a_coco_file_in_another_unicode_encoding_is_recognised(tmp_path, encoding):
+    """Editors on Windows save UTF-16; the reader of COCO takes it as well."""
+    trees.write_images(tmp_path / "images")
+    (tmp_path / "train.json").write_text(json.dumps(trees.coco()), encoding=encoding)
+    assert len(find(tmp_path).splits["train"].annotations.annotations) == 4
 
 
 def test_two_photos_for_one_label_file_are_refused(tmp_path):
