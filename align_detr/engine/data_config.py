@@ -114,10 +114,9 @@ def _text(found: DataFolder, data: DataOptions, names: list[str], source: str, s
     counts = ", ".join(f"{len(split.annotations.images)} {name}" for name, split in found.splits.items())
     values = {key: _literal(value) for key, value in settings.items()}
     lines = [
-        f'"""{found.name}, in the layout {found.layout}: {counts} images; number of classes: {len(names)}.',
-        "",
-        "Made by `align-detr train --data`; it runs by itself with `align-detr train --config-file`.",
-        '"""',
+        "# Made by `align-detr train --data`.",
+        "# It runs by itself with `align-detr train --config-file`.",  # Python looks for "coding:" in two lines
+        f"# {found.name!r}, in the layout {found.layout}: {counts} images; number of classes: {len(names)}.",
         "",
         "from align_detr.data import find",
         "from align_detr.lazy_config import load_config",
@@ -137,8 +136,9 @@ def _text(found: DataFolder, data: DataOptions, names: list[str], source: str, s
 
 def _literal(value: Any) -> str:
     """Return Python's literal of a value, with double quotes."""
-    if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, str):  # UTF-8 has no lone surrogates, by which Python knows other bytes of a file's name
+        surrogate = any("\ud800" <= letter <= "\udfff" for letter in value)
+        return ascii(value) if surrogate else json.dumps(value, ensure_ascii=False)
     if isinstance(value, list):
         return f"[{', '.join(map(_literal, value))}]"
     if isinstance(value, dict):
