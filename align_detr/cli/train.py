@@ -3,7 +3,10 @@
 import argparse
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from align_detr.cli.help_texts import DATA_HELP, EXIT_CODES, LAYOUT_HELP, SEED_HELP
@@ -49,7 +52,7 @@ def build_parser(prog: str = "align-detr train") -> argparse.ArgumentParser:
 
 def _add_data_arguments(parser: argparse.ArgumentParser) -> None:
     data = parser.add_argument_group(
-        "your own data", "The config that is made is printed, and saved as config.py in train.output_dir."
+        "your own data", "The config that is made is printed and, for training, saved as config.py in train.output_dir."
     )
     data.add_argument("--data", metavar="DIR", help=DATA_HELP)
     data.add_argument("--layout", choices=("coco", "voc", "yolo"), help=LAYOUT_HELP)
@@ -68,11 +71,10 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "align-detr train") -
     args = build_parser(prog).parse_intermixed_args(argv)
     try:
         require_detectron2()
-        if args.data is not None:
-            args.config_file = _write_config(args)
-        elif args.config_file is None:
+        if args.data is None and args.config_file is None:
             raise ConfigError("There is nothing to train on: pass --data with a folder, or --config-file, or both.")
-        _start(args)
+        with nullcontext(args.config_file) if args.data is None else _config_of_data(args) as args.config_file:
+            _start(args)
     except AlignDetrError as error:
         return _report(str(error))
     except Exception as error:
@@ -86,14 +88,24 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "align-detr train") -
     return 0
 
 
-def _write_config(args: argparse.Namespace) -> str:
-    """Make the config of the data set's folder, print it, and return its path."""
-    from align_detr.engine.data_config import DEFAULT_CONFIG, DataOptions, write_config
+@contextmanager
+def _config_of_data(args: argparse.Namespace) -> Iterator[str]:
+    """Make the config of the data set's folder, print it, and yield its path: for an evaluation that of a copy."""
+    from align_detr.engine.data_config import DEFAULT_CONFIG, DataOptions, make_config, write_config
 
     options = DataOptions(args.data, args.layout, args.val_fraction, args.split_seed)
-    path = write_config(options, args.config_file or DEFAULT_CONFIG, args.overrides)
+    config_file = args.config_file or DEFAULT_CONFIG
+    if args.eval_only:
+        _, text = make_config(options, config_file, args.overrides)
+        print(text, flush=True)
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / "config.py"
+            path.write_text(text, encoding="utf-8")
+            yield str(path)
+        return
+    path = write_config(options, config_file, args.overrides)
     print(f"{path.read_text(encoding='utf-8')}\nThis config is {path}.", flush=True)
-    return str(path)
+    yield str(path)
 
 
 def run(args: argparse.Namespace, cfg: "DictConfig | None" = None) -> None:

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from omegaconf import DictConfig, ListConfig
 
 from align_detr.data.layouts import DataFolder, find
 from align_detr.engine.run_length import check_batch
-from align_detr.errors import ConfigError
+from align_detr.errors import ConfigError, DatasetError
 from align_detr.lazy_config import REQUIRED, load_config
 
 logger = logging.getLogger(__name__)
@@ -36,7 +37,30 @@ class DataOptions:
 
 
 def write_config(data: DataOptions, config_file: str = DEFAULT_CONFIG, overrides: Sequence[str] = ()) -> Path:
-    """Write config.py into the output folder of a run and return its path.
+    """Write config.py into the output folder of a run and return its path; `make_config` says what it holds.
+
+    A config.py that is there and differs is kept as config.py.1, or under the next free number, which is logged.
+    Raise DatasetError and ConfigError for what cannot be used, and ConfigError if config.py is `config_file` itself.
+    """
+    path, text = make_config(data, config_file, overrides)
+    if path.is_file() and os.path.isfile(config_file) and path.samefile(config_file):
+        raise ConfigError(f"{config_file} names its data already: leave out --data, or set another train.output_dir.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    old = path.read_bytes() if path.is_file() else None
+    if old == text.encode():
+        return path
+    if old is not None:
+        logger.warning("%s differs from the new config: it is kept as %s.", path, _keep(path, old))
+    new = path.with_name(f".config.{os.getpid()}.py")  # several processes write the same: none sees a half of it
+    new.write_bytes(text.encode())
+    new.replace(path)
+    return path
+
+
+def make_config(
+    data: DataOptions, config_file: str = DEFAULT_CONFIG, overrides: Sequence[str] = ()
+) -> tuple[Path, str]:
+    """Return the path and the text of the config of a run; nothing is written.
 
     It is `config_file` with the data set, its classes, `overrides` and, in the default config, the length of the run.
     The data set is read for it. Raise DatasetError and ConfigError for what cannot be used.
@@ -45,6 +69,7 @@ def write_config(data: DataOptions, config_file: str = DEFAULT_CONFIG, overrides
     found = find(data.folder, layout=data.layout).with_validation(fraction=data.val_fraction, seed=data.split_seed)
     found.require_training()
     name, names = registered_name(found), found.class_names
+    _check_names(found, names)
     given = dict(_assignments(overrides))
     output_dir = f"./output/{name}" if "train.output_dir" not in given else base.train.output_dir
     settings: dict[str, Any] = {
@@ -57,12 +82,32 @@ def write_config(data: DataOptions, config_file: str = DEFAULT_CONFIG, overrides
     if config_file == DEFAULT_CONFIG and not {"train.epochs", "train.max_iter"} & set(given):
         settings |= _length(base, len(found.splits["train"].annotations.images))
     source = str(Path(config_file).absolute()) if os.path.isfile(config_file) else config_file
-    path = Path(output_dir) / "config.py"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f".config.{os.getpid()}.py")  # several processes write the same: none sees a half of it
-    new.write_text(_text(found, data, names, source, {**settings, **given}), encoding="utf-8")
-    new.replace(path)
-    return path
+    return Path(output_dir) / "config.py", _text(found, data, names, source, {**settings, **given})
+
+
+def _keep(path: Path, content: bytes) -> Path:
+    """Write `content` beside `path` under the first free number and return the copy's path."""
+    for number in count(1):
+        copy = path.with_name(f"{path.name}.{number}")
+        if copy.is_file() and copy.read_bytes() == content:  # another process of this run has kept it
+            break
+        try:
+            with copy.open("xb") as file:
+                file.write(content)
+            break
+        except FileExistsError:
+            continue
+    return copy
+
+
+def _check_names(found: DataFolder, names: Sequence[str]) -> None:
+    """Raise DatasetError for a class name that a config would replace by the value of a key."""
+    for name in names:
+        if "${" in name or name == "???":
+            raise DatasetError(
+                f"{found.root} has the class {name!r}, which a config reads as the value of a key: rename the class "
+                "in the annotations."
+            )
 
 
 def registered_name(found: DataFolder) -> str:
@@ -97,10 +142,11 @@ def _plain_counts(node: Any, key: str) -> Iterator[tuple[str, int]]:
 
 
 def _length(base: DictConfig, images: int) -> dict[str, Any]:
-    """Return epochs and the period of evaluation for the default config."""
+    """Return epochs and the period of evaluations and checkpoints for the default config."""
     per_epoch = max(1, images // check_batch(base.dataloader.train, 1))
     epochs = max(MIN_EPOCHS, math.ceil(MIN_ITERATIONS / per_epoch))
-    return {"train.epochs": epochs, "train.eval_period": per_epoch * math.ceil(epochs / _EVALUATIONS)}
+    period = per_epoch * math.ceil(epochs / _EVALUATIONS)
+    return {"train.epochs": epochs, "train.eval_period": period, "train.checkpointer.period": period}
 
 
 def _assignments(overrides: Sequence[str]) -> Iterator[tuple[str, Any]]:
@@ -115,10 +161,9 @@ def _text(found: DataFolder, data: DataOptions, names: list[str], source: str, s
     counts = ", ".join(f"{len(split.annotations.images)} {name}" for name, split in found.splits.items())
     values = {key: _literal(value) for key, value in settings.items()}
     lines = [
-        f'"""{found.name}, in the layout {found.layout}: {counts} images; number of classes: {len(names)}.',
-        "",
-        "Made by `align-detr train --data`; it runs by itself with `align-detr train --config-file`.",
-        '"""',
+        "# Made by `align-detr train --data`.",
+        "# It runs by itself with `align-detr train --config-file`.",  # Python looks for "coding:" in two lines
+        f"# {found.name!r}, in the layout {found.layout}: {counts} images; number of classes: {len(names)}.",
         "",
         "from align_detr.data import find",
         "from align_detr.lazy_config import load_config",
@@ -138,8 +183,9 @@ def _text(found: DataFolder, data: DataOptions, names: list[str], source: str, s
 
 def _literal(value: Any) -> str:
     """Return Python's literal of a value, with double quotes."""
-    if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, str):  # UTF-8 has no lone surrogates, by which Python knows other bytes of a file's name
+        surrogate = any("\ud800" <= letter <= "\udfff" for letter in value)
+        return ascii(value) if surrogate else json.dumps(value, ensure_ascii=False)
     if isinstance(value, list):
         return f"[{', '.join(map(_literal, value))}]"
     if isinstance(value, dict):

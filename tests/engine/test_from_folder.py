@@ -130,6 +130,7 @@ def test_the_default_config_trains_long_enough_for_a_small_set(yolo, tmp_path, m
     monkeypatch.chdir(tmp_path)
     cfg = load_config(str(write_config(DataOptions(str(yolo)))))
     assert (cfg.train.epochs, cfg.train.eval_period, cfg.train.max_iter) == (1000, 100, None)
+    assert cfg.train.checkpointer.period == 100
     cfg = load_config(
         str(write_config(DataOptions(str(yolo)), overrides=["train.epochs=3", "optimizer.betas=[0.8,0.9]"]))
     )

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from align_detr.data.annotations import Annotations
-from align_detr.data.layouts.copying import copy_images, free_names
+from align_detr.data.layouts.copying import copy_images, free_names, new_file
 
 DIGITS = 4  # of a pixel, behind the point
 
@@ -19,8 +19,7 @@ def write(splits: Mapping[str, Annotations], out: Path) -> None:
     for split, annotations in splits.items():
         names = free_names(annotations, set())
         copy_images(annotations, names, out / "images" / split)
-        path = out / "annotations" / f"instances_{split}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path = new_file(out, f"annotations/instances_{split}.json")
         path.write_text(json.dumps(_content(annotations, names), ensure_ascii=False), encoding="utf-8")
 
 

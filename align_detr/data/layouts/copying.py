@@ -38,8 +38,7 @@ def copy_images(annotations: Annotations, names: Iterable[str], folder: Path) ->
     """Copy the images, unchanged, into `folder`; raise DatasetError for one that is missing."""
     jobs = list(zip(annotations.images, names, strict=True))
     for image, name in with_progress(jobs, count=len(jobs), title=f"Images to {folder}"):
-        source, target = annotations.image_root / image["file_name"], folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
+        source, target = annotations.image_root / image["file_name"], new_file(folder, name)
         try:
             shutil.copyfile(source, target)
         except FileNotFoundError as error:
@@ -49,8 +48,21 @@ def copy_images(annotations: Annotations, names: Iterable[str], folder: Path) ->
             ) from error
 
 
+def new_file(folder: Path, name: str | Path) -> Path:
+    """Return the path of a new file below `folder` and make the folders above it.
+
+    Raise DatasetError for a name that leads out of `folder`.
+    """
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise DatasetError(f"The file {name} would be written outside {folder}: rename it in the annotations.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
 def _own(folders: list[str]) -> list[str]:
     """Return the folders that belong to the images, not to their layout; none of a path from elsewhere."""
-    if folders and (folders[0] in {"..", "/", "\\"} or ":" in folders[0]):
+    from_root = folders and set(folders[0]) & set("/\\:")
+    if from_root or not {"", ".", ".."}.isdisjoint(folders):
         return []
     return [name for name in folders if name.lower() not in SIDES and split_in_name(name) is None]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from align_detr.data.annotations import Annotations
-from align_detr.data.layouts.copying import copy_images, free_names
+from align_detr.data.layouts.copying import copy_images, free_names, new_file
 
 DIGITS = 4  # of a pixel, behind the point
 
@@ -26,12 +26,12 @@ def write(splits: Mapping[str, Annotations], out: Path) -> None:
             objects[each["image_id"]].append(each)
         classes = {category["id"]: category["name"] for category in annotations.categories}
         for image, name in zip(annotations.images, names, strict=True):
-            path = out / "Annotations" / Path(name).with_suffix(".xml")
-            path.parent.mkdir(parents=True, exist_ok=True)
+            path = new_file(out / "Annotations", Path(name).with_suffix(".xml"))
             _tree(image, name, objects[image["id"]], classes).write(path, encoding="utf-8")
         stems = "".join(f"{Path(name).with_suffix('').as_posix()}\n" for name in names)
-        _write_text(out / "ImageSets" / "Main" / f"{split}.txt", stems)
-        _write_text(out / "classes.txt", "".join(f"{name}\n" for name in annotations.class_names))
+        new_file(out, f"ImageSets/Main/{split}.txt").write_text(stems, encoding="utf-8")
+        classes_text = "".join(f"{name}\n" for name in annotations.class_names)
+        new_file(out, "classes.txt").write_text(classes_text, encoding="utf-8")
 
 
 def _tree(image: dict, name: str, objects: list[dict], classes: Mapping[Any, str]) -> ET.ElementTree:
@@ -60,8 +60,3 @@ def _tree(image: dict, name: str, objects: list[dict], classes: Mapping[Any, str
 
 def _add(node: ET.Element, tag: str, value: object) -> None:
     ET.SubElement(node, tag).text = str(value)
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from align_detr.data.annotations import Annotations
-from align_detr.data.layouts.copying import copy_images, free_names
+from align_detr.data.layouts.copying import copy_images, free_names, new_file
 
 logger = logging.getLogger(__name__)
 
@@ -26,8 +26,7 @@ def write(splits: Mapping[str, Annotations], out: Path) -> None:
         copy_images(annotations, names, out / "images" / split)
         lines = _lines(annotations)
         for image, name in zip(annotations.images, names, strict=True):
-            path = out / "labels" / split / Path(name).with_suffix(".txt")
-            path.parent.mkdir(parents=True, exist_ok=True)
+            path = new_file(out / "labels" / split, Path(name).with_suffix(".txt"))
             path.write_text("".join(lines[image["id"]]), encoding="utf-8")
     places = {split: f"images/{split}" for split in splits}
     if "val" not in places and "train" in places:

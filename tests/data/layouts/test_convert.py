@@ -6,7 +6,9 @@ import logging
 import pytest
 import yaml
 
-from align_detr.data.convert import convert
+from align_detr.data.annotations import Annotations
+from align_detr.data.convert import WRITERS, convert
+from align_detr.data.layouts.copying import new_file
 from align_detr.errors import DatasetError
 from support import trees
 
@@ -105,3 +107,29 @@ def test_files_are_never_overwritten(tmp_path, source):
     (source / "images/train/b.jpg").unlink()
     with pytest.raises(DatasetError, match=r"The image file .*b.jpg \(.*instances_train.json\) does not exist"):
         convert(source, to="voc", out=tmp_path / "y")
+
+
+@pytest.mark.parametrize("layout", list(WRITERS))
+@pytest.mark.parametrize("folders", ["cam/../../../..", "..", "cam/./..", "{root}"])
+def test_no_file_name_leads_out_of_the_new_folder(tmp_path, layout, folders):
+    """The folders of a name with "..", or of a full path, are left out; everything that is new is below the folder."""
+    (tmp_path / "1/2/3/cam").mkdir(parents=True)
+    root = tmp_path / "1/2/3"
+    content = trees.coco("a")
+    content["images"][0]["file_name"] = name = f"{folders.format(root=root)}/a.jpg"
+    trees.write_images((root / name).resolve().parent, "a")
+    before = {path for path in tmp_path.rglob("*") if path.is_file()}
+    annotations = Annotations(**content, image_root=root, source=root / "a.json")
+    WRITERS[layout]({"train": annotations}, root / "out/new")
+    added = {path for path in tmp_path.rglob("*") if path.is_file()} - before
+    assert all(path.is_relative_to(root / "out/new") for path in added)
+    (copy,) = (path for path in added if path.suffix == ".jpg")
+    assert copy.parent.name in {"train", "JPEGImages"}
+
+
+@pytest.mark.parametrize("name", ["../a.jpg", "cam/../../a.jpg", "/a.jpg"])
+def test_a_new_file_is_below_its_folder(tmp_path, name):
+    """Nothing is made for a name that leads elsewhere."""
+    with pytest.raises(DatasetError, match="would be written outside .*: rename it in the annotations"):
+        new_file(tmp_path / "new", name)
+    assert not list(tmp_path.iterdir())
