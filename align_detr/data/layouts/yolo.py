@@ -13,6 +13,7 @@ from align_detr.data.layouts.folder import Split
 from align_detr.data.layouts.images import UNREAD, files_below, image_size, is_image, with_progress
 from align_detr.data.layouts.names import SPLITS, split_of
 from align_detr.data.layouts.pairs import Key, by_key, key_of
+from align_detr.data.layouts.text import read_text
 from align_detr.data.layouts.yolo_config import MOST_UNNAMED, YoloConfig, is_config, read_config
 from align_detr.data.layouts.yolo_labels import YoloObject, is_label_file, read_labels
 from align_detr.errors import DatasetError
@@ -58,7 +59,10 @@ def find_splits(root: Path) -> list[Split]:
 def _find_config(root: Path, files: list[Path]) -> YoloConfig | None:
     """Return what the data.yaml (or obj.data) nearest to `root` says; None without one."""
     if root.is_file():
-        return read_config(root) if root.suffix in _YAML and is_config(root) else None
+        if root.suffix not in _YAML:
+            return None
+        read_text(root)  # of a file that the user names, the fault is told, whatever its name
+        return read_config(root) if is_config(root) else None
     named = [path for path in files if path.suffix in _YAML or path.name == "obj.data"]
     by_depth = groupby(sorted(named, key=lambda path: len(path.parts)), key=lambda path: len(path.parts))
     for _, paths in islice(by_depth, _DEPTH):

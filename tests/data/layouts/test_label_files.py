@@ -265,6 +265,13 @@ def test_a_class_name_that_yaml_reads_as_no_text_is_refused(tmp_path, name, read
     assert find(tmp_path).class_names == ["crab", "7"]
 
 
+def test_a_yaml_file_of_any_name_in_another_encoding_is_named(tmp_path):
+    """Given as the data, it is not taken for a file of another kind."""
+    root = yolo_folder(tmp_path, parts_yaml=b"train: images\nnames: [" + LATIN.strip() + b"]\n")
+    with pytest.raises(DatasetError, match="parts.yaml is not in UTF-8"):
+        find(root / "parts.yaml")
+
+
 def test_an_absurd_class_without_names_is_refused(tmp_path):
     """10,000 classes without names are read; as many names as the class 300000000 needs would take all memory."""
     yolo_folder(tmp_path)
