@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
-from align_detr.cli.help_texts import DATA_HELP, EXIT_CODES, LAYOUT_HELP
+from align_detr.cli.help_texts import DATA_HELP, EXIT_CODES, LAYOUT_HELP, SEED_HELP
 from align_detr.cli.requirements import require_detectron2
 
 
@@ -23,6 +23,14 @@ def build_parser() -> argparse.ArgumentParser:
         "--config-file", metavar="NAME", help="path, or name in the model zoo; default: config.yaml beside the weights"
     )
     parser.add_argument("--split", choices=("train", "val", "test"), help="default: val, else test, else all")
+    parser.add_argument(
+        "--val-fraction",
+        type=float,
+        metavar="F",
+        help="where there is no validation split, evaluate what `train --data` holds out (default with --split "
+        "val: 0.2)",
+    )
+    parser.add_argument("--split-seed", type=int, metavar="N", help=SEED_HELP)
     parser.add_argument("--layout", choices=("coco", "voc", "yolo"), help=LAYOUT_HELP)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="values of the config, e.g. train.device=cpu")
     return parser
@@ -43,5 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         config_file=args.config_file,
         overrides=args.overrides,
         layout=args.layout,
+        val_fraction=args.val_fraction,
+        split_seed=args.split_seed,
     )
     return 0

@@ -51,9 +51,9 @@ def _repair_backslashes(findings: Findings, names: Sequence[Any]) -> list[Any]:
     """Return the names with / for \\ where only that finds the file."""
     root, read, rows = findings.annotations.image_root, list(names), []
     for row, name in enumerate(names):
-        if isinstance(name, str) and "\\" in name and not (root / name).exists():
+        if isinstance(name, str) and "\\" in name and not os.path.exists(root / name):
             slashes = name.replace("\\", "/")
-            if (root / slashes).exists():
+            if os.path.exists(root / slashes):
                 read[row] = slashes
                 rows.append(row)
     findings.add("image-file-name-backslash", rows)

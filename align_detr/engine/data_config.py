@@ -67,6 +67,7 @@ def make_config(
     """
     base = load_config(config_file, overrides)
     found = find(data.folder, layout=data.layout).with_validation(fraction=data.val_fraction, seed=data.split_seed)
+    found.require_training()
     name, names = registered_name(found), found.class_names
     _check_names(found, names)
     given = dict(_assignments(overrides))

@@ -49,12 +49,16 @@ def evaluate(
     config_file: str | None = None,
     overrides: Sequence[str] = (),
     layout: str | None = None,
+    val_fraction: float | None = None,
+    split_seed: int | None = None,
 ) -> Mapping[str, Any]:
     """Evaluate the checkpoint `weights` on a data set's folder and return the results, {"bbox": {"AP": ...}}.
 
     split: "val" by default, else "test", else all of a data set without splits. config_file: path or model-zoo name;
     None: the config.yaml that training left beside the weights. The classes are compared by name with those of the
     training. Results go to a folder of their own beside the weights, unless `overrides` set train.output_dir.
+    val_fraction, split_seed: either of them, or split="val", divides a data set without a validation split as training
+    does, with the same defaults, and evaluates what training held out.
     Raise AlignDetrError for everything that a user can correct.
     """
     path = Path(weights)
@@ -62,6 +66,9 @@ def evaluate(
         raise ConfigError(f"There is no checkpoint {path}: pass the path of a local file of weights.")
     cfg = load_config(config_file or _config_beside(path), overrides)
     found = find(data, layout=layout)
+    if "train" in found.splits and (split == "val" or val_fraction is not None or split_seed is not None):
+        fraction = DataOptions.val_fraction if val_fraction is None else val_fraction
+        found = found.with_validation(fraction=fraction, seed=split_seed or DataOptions.split_seed)
     name = split or next(each for each in ("val", "test", "train") if each in found.splits)
     chosen = DataFolder(found.root, found.layout, {name: found.split(name)})
     trained = cfg.train.get("class_names", None)
@@ -75,6 +82,13 @@ def evaluate(
         cfg.train.output_dir = str(path.parent / f"evaluate_{dataset}")
     set_up(cfg.train)
     logger.info("Evaluating %s on %s of %s.", path, name, found.root)
+    if split is None and name == "train":
+        logger.warning(
+            "%s has no validation or test split, and all its %d images count, also those trained on: for those that "
+            "training held out, give --split val, with training's --val-fraction and --split-seed.",
+            found.root,
+            len(found.split(name).annotations.images),
+        )
     return run.evaluate_only(cfg, checkpoint=str(path))
 
 

@@ -1,6 +1,7 @@
 """Training and evaluation on a data set's folder: the commands, their config and the same from Python."""
 
 import json
+import logging
 import re
 from pathlib import Path
 
@@ -9,7 +10,8 @@ from omegaconf import OmegaConf
 
 import align_detr
 from align_detr.cli.main import main
-from align_detr.engine.data_config import class_count_keys
+from align_detr.data import load_dataset
+from align_detr.engine.data_config import DataOptions, class_count_keys, write_config
 from align_detr.errors import ConfigError, DatasetError
 from align_detr.lazy_config import load_config
 from support import trees
@@ -76,8 +78,8 @@ def test_evaluation_compares_classes_by_name(yolo, tmp_path, monkeypatch, capsys
     path.write_text(path.read_text().replace("bolt", "nut"))
     with pytest.raises(DatasetError, match="has objects of the class 'nut', but the classes are screw, bolt"):
         align_detr.evaluate(weights, data=other)
-    with pytest.raises(DatasetError, match="has no val split, but train: name one of them"):
-        align_detr.evaluate(weights, data=other, split="val")
+    with pytest.raises(DatasetError, match="has no test split, but train: name one of them"):
+        align_detr.evaluate(weights, data=other, split="test")
     assert main(["evaluate", "--data", str(other), "--weights", "nowhere.pth"]) == 2
     assert "There is no checkpoint nowhere.pth: pass the path" in capsys.readouterr().err
     (tmp_path / "bare.pth").write_bytes(b"")
@@ -85,10 +87,46 @@ def test_evaluation_compares_classes_by_name(yolo, tmp_path, monkeypatch, capsys
         align_detr.evaluate(tmp_path / "bare.pth", data=other)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "fraction", "seed"),
+    [
+        (["--split", "val"], 0.2, 0),
+        (["--val-fraction", "0.6"], 0.6, 0),
+        (["--split-seed", "2"], 0.2, 2),
+        (["--split", "val", "--split-seed", "1", "--val-fraction", "0.7"], 0.7, 1),
+        ([], None, None),
+    ],
+)
+def test_evaluation_takes_the_images_that_training_held_out(
+    yolo, tmp_path, monkeypatch, caplog, arguments, fraction, seed
+):
+    """Those of the same fraction and seed; without an option all images, and a warning."""
+    monkeypatch.chdir(tmp_path)
+    evaluated: list[str] = []
+    monkeypatch.setattr(
+        "align_detr.engine.run.evaluate_only",
+        lambda cfg, checkpoint: (
+            evaluated.extend(r["file_name"] for r in load_dataset(cfg.dataloader.test.dataset)) or {}
+        ),
+    )
+    monkeypatch.setattr("align_detr.engine.from_folder.set_up", lambda options: None)
+    Path("model.pth").write_bytes(b"")
+    with caplog.at_level(logging.WARNING):
+        assert (
+            main(["evaluate", "--data", str(yolo), "--weights", "model.pth", "--config-file", CONFIG, *arguments]) == 0
+        )
+    warned = "all its 3 images count, also those trained on" in caplog.text
+    if fraction is None:
+        assert len(evaluated) == 3 and warned
+        return
+    options = DataOptions(str(yolo), val_fraction=fraction, split_seed=seed)
+    load_config(str(write_config(options, CONFIG)))
+    assert evaluated == [record["file_name"] for record in load_dataset("my_parts_val")]
+    assert not warned
+
+
 def test_the_default_config_trains_long_enough_for_a_small_set(yolo, tmp_path, monkeypatch):
     """3 photos, 1 held out, in batches of 4: one iteration per epoch, so 1,000 epochs; the user's own number stays."""
-    from align_detr.engine.data_config import DataOptions, write_config
-
     monkeypatch.chdir(tmp_path)
     cfg = load_config(str(write_config(DataOptions(str(yolo)))))
     assert (cfg.train.epochs, cfg.train.eval_period, cfg.train.max_iter) == (1000, 100, None)
@@ -100,6 +138,14 @@ def test_the_default_config_trains_long_enough_for_a_small_set(yolo, tmp_path, m
     assert list(cfg.optimizer.betas) == [0.8, 0.9]
     assert cfg.dataloader.train.dataset == "my_parts_train"
     assert cfg.model.proposals.num_classes == cfg.model.head.num_classes == 2
+
+
+def test_training_needs_a_training_split(yolo, tmp_path, monkeypatch, capsys):
+    """A data.yaml with nothing but a validation split is refused in one sentence."""
+    monkeypatch.chdir(tmp_path)
+    trees.write_text(yolo / "data.yaml", "val: images\nnames: [screw, bolt]\n")
+    assert main(["train", "--data", str(yolo)]) == 2
+    assert "has no training split, but val: add the images to train on." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from align_detr.data.layouts.text import read_lines
 from align_detr.errors import DatasetError
 
 CLASS_FILES = ("classes.txt", "obj.names", "labels.txt", "labelmap.txt", "predefined_classes.txt", "_darknet.labels")
@@ -24,8 +25,8 @@ def listed_classes(files: list[Path]) -> list[str] | None:
 
 def _read(path: Path) -> list[str]:
     """Return the names of a file; of CVAT's labelmap.txt (name:colour:parts:actions), without its background."""
-    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    lines = read_lines(path)
     if path.name == "labelmap.txt":
         names = [line.split(":")[0].strip() for line in lines if not line.startswith("#")]
         return [name for name in names if name and name != "background"]
-    return [line.strip() for line in lines if line.strip()]
+    return lines

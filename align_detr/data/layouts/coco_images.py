@@ -1,5 +1,6 @@
 """The image files that a COCO file names: tools write them relative to almost any folder."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path, PureWindowsPath
@@ -21,7 +22,7 @@ def locate_images(annotations: Annotations, folder: Path) -> Annotations:
     names = [str(image.get("file_name")) if isinstance(image, dict) else "" for image in annotations.images]
     sample = names[:: max(1, len(names) // _SAMPLE)]
     candidates = [root for root in dict.fromkeys(_image_folders(annotations.source, folder)) if root.is_dir()]
-    found = [sum((root / name).is_file() for name in sample) for root in candidates]
+    found = [sum(os.path.isfile(root / name) for name in sample) for root in candidates]
     best = candidates[found.index(max(found))]
     if max(found) == len(sample):
         return replace(annotations, image_root=best)
@@ -35,7 +36,7 @@ def _by_end_of_path(annotations: Annotations, names: list[str], root: Path, fold
         by_name.setdefault(path.name, []).append(path)
     images = []
     for image, name in zip(annotations.images, names, strict=True):
-        if (root / name).is_file():
+        if os.path.isfile(root / name):  # False, too, for a name that no file can have
             images.append(image)
             continue
         parts = PureWindowsPath(name).parts  # splits at both kinds of slash

@@ -62,6 +62,13 @@ class DataFolder:
             )
         return self.splits[name]
 
+    def require_training(self) -> None:
+        """Raise DatasetError without a training split."""
+        if "train" not in self.splits:
+            raise DatasetError(
+                f"{self.root} has no training split, but {', '.join(self.splits)}: add the images to train on."
+            )
+
     def with_validation(self, *, fraction: float, seed: int) -> "DataFolder":
         """Return the same data with a "val" split; where the files have none, divide "train" by `seed`.
 

@@ -12,6 +12,7 @@ from align_detr.data.layouts.folder import Split
 from align_detr.data.layouts.images import files_below, image_size, is_image, with_progress
 from align_detr.data.layouts.names import SPLIT_OF_WORD, SPLITS, split_of
 from align_detr.data.layouts.pairs import Key, by_key
+from align_detr.data.layouts.text import read_lines
 from align_detr.data.layouts.voc_xml import VocFile, is_voc, read_xml
 from align_detr.errors import DatasetError
 
@@ -72,8 +73,7 @@ def _listed(root: Path, files: list[Path], photos: dict[Key, Photo]) -> dict[str
     by_name = {"/".join(key[-depth:]): photo for key, photo in photos.items() for depth in range(1, len(key) + 1)}
     parts = {}
     for stem, path in lists.items():
-        lines = filter(str.strip, path.read_text(encoding="utf-8-sig").splitlines())
-        listed = [_photo_of(line, by_name, path.parents[2] / "JPEGImages") for line in lines]
+        listed = [_photo_of(line, by_name, path.parents[2] / "JPEGImages") for line in read_lines(path)]
         if listed:
             parts[SPLIT_OF_WORD.get(stem, "train")] = (path, listed)
     return parts
@@ -83,7 +83,7 @@ def _photo_of(line: str, by_name: dict[str, Photo], folder: Path) -> Photo:
     """Return the photo of a line of ImageSets/Main (its name, and in some lists a number); one that is nowhere is a
     missing JPEG file of `folder`.
     """
-    name = line.strip()
+    name = line
     if name not in by_name and name.rpartition(" ")[2] in {"-1", "0", "1"}:
         name = name.rpartition(" ")[0].strip()
     return (

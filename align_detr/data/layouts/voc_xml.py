@@ -45,6 +45,8 @@ def read_xml(path: Path) -> VocFile:
         raise DatasetError(f"{path} is not well-formed XML ({error}): correct or remove the file.") from error
     except OSError as error:
         raise DatasetError(f"{path} cannot be read ({error.strerror}): correct that, or remove the file.") from error
+    except (ValueError, LookupError) as error:  # encodings that the parser does not know
+        raise DatasetError(f"{path} is in an encoding that is not read ({error}): save it as UTF-8.") from error
     if root.tag != "annotation":
         raise DatasetError(f"{path} holds <{root.tag}>, but Pascal VOC's files hold <annotation>: remove the file.")
     first_pixel = 1 if _counts_from_one(root) else 0
@@ -61,6 +63,8 @@ def is_voc(path: Path) -> bool:
         _, node = next(ET.iterparse(path, events=("start",)))
     except (ET.ParseError, StopIteration, OSError):
         return False
+    except (ValueError, LookupError):  # an encoding that is not read, as `read_xml` says then
+        return b"<annotation>" in path.read_bytes()
     return node.tag == "annotation"
 
 
@@ -75,7 +79,7 @@ def _size(root: ET.Element) -> tuple[int, int] | None:
     """Return width and height if the file states them; tools that do not know them write 0."""
     try:
         width, height = (int(float(root.findtext(f"size/{side}") or 0)) for side in ("width", "height"))
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return (width, height) if width > 0 and height > 0 else None
 

@@ -13,7 +13,7 @@ from align_detr.data.layouts.folder import Split
 from align_detr.data.layouts.images import files_below, image_size, is_image, with_progress
 from align_detr.data.layouts.names import SPLITS, split_of
 from align_detr.data.layouts.pairs import Key, by_key, key_of
-from align_detr.data.layouts.yolo_config import YoloConfig, is_config, read_config
+from align_detr.data.layouts.yolo_config import MOST_UNNAMED, YoloConfig, is_config, read_config
 from align_detr.data.layouts.yolo_labels import YoloObject, is_label_file, read_labels
 from align_detr.errors import DatasetError
 
@@ -128,10 +128,22 @@ def _read(
     if bare:
         logger.warning("%s: %d of %d photos have no label file: no objects.", config.source, bare, len(photos))
     if names is None:
-        names = {index: str(index) for index in range(1 + max((each["category_id"] for each in objects), default=-1))}
+        names = _numbered(objects, where)
         logger.warning("%s: no file lists the classes, which are called 0 to %d.", config.source, len(names) - 1)
     categories = [{"id": index, "name": name} for index, name in names.items()]
     return Annotations(images, objects, categories, image_root=root, source=config.source, where=where)
+
+
+def _numbered(objects: list[dict[str, Any]], where: list[str]) -> dict[int, str]:
+    """Return the classes up to the objects' largest, called by index; raise DatasetError if that is absurd."""
+    row = max(range(len(objects)), key=lambda row: objects[row]["category_id"], default=None)
+    largest = -1 if row is None else objects[row]["category_id"]
+    if row is not None and largest >= MOST_UNNAMED:
+        raise DatasetError(
+            f"{where[row]} has class {largest}, and no file lists the classes: correct the line, or add classes.txt "
+            "with one name per line."
+        )
+    return {index: str(index) for index in range(largest + 1)}
 
 
 def _annotation(each: YoloObject, *, image_id: int, number: int) -> dict[str, Any]:

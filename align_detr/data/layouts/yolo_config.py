@@ -1,6 +1,7 @@
 """What YOLO's data.yaml, or Darknet's obj.data, says of a data set: class names and where the images are."""
 
 import logging
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,13 @@ import yaml
 
 from align_detr.data.layouts.images import images_below
 from align_detr.data.layouts.names import SPLIT_OF_WORD
+from align_detr.data.layouts.text import read_lines, read_text
 from align_detr.errors import DatasetError
 
 logger = logging.getLogger(__name__)
+
+MOST_UNNAMED = 10_000
+"""Classes without names up to which their numbers are believed."""
 
 
 @dataclass
@@ -59,20 +64,20 @@ def is_config(path: Path) -> bool:
     if path.name.endswith(".data"):
         return True
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except (yaml.YAMLError, OSError, UnicodeDecodeError):
+        content = yaml.safe_load(read_text(path))
+    except (yaml.YAMLError, ValueError, DatasetError):
         return path.stem in {"data", "dataset"}  # its fault is told when it is read
     return isinstance(content, dict) and bool({"names", "nc"} & set(content))
 
 
 def _parse(path: Path) -> dict[str, Any]:
+    text = read_text(path)
+    if path.name.endswith(".data"):
+        pairs = (line.partition("=") for line in text.splitlines() if "=" in line)
+        return {key.strip(): value.strip() for key, _, value in pairs}
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        if path.name.endswith(".data"):
-            pairs = (line.partition("=") for line in text.splitlines() if "=" in line)
-            return {key.strip(): value.strip() for key, _, value in pairs}
         content = yaml.safe_load(text)
-    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: an impossible date
         raise DatasetError(f"{path} cannot be read ({' '.join(str(error).split())}): correct the file.") from error
     if not isinstance(content, dict):
         raise DatasetError(f"{path} has no keys such as train and names: correct the file.")
@@ -83,19 +88,28 @@ def _names(path: Path, content: dict[str, Any]) -> dict[int, str] | None:
     """Return the class names: a list, a dictionary by index, or the name of a file with one per line."""
     names, count = content.get("names"), content.get("nc", content.get("classes"))
     if isinstance(names, str):
-        found = next((place for place in _candidates(path, content, names) if place.is_file()), None)
+        found = next((place for place in _candidates(path, content, names) if os.path.isfile(place)), None)
         if found is None:
             raise DatasetError(f"{path} has names: {names}, a file that does not exist: correct the path.")
-        names = [line.strip() for line in found.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        names = read_lines(found)
     if names is None:
-        return None if count is None else {index: str(index) for index in range(int(count))}
+        return None if count is None else {index: str(index) for index in range(_count(path, count))}
     if isinstance(names, list):
         names = dict(enumerate(names))
-    if not isinstance(names, dict) or not all(str(key).isdigit() for key in names):
+    if not isinstance(names, dict) or not all(str(key).isdecimal() for key in names):
         raise DatasetError(f"{path} has names that are neither a list nor numbered from 0: correct the file.")
     if isinstance(count, int) and count != len(names):
         raise DatasetError(f"{path} has nc: {count}, but {len(names)} names: correct one of the two.")
     return {int(key): str(name) for key, name in sorted(names.items(), key=lambda item: int(item[0]))}
+
+
+def _count(path: Path, count: Any) -> int:
+    """Return the number of classes that the file states without names; raise DatasetError if it is none."""
+    if not str(count).isdecimal() or int(count) > MOST_UNNAMED:
+        raise DatasetError(
+            f"{path} has nc: {count}, which is no number of classes up to {MOST_UNNAMED}: correct it, or list names."
+        )
+    return int(count)
 
 
 def _as_list(value: Any) -> list[str]:
@@ -106,14 +120,13 @@ def _images(path: Path, content: dict[str, Any], value: Any) -> list[Path]:
     """Return the images of a split, [] if none of its places exists; raise DatasetError if only some do."""
     found: list[list[Path]] = []
     for text in _as_list(value):
-        place = next((place for place in _candidates(path, content, text) if place.exists()), None)
+        place = next((place for place in _candidates(path, content, text) if os.path.exists(place)), None)
         if place is None:
             found.append([])
         elif place.is_dir():
             found.append(images_below(place))
         else:
-            lines = filter(str.strip, place.read_text(encoding="utf-8-sig").splitlines())
-            found.append([_listed(line.strip(), place, path.parent) for line in lines])
+            found.append([_listed(line, place, path.parent) for line in read_lines(place)])
     if any(found) and not all(found):
         missing = _as_list(value)[found.index([])]
         raise DatasetError(f"{path} names {missing}, where there are no images: correct or remove the path.")
@@ -124,7 +137,7 @@ def _listed(line: str, place: Path, root: Path) -> Path:
     """Return the image of a line of a list, relative to the list, the data set or, for Darknet, data/ above it."""
     tails = [line, line.removeprefix("./"), line.removeprefix("data/"), *([Path(line).name] if line[0] == "/" else [])]
     options = [folder / tail for tail in tails for folder in (place.parent, root, root.parent)]
-    return next((option for option in options if option.is_file()), options[0])
+    return next((option for option in options if os.path.isfile(option)), options[0])
 
 
 def _candidates(path: Path, content: dict[str, Any], text: str) -> list[Path]:

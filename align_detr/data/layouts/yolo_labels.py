@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from align_detr.data.layouts.text import read_text
 from align_detr.errors import DatasetError
 
 _FORM = "a line is `class x_center y_center width height`, or `class` and a polygon, in fractions of the image"
@@ -27,11 +28,7 @@ def read_labels(path: Path, size: tuple[int, int], *, keypoints: bool = False) -
     the box there are key points, which are left out.
     Raise DatasetError for a line that is neither, numbers that are not finite, and coordinates in pixels.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{path} cannot be read ({error}): correct or remove the file.") from error
-    lines = [(number, line.split()) for number, line in enumerate(text.splitlines(), start=1)]
+    lines = [(number, line.split()) for number, line in enumerate(read_text(path).splitlines(), start=1)]
     return [_read_line(words, number, path, size, keypoints) for number, words in lines if words]
 
 

@@ -165,3 +165,80 @@ def test_links_to_folders_count_and_a_circle_ends(tmp_path):
     (tmp_path / "data/photos").symlink_to(tmp_path / "disk")
     (tmp_path / "data/self").symlink_to(tmp_path / "data")
     assert list(files_below(tmp_path / "data")) == [tmp_path / "data/photos/a.txt"]
+
+
+LATIN = "Schl\u00fcssel\n".encode("latin-1")
+
+
+def yolo_folder(root: Path, **files: bytes) -> Path:
+    """Write a photo and its label, and files by name (`_` for the dot)."""
+    trees.write_images(root / "images", "a")
+    trees.write_text(root / "labels/a.txt", "0 0.5 0.5 0.1 0.1\n")
+    for name, content in files.items():
+        (root / name.replace("_", ".")).write_bytes(content)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("files", "sentence"),
+    [
+        ({"classes_txt": LATIN}, r"classes.txt is not in UTF-8 \(byte 5 .*\): save it as UTF-8"),
+        ({"data_yaml": b"train: images\nnames: [" + LATIN.strip() + b"]\n"}, "data.yaml is not in UTF-8"),
+        ({"data_yaml": b"train: images\nnames: n.txt\n", "n_txt": LATIN}, "n.txt is not in UTF-8"),
+        ({"data_yaml": b"train: list.txt\nnames: [a]\n", "list_txt": LATIN}, "list.txt is not in UTF-8"),
+        ({"data_yaml": b"train: images\nnc: many\n"}, "data.yaml has nc: many, which is no number of classes"),
+        ({"data_yaml": b"train: images\nnc: 999999999\n"}, "nc: 999999999, which is no number of classes up to"),
+        ({"data_yaml": b"train: images\nnc: 1\nmade: 2024-99-99\n"}, "data.yaml cannot be read"),
+    ],
+)
+def test_a_text_file_of_yolo_that_cannot_be_read_is_named(tmp_path, files, sentence):
+    """The file and the remedy stand in one sentence."""
+    with pytest.raises(DatasetError, match=sentence):
+        _ = find(yolo_folder(tmp_path, **files)).class_names
+
+
+def test_an_absurd_class_without_names_is_refused(tmp_path):
+    """10,000 classes without names are read; as many names as the class 300000000 needs would take all memory."""
+    yolo_folder(tmp_path)
+    trees.write_text(tmp_path / "labels/a.txt", "9999 0.5 0.5 0.1 0.1\n")
+    assert len(find(tmp_path).class_names) == 10_000
+    trees.write_text(tmp_path / "labels/a.txt", "0 0.5 0.5 0.1 0.1\n300000000 0.5 0.5 0.1 0.1\n")
+    with pytest.raises(DatasetError, match=r"a.txt, line 2, has class 300000000, and no file lists the classes"):
+        _ = find(tmp_path).class_names
+
+
+@pytest.mark.parametrize("encoding", ["shift_jis", "unheard-of"])
+def test_an_xml_file_in_an_encoding_that_is_not_read_is_named(tmp_path, encoding):
+    """Python's parser knows no multi-byte encodings but Unicode's."""
+    trees.write_images(tmp_path, "a")
+    (tmp_path / "a.xml").write_text(f'<?xml version="1.0" encoding="{encoding}"?><annotation></annotation>')
+    with pytest.raises(DatasetError, match=r"a.xml is in an encoding that is not read \(.*\): save it as UTF-8"):
+        _ = find(tmp_path).splits["train"].annotations
+
+
+def test_lists_of_image_sets_in_another_encoding_are_named(tmp_path):
+    """The sentence names the list."""
+    trees.write_xmls(tmp_path / "Annotations")
+    (tmp_path / "ImageSets/Main").mkdir(parents=True)
+    (tmp_path / "ImageSets/Main/train.txt").write_bytes(LATIN)
+    with pytest.raises(DatasetError, match="train.txt is not in UTF-8"):
+        find(tmp_path)
+
+
+def test_an_infinite_size_of_an_xml_file_is_none(tmp_path):
+    """The size is taken from the image then."""
+    size = "<size><width>inf</width><height>5</height></size>"
+    assert read_xml(xml_file(tmp_path, box=edges(1, 1, 2, 2), size=size)).size is None
+
+
+def test_a_file_name_that_no_file_can_have_is_a_missing_image(tmp_path):
+    """Longer than file systems allow: the checks of images name it, and nothing ends in a traceback."""
+    content = trees.coco("a")
+    content["images"][0]["file_name"] = "n" * 5000
+    trees.write_json(tmp_path / "train.json", content)
+    (image,) = find(tmp_path).splits["train"].annotations.images
+    assert image["file_name"] == "n" * 5000
+    content["images"][0].pop("width")
+    trees.write_json(tmp_path / "train.json", content)
+    with pytest.raises(DatasetError, match="its file cannot be read"):
+        _ = find(tmp_path).class_names
