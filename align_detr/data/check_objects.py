@@ -1,5 +1,6 @@
 """Checks and repairs of the annotations of a split: ids, references, area, iscrowd, segmentation."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,10 @@ from align_detr.data.check_boxes import repair_boxes
 from align_detr.data.check_images import EXACT
 from align_detr.data.findings import Findings
 from align_detr.data.values import find_repeated, match_ids, read_number, read_numbers
+
+_COMPRESSED = re.compile("[0-o]*[0-O]")  # six bits per character from "0" on, of which the last continues no number
+_LARGEST_MASK = 2**32  # pixels, which pycocotools counts in 32 bits
+_NUMBERS = {int, float}
 
 Columns = dict[str, Sequence[Any]]
 """Key of an annotation: its repaired value in every annotation. Keys that need no repair are not there."""
@@ -31,7 +36,8 @@ def repair_objects(
     crowd, column = _repair_crowds(findings)
     repaired |= column
     boxes, column = repair_boxes(findings, _sizes_of(image_rows, images), crowd)
-    repaired |= column | _repair_areas(findings, boxes) | _repair_segmentations(findings)
+    repaired |= column | _repair_areas(findings, boxes)
+    repaired |= _repair_segmentations(findings) | _repair_keypoints(findings)
     ignore = [annotation.get("ignore") for annotation in annotations]
     findings.add("ignored", [row for row, value in enumerate(ignore) if value and read_number(value) != 0], ignore)
     _report_unused(findings, categories, category_rows[(category_rows >= 0) & (crowd == 0)])
@@ -134,14 +140,16 @@ def _repair_areas(findings: Findings, boxes: np.ndarray) -> Columns:
 
 
 def _repair_segmentations(findings: Findings) -> Columns:
-    """Return the segmentations without parts that are no polygon; a box never depends on them."""
+    """Return the segmentations without what is no polygon or mask; a box never depends on them."""
     given = [annotation.get("segmentation") for annotation in findings.annotations.annotations]
     doubtful = [row for row, value in enumerate(given) if value and not _is_sound(value)]
     if not doubtful:
         return {}
     flat = [row for row in doubtful if _is_polygon(given[row])]
     findings.add("polygon-flat", flat)
-    findings.add("polygon-broken", sorted(set(doubtful) - set(flat)))
+    masks = [row for row in doubtful if isinstance(given[row], dict)]
+    findings.add("mask-broken", masks)
+    findings.add("polygon-broken", sorted(set(doubtful) - {*flat, *masks}))
     column = list(given)
     for row in doubtful:
         value = given[row]
@@ -150,23 +158,46 @@ def _repair_segmentations(findings: Findings) -> Columns:
     return {"segmentation": column}
 
 
+def _repair_keypoints(findings: Findings) -> Columns:
+    """Return the keypoints without those that are none; a box never depends on them."""
+    given = [annotation.get("keypoints") for annotation in findings.annotations.annotations]
+    broken = [row for row, value in enumerate(given) if value and not (_are_numbers(value) and not len(value) % 3)]
+    if not broken:
+        return {}
+    findings.add("keypoints-broken", broken)
+    column = list(given)
+    for row in broken:
+        column[row] = []
+    return {"keypoints": column}
+
+
 def _is_sound(segmentation: Any) -> bool:
     """Return whether a segmentation is a run-length encoding, or polygons of at least three points."""
     if type(segmentation) is dict:
-        counts, size = segmentation.get("counts"), segmentation.get("size")
-        known = type(counts) in (str, bytes) or (type(counts) is list and set(map(type, counts)) == {int})
-        return known and type(size) is list and len(size) == 2 and set(map(type, size)) == {int}
-    return type(segmentation) is list and all(
-        type(part) is list and len(part) >= 6 and not len(part) % 2 and type(part[0]) is not list
-        for part in segmentation
-    )
+        return _is_mask(segmentation.get("counts"), segmentation.get("size"))
+    return type(segmentation) is list and all(map(_is_polygon, segmentation))
+
+
+def _is_mask(counts: Any, size: Any) -> bool:
+    """Return whether a run-length encoding fits its size (height, width) or, if compressed, can be read."""
+    if type(size) is not list or len(size) != 2 or set(map(type, size)) != {int}:
+        return False
+    if min(size) <= 0 or size[0] * size[1] >= _LARGEST_MASK:
+        return False
+    if type(counts) is list:
+        return set(map(type, counts)) == {int} and min(counts) >= 0 and sum(counts) == size[0] * size[1]
+    text = counts.decode("latin-1") if type(counts) is bytes else counts
+    return type(text) is str and _COMPRESSED.fullmatch(text) is not None
 
 
 def _is_polygon(part: Any) -> bool:
     """Return whether a part of a segmentation is x and y of at least three points."""
-    return (
-        isinstance(part, list) and len(part) >= 6 and not len(part) % 2 and all(type(x) in (int, float) for x in part)
-    )
+    return _are_numbers(part) and len(part) >= 6 and not len(part) % 2
+
+
+def _are_numbers(values: Any) -> bool:
+    """Return whether a value is a list of nothing but numbers."""
+    return type(values) is list and set(map(type, values)) <= _NUMBERS
 
 
 def _report_unused(findings: Findings, categories: Sequence[dict[str, Any]], used: np.ndarray) -> None:

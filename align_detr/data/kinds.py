@@ -206,4 +206,16 @@ KINDS = {
         "has a segmentation with a part that is no polygon of three points",
         "that part is left out, and the box stays",
     ),
+    "mask-broken": Kind(
+        "repair",
+        "annotations",
+        "has a run-length encoding (counts, size) that cannot be read or has not as many pixels as its size",
+        "it is left out, and the box stays",
+    ),
+    "keypoints-broken": Kind(
+        "repair",
+        "annotations",
+        "has keypoints that are no numbers in threes (x, y, visibility)",
+        "they are left out, and the box stays",
+    ),
 }

@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from align_detr.checkpoint.checkpointer import Checkpointer
 from align_detr.data import datasets_read_once
 from align_detr.engine.build import build_checkpointer, build_ema, build_model, build_optimizer, check_classes
+from align_detr.engine.capacity import check_capacity
 from align_detr.engine.class_names import ClassNames, check_trained_classes
 from align_detr.engine.distributed import wrap_ddp
 from align_detr.engine.hooks import EvaluationHook, GroupLRScheduler, UpdateEMA, group_rates
@@ -46,6 +47,7 @@ def train(cfg: DictConfig, *, resume: bool = False) -> Mapping[str, Any]:
 
         model = build_model(cfg.model, options.device)
         check_classes(model, [*length.data.names, *test_data.names])
+        check_capacity(cfg.model, [*length.data.names, *test_data.names])
         optimizer = build_optimizer(cfg.optimizer, model)
         schedule = instantiate(cfg.lr_multiplier)
         ema = build_ema(options.ema, model)

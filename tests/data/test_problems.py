@@ -136,6 +136,8 @@ CASES: dict[str, tuple[Change, str]] = {
     "iscrowd-unknown": (box(2, iscrowd=2), "has iscrowd 2: write 0 or 1"),
     "ignored": (box(2, ignore=1), "annotation 3 .* has ignore 1"),
     "polygon-flat": (box(2, segmentation=[1, 1, 9, 1, 9, 9]), "has its polygon as a flat list"),
+    "mask-broken": (box(2, segmentation={"counts": [1, -1], "size": [1, 1]}), "it is left out, and the box stays"),
+    "keypoints-broken": (box(2, keypoints=["a"]), "has keypoints that are no numbers in threes"),
     "polygon-broken": (box(2, segmentation=[[1, 1, 9, 1]]), "that part is left out, and the box stays"),
 }
 

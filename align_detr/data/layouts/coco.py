@@ -59,5 +59,6 @@ def _is_coco(path: Path) -> bool:
         if file.seek(0, 2) > _HEAD:
             file.seek(-_HEAD, 2)
             text += file.read()
+    text = text.replace(b"\0", b"")  # UTF-16 and UTF-32 have zeros beside the letters of the keys
     keys = set(re.findall(rb'"(images|annotations|categories)"\s*:\s*\[', text))
     return len(keys) >= 2 or (b"images" in keys and b'"file_name"' in text)

@@ -13,6 +13,9 @@ from align_detr.errors import DatasetError
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".gif", ".mpo"}
 )
+UNREAD = frozenset({".heic", ".heif", ".avif", ".jxl", ".jp2", ".dng", ".cr2", ".nef", ".arw"})
+"""Endings of photos that are not read."""
+
 _ORIENTATION = 0x0112
 _TURNED = frozenset({5, 6, 7, 8})  # EXIF orientations that exchange width and height
 _LONG = 1000  # files from which on reading their headers shows a progress bar

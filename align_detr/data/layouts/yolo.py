@@ -10,7 +10,7 @@ from typing import Any
 from align_detr.data.annotations import Annotations
 from align_detr.data.layouts.class_files import CLASS_FILES, listed_classes
 from align_detr.data.layouts.folder import Split
-from align_detr.data.layouts.images import files_below, image_size, is_image, with_progress
+from align_detr.data.layouts.images import UNREAD, files_below, image_size, is_image, with_progress
 from align_detr.data.layouts.names import SPLITS, split_of
 from align_detr.data.layouts.pairs import Key, by_key, key_of
 from align_detr.data.layouts.yolo_config import MOST_UNNAMED, YoloConfig, is_config, read_config
@@ -49,7 +49,7 @@ def find_splits(root: Path) -> list[Split]:
     label_of = partial(_label_of, labels=labels, root=folder)
     images = config.images or _by_folder(folder, list(filter(is_image, files)))
     return [
-        Split(name, config.source, partial(_read, folder, config, images[name], label_of, names))
+        Split(name, config.source, partial(_read_split, name, folder, files, config, images[name], label_of, names))
         for name in SPLITS
         if images.get(name)
     ]
@@ -96,6 +96,26 @@ def _label_of(image: Path, *, labels: dict[Key, Path], root: Path) -> Path | Non
         last = len(beside.parts) - 1 - beside.parts[::-1].index("images")
         swapped = Path(*beside.parts[:last], "labels", *beside.parts[last + 1 :])
     return next((path for path in (swapped, beside) if path.is_file()), labels.get(key_of(image, root)))
+
+
+def _read_split(name: str, root: Path, files: list[Path], config: YoloConfig, *parts: Any) -> Annotations:
+    """Return the annotations of a split as `_read` does, after a warning of objects and photos that do not count."""
+    keys = {key_of(path, root) for path in files if is_image(path)}
+    ours = _by_folder(root, [path for path in files if path.suffix.lower() in {".txt", *UNREAD}]).get(name, [])
+    texts = [path for path in ours if path.suffix.lower() == ".txt" and path.name not in CLASS_FILES]
+    lost = [path for path in texts if key_of(path, root) not in keys and is_label_file(path)]
+    unread = [path for path in ours if path.suffix.lower() in UNREAD]
+    if lost:
+        logger.warning(
+            "%s, %s: %d label files with objects have no image and do not count, such as %s: complete the images.",
+            config.source, name, len(lost), lost[0],
+        )  # fmt: skip
+    if unread:
+        logger.warning(
+            "%s, %s: %d photos are in a format that is not read, such as %s: convert them to JPEG or PNG.",
+            config.source, name, len(unread), unread[0],
+        )  # fmt: skip
+    return _read(root, config, *parts)
 
 
 def _read(

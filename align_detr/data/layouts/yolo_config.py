@@ -3,7 +3,7 @@
 import logging
 import os
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import yaml
@@ -33,7 +33,8 @@ def read_config(path: Path) -> YoloConfig:
     """Return the content of a data.yaml or obj.data.
 
     The images of a split are a folder, a list of folders, or a text file with one image per line. They are looked for
-    relative to `path:`, to the file, and without a leading "../", which Roboflow writes. A validation set that is the
+    relative to `path:`, to the file, and without a leading "../", which Roboflow writes; absolute ones of another
+    machine by their end. A validation set that is the
     training set, as pylabel writes it, is none.
     Raise DatasetError for a file that cannot be read, a training set that is not found, and names of another form.
     """
@@ -98,6 +99,12 @@ def _names(path: Path, content: dict[str, Any]) -> dict[int, str] | None:
         names = dict(enumerate(names))
     if not isinstance(names, dict) or not all(str(key).isdecimal() for key in names):
         raise DatasetError(f"{path} has names that are neither a list nor numbered from 0: correct the file.")
+    for index, name in names.items():
+        if name is None or isinstance(name, bool | list | dict):
+            raise DatasetError(
+                f"{path} has a class name, number {index}, that YAML reads as {name}: quote it, as in 'yes', 'no', "
+                "'on', 'off' or '~'."
+            )
     if isinstance(count, int) and count != len(names):
         raise DatasetError(f"{path} has nc: {count}, but {len(names)} names: correct one of the two.")
     return {int(key): str(name) for key, name in sorted(names.items(), key=lambda item: int(item[0]))}
@@ -135,7 +142,7 @@ def _images(path: Path, content: dict[str, Any], value: Any) -> list[Path]:
 
 def _listed(line: str, place: Path, root: Path) -> Path:
     """Return the image of a line of a list, relative to the list, the data set or, for Darknet, data/ above it."""
-    tails = [line, line.removeprefix("./"), line.removeprefix("data/"), *([Path(line).name] if line[0] == "/" else [])]
+    tails = [line, line.removeprefix("./"), line.removeprefix("data/"), *_ends(line)]
     options = [folder / tail for tail in tails for folder in (place.parent, root, root.parent)]
     return next((option for option in options if os.path.isfile(option)), options[0])
 
@@ -148,4 +155,11 @@ def _candidates(path: Path, content: dict[str, Any], text: str) -> list[Path]:
     while tails[-1].startswith("../"):
         tails.append(tails[-1].removeprefix("../"))
     tails += [text.removeprefix("data/")]
-    return list(dict.fromkeys(folder / tail for tail in tails for folder in bases))
+    ends = [end for end in _ends(text) if "/" in end or end.endswith(".txt")]  # a folder's name alone may be another's
+    return list(dict.fromkeys(folder / tail for tail in tails + ends for folder in bases))
+
+
+def _ends(text: str) -> list[str]:
+    """Return the ends of an absolute path, as another machine's (also Windows'), the longest first; [] of others."""
+    path = PureWindowsPath(text)  # splits at both kinds of slash
+    return ["/".join(path.parts[first:]) for first in range(1, len(path.parts))] if path.root else []

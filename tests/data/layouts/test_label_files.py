@@ -1,5 +1,6 @@
 """Single files of Pascal VOC and YOLO: what they mean, and what is wrong with them in one sentence."""
 
+import json
 import logging
 from pathlib import Path
 
@@ -127,6 +128,55 @@ def test_photos_without_a_label_file_are_counted_and_none_at_all_is_refused(tmp_
         _ = find(tmp_path).splits["train"].annotations
 
 
+@pytest.mark.parametrize("yaml", ["train: train/images\nval: valid/images\nnames: [screw, bolt]\n", ""])
+def test_objects_without_an_image_are_counted_per_split(tmp_path, caplog, yaml):
+    """Two label files of train have no photo, one of them beside one that is not read; an empty file has no object."""
+    for split in ("train", "valid"):
+        trees.write_images(tmp_path / split / "images", "a")
+        trees.write_labels(tmp_path / split / "labels", "a")
+    for name, text in {"b": "0 0.5 0.5 0.1 0.1\n", "more/c": "0 0.5 0.5 0.1 0.1\n", "d": ""}.items():
+        trees.write_text(tmp_path / f"train/labels/{name}.txt", text)
+    (tmp_path / "train/images/b.HEIC").write_bytes(b"")
+    trees.write_text(tmp_path / ("data.yaml" if yaml else "classes.txt"), yaml or "screw\nbolt\n")
+    splits = find(tmp_path).splits
+    with caplog.at_level(logging.WARNING):
+        assert len(splits["val"].annotations.images) == 1
+    assert caplog.text == ""
+    with caplog.at_level(logging.WARNING):
+        assert len(splits["train"].annotations.images) == 1
+    lost, unread = caplog.messages
+    assert "train: 2 label files with objects have no image and do not count, such as" in lost and "b.txt" in lost
+    assert "train: 1 photos are in a format that is not read, such as" in unread and "b.HEIC" in unread
+
+
+@pytest.mark.parametrize("folder", ["/home/else/parts/", "C:\\\\work\\\\parts\\\\", "D:/parts/"])
+@pytest.mark.parametrize("listed", [False, True])
+@pytest.mark.parametrize("base", ["", "path: {}\n"])
+def test_absolute_paths_of_another_machine_are_found_by_their_end(tmp_path, folder, listed, base):
+    """Of data.yaml's folders and lists, and of the lines of a list; the longest end that exists counts."""
+    for split, name in {"train": "a", "val": "c"}.items():
+        trees.write_images(tmp_path / "images" / split, name)
+        trees.write_labels(tmp_path / "labels" / split, name)
+    folder = folder.replace("\\\\", "\\")
+    lines = [
+        f"{split}: {folder}{split}.txt\n" if listed else f"{split}: {folder}images/{split}\n"
+        for split in ("train", "val")
+    ]
+    trees.write_text(tmp_path / "data.yaml", base.format(folder) + "".join(lines) + "names: [screw, bolt]\n")
+    for split, name in {"train": "a", "val": "c"}.items():
+        trees.write_text(tmp_path / f"{split}.txt", f"{folder}images/{split}/{name}.jpg\n")
+    splits = find(tmp_path).splits
+    assert {split: list(trees.table(splits[split].annotations)) for split in splits} == {"train": ["a"], "val": ["c"]}
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32", "utf-8-sig"])
+def test_a_coco_file_in_another_unicode_encoding_is_recognised(tmp_path, encoding):
+    """Editors on Windows save UTF-16; the reader of COCO takes it as well."""
+    trees.write_images(tmp_path / "images")
+    (tmp_path / "train.json").write_text(json.dumps(trees.coco()), encoding=encoding)
+    assert len(find(tmp_path).splits["train"].annotations.annotations) == 4
+
+
 def test_two_photos_for_one_label_file_are_refused(tmp_path):
     """a.jpg and a.png would share a.txt."""
     trees.write_images(tmp_path, "a")
@@ -195,6 +245,24 @@ def test_a_text_file_of_yolo_that_cannot_be_read_is_named(tmp_path, files, sente
     """The file and the remedy stand in one sentence."""
     with pytest.raises(DatasetError, match=sentence):
         _ = find(yolo_folder(tmp_path, **files)).class_names
+
+
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [("yes", "True"), ("no", "False"), ("on", "True"), ("~", "None"), ("null", "None"), ("[a]", r"\['a'\]")],
+)
+@pytest.mark.parametrize("form", ["names: [crab, {}]", "names: {{0: crab, 1: {}}}", "names:\n- crab\n- {}\n"])
+def test_a_class_name_that_yaml_reads_as_no_text_is_refused(tmp_path, name, read, form):
+    """A class called False would appear in results without a word; quoted it is `no`, and numbers are names."""
+    yolo_folder(tmp_path, data_yaml=("train: images\n" + form.format(name)).encode())
+    with pytest.raises(
+        DatasetError, match=rf"data.yaml has a class name, number 1, that YAML reads as {read}: quote it"
+    ):
+        find(tmp_path)
+    yolo_folder(tmp_path, data_yaml=("train: images\n" + form.format("'no'")).encode())
+    assert find(tmp_path).class_names == ["crab", "no"]
+    yolo_folder(tmp_path, data_yaml=("train: images\n" + form.format("7")).encode())
+    assert find(tmp_path).class_names == ["crab", "7"]
 
 
 def test_an_absurd_class_without_names_is_refused(tmp_path):

@@ -1,0 +1,54 @@
+"""How many objects per image a model can find, beside how many the data has."""
+
+import logging
+from collections.abc import Iterable, Iterator
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from align_detr.data import load_dataset
+
+logger = logging.getLogger(__name__)
+
+_LIMITS = ("num_queries", "num_one_to_one", "num_detections")
+
+
+def check_capacity(model: DictConfig, names: Iterable[str]) -> None:
+    """Warn, once, where images of the data sets have more objects than `model`, a config, has queries or detections.
+
+    Crowd regions are no objects. A model whose config states no such number, as an R-CNN's, passes.
+    """
+    limits, names = dict(object_limits(model)), list(dict.fromkeys(names))
+    if not limits or not names:
+        return
+    most = min(limits.values())
+    crowded = [record for record in load_dataset(names) if len(record.get("annotations", ())) > most]
+    counts = [sum(not annotation.get("iscrowd", 0) for annotation in record["annotations"]) for record in crowded]
+    beyond = [count for count in counts if count > most]
+    if beyond:
+        largest = max(beyond)
+        keys = [f"{key} (it allows {limit})" for key, limit in limits.items() if limit < largest]
+        logger.warning(
+            "In %s, %d images have more objects, up to %d, than the model can find per image: raise %s.",
+            ", ".join(names),
+            len(beyond),
+            largest,
+            " and ".join(keys),
+        )
+
+
+def object_limits(node: DictConfig | ListConfig, key: str = "model") -> Iterator[tuple[str, int]]:
+    """Yield the keys of a model's config that bound the objects found per image, and their bounds.
+
+    Keys that follow from another key are left out. Every query counts once per learned pattern.
+    """
+    if not isinstance(node, DictConfig):
+        return
+    for name in map(str, node):
+        if OmegaConf.is_interpolation(node, name) or OmegaConf.is_missing(node, name):
+            continue
+        value = node[name]
+        if isinstance(value, DictConfig):
+            yield from object_limits(value, f"{key}.{name}")
+        elif name in _LIMITS and type(value) is int:
+            patterns = node.get("num_patterns", 1) if name == "num_queries" else 1
+            yield f"{key}.{name}", value * patterns
