@@ -56,15 +56,19 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return 0 if the data can be used, else EXIT_USER_ERROR.
 
-    Raise DatasetError for data that cannot be read, and for a folder OUT that exists.
+    Raise DatasetError for data that cannot be read, for a folder OUT that exists or overlaps that of the data, and for
+    files that cannot be written.
     """
     args = build_parser().parse_args(argv)
 
     # imported here, as all that needs torch: `--help` works without it
+    from align_detr.data.new_folder import require_apart
     from align_detr.data.validation import fix, validate
 
-    if args.fix is not None and args.fix.exists():
-        raise DatasetError(f"{args.fix} exists: name a new folder for the cleaned copy.")
+    if args.fix is not None:
+        require_apart(args.fix, args.data)
+        if args.fix.expanduser().exists():
+            raise DatasetError(f"{args.fix} exists: name a new folder for the cleaned copy.")
     report = validate(
         args.data,
         open_images=not args.no_images,
@@ -74,8 +78,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     print(report.text())
     if args.json is not None:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(report.to_json(), indent=1), encoding="utf-8")
+        try:
+            args.json.parent.mkdir(parents=True, exist_ok=True)
+            args.json.write_text(json.dumps(report.to_json(), indent=1), encoding="utf-8")
+        except OSError as error:
+            raise DatasetError(f"{args.json} cannot be written ({error}): name another file.") from error
     if args.fix is not None:
         changes = [change for of_split in fix(report, args.fix).values() for change in of_split]
         entries = sum(len(change.entries) for change in changes)

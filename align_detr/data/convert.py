@@ -1,13 +1,18 @@
 """Conversion of a data set from any layout into COCO's, Pascal VOC's or YOLO's."""
 
+import re
 from pathlib import Path
 
+from align_detr.data.annotations import Annotations
 from align_detr.data.layouts import DataFolder, coco_writer, find, voc_writer, yolo_writer
 from align_detr.data.layouts.classes import with_class_names
+from align_detr.data.new_folder import new_folder, require_apart
 from align_detr.data.problems import require_sound
 from align_detr.errors import DatasetError
 
 WRITERS = {"coco": coco_writer.write, "voc": voc_writer.write, "yolo": yolo_writer.write}
+_NO_TEXT = re.compile("[\ud800-\udfff]")  # lone surrogates, which UTF-8 has not
+_NO_LINE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")  # nor XML, or ends of lines
 
 
 def convert(
@@ -24,11 +29,13 @@ def convert(
     to: one of WRITERS. layout: of the source, if its folder holds several. val_fraction: of the training images, which
     become a validation split if there is none. All splits, classes in their order and photos without objects are
     kept; what a layout has no place for is in its writer's docstring, and counted in the log.
-    Raise DatasetError for a source that cannot be used and for an `out` that holds files already.
+    Raise DatasetError for a source that cannot be used, for an `out` that holds files already, is below the source or
+    cannot be written, and for names that the layout cannot hold; then nothing is left in `out`.
     """
     if to not in WRITERS:
         raise DatasetError(f"There is no layout '{to}': use one of {', '.join(WRITERS)}.")
     target = Path(out).expanduser()
+    require_apart(target, [source])
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise DatasetError(f"{target} holds files already: name a new folder, or empty it.")
     found = find(source, layout=layout)
@@ -38,6 +45,23 @@ def convert(
     splits = {
         name: with_class_names(require_sound(split.annotations), class_names) for name, split in found.splits.items()
     }
-    target.mkdir(parents=True, exist_ok=True)
-    WRITERS[to](splits, target)
+    for annotations in splits.values():
+        _check_names(annotations, to)
+    with new_folder(target) as folder:
+        WRITERS[to](splits, folder)
     return find(target, layout=to)
+
+
+def _check_names(annotations: Annotations, to: str) -> None:
+    """Raise DatasetError for a name of a class or an image that the layout `to` would lose or change."""
+    for name in annotations.class_names:
+        if (_NO_TEXT if to == "coco" else _NO_LINE).search(name) or (to != "coco" and name != name.strip()):
+            raise DatasetError(
+                f"{annotations.source} has the class {name!r}, whose name the layout '{to}' cannot hold: rename it."
+            )
+    for image in annotations.images:
+        if (_NO_LINE if to == "voc" else _NO_TEXT).search(image["file_name"]):
+            raise DatasetError(
+                f"{annotations.source} has the image {image['file_name']!r}, whose name the layout '{to}' cannot hold: "
+                "rename it."
+            )

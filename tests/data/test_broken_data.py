@@ -268,8 +268,9 @@ def test_no_copy_is_written_where_no_image_can_be_used(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="no image of .*val.json can be used: In .*image 1 .*has no image file"):
         fix(validate(tmp_path / "data"), tmp_path / "copy")
     assert not (tmp_path / "copy").exists()
-    with pytest.raises(DatasetError, match="data exists: name a new folder"):
-        fix(validate(tmp_path / "data", open_images=False), tmp_path / "data")
+    (tmp_path / "old").mkdir()
+    with pytest.raises(DatasetError, match="old exists: name a new folder"):
+        fix(validate(tmp_path / "data", open_images=False), tmp_path / "old")
 
 
 def test_a_training_split_without_objects_is_an_error_and_another_split_is_not(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from align_detr.cli import main as cli
 from align_detr.data import find
 from align_detr.data.annotations import Annotations
 from align_detr.data.layouts import Split
-from align_detr.data.validation import validate
+from align_detr.data.validation import fix, validate
 from align_detr.data.validation.statistics import Statistics, statistics_of
 from align_detr.errors import EXIT_USER_ERROR, DatasetError
 from support.broken import write_broken, write_data
@@ -68,6 +68,18 @@ def test_errors_end_with_2_and_the_copy_with_0(tmp_path: Path, capsys: pytest.Ca
     assert find(copy).class_names == ["bolt", "screw"]
     assert cli.main(arguments) == EXIT_USER_ERROR, "the folder exists"
     assert "copy exists: name a new folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("out", ["data", "data/copy", "."])
+def test_data_and_copy_are_apart(tmp_path: Path, out: str, capsys: pytest.CaptureFixture) -> None:
+    """A copy below its data would be read with it the next time."""
+    write_data(tmp_path / "data")
+    before = set(tmp_path.rglob("*"))
+    assert cli.main(["validate", str(tmp_path / "data"), "--fix", str(tmp_path / out)]) == EXIT_USER_ERROR
+    assert "overlap: name a new folder apart from it" in capsys.readouterr().err
+    with pytest.raises(DatasetError, match="overlap"):
+        fix(validate(tmp_path / "data"), tmp_path / out)
+    assert set(tmp_path.rglob("*")) == before
 
 
 def test_only_some_entries_are_named_and_all_are_counted(tmp_path: Path) -> None:

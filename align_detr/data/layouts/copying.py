@@ -37,7 +37,7 @@ def _numbered(stem: str) -> Iterator[str]:
 def copy_images(annotations: Annotations, names: Iterable[str], folder: Path) -> None:
     """Copy the images, unchanged, into `folder`; raise DatasetError for one that is missing."""
     jobs = list(zip(annotations.images, names, strict=True))
-    for image, name in with_progress(jobs, count=len(jobs), title=f"Images to {folder}"):
+    for image, name in with_progress(jobs, count=len(jobs), title=f"Images to {folder.name}"):
         source, target = annotations.image_root / image["file_name"], new_file(folder, name)
         try:
             shutil.copyfile(source, target)

@@ -30,7 +30,7 @@ def write(splits: Mapping[str, Annotations], out: Path) -> None:
             path.write_text("".join(lines[image["id"]]), encoding="utf-8")
     places = {split: f"images/{split}" for split in splits}
     if "val" not in places and "train" in places:
-        logger.info("%s has no validation split: Ultralytics wants one, a fraction divides off one here.", out)
+        logger.info("There is no validation split: Ultralytics wants one, a fraction divides off one here.")
     class_names = next(iter(splits.values())).class_names
     content = {**places, "names": dict(enumerate(class_names))}
     (out / "data.yaml").write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")

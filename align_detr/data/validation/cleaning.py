@@ -10,6 +10,7 @@ import numpy as np
 
 from align_detr.data.annotations import Annotations
 from align_detr.data.findings import Findings, Problem
+from align_detr.data.new_folder import new_folder
 from align_detr.data.problems import repair
 from align_detr.data.values import read_boxes
 
@@ -100,9 +101,15 @@ def without_errors(annotations: Annotations, errors: Sequence[Problem]) -> tuple
 def write_clean(splits: dict[str, tuple[Annotations, list[Change]]], folder: Path) -> None:
     """Write annotations/instances_<split>.json of each split, changes.json and changes.txt into the new `folder`.
 
-    The image files stay where they are: the copy names them by their full paths.
+    The image files stay where they are: the copy names them by their full paths. Raise DatasetError for a folder that
+    cannot be written.
     """
-    (folder / "annotations").mkdir(parents=True)
+    with new_folder(folder) as content:
+        _write_files(splits, content)
+
+
+def _write_files(splits: dict[str, tuple[Annotations, list[Change]]], folder: Path) -> None:
+    (folder / "annotations").mkdir()
     for name, (annotations, _) in splits.items():
         root = annotations.image_root.absolute()
         coco = {

@@ -10,6 +10,7 @@ from align_detr.data.coco import collection_paused
 from align_detr.data.findings import Findings, Problem
 from align_detr.data.kinds import KINDS
 from align_detr.data.layouts.classes import common_class_names, with_class_names
+from align_detr.data.new_folder import require_apart
 from align_detr.data.validation.cleaning import Change, Cleaned, clean, without_errors, write_clean
 from align_detr.data.validation.images import check_photos, read_photos
 from align_detr.data.validation.kinds import VALIDATION_KINDS
@@ -67,9 +68,10 @@ def fix(report: Report, folder: str | Path) -> dict[str, list[Change]]:
     """Write a cleaned copy of the validated data in COCO's form into the new `folder`; return what was changed.
 
     Nothing of the source is touched, and the images stay where they are. Raise DatasetError for a folder that exists,
-    and for an error that only a person can correct.
+    overlaps that of the data or cannot be written, and for an error that only a person can correct.
     """
     folder = Path(folder).expanduser()
+    require_apart(folder, [report.data])
     if folder.exists():
         raise DatasetError(f"{folder} exists: name a new folder for the cleaned copy.")
     parts = {split.name: _without_file_errors(split) for split in report.splits}

@@ -6,6 +6,7 @@ import logging
 import pytest
 import yaml
 
+from align_detr.cli.main import main
 from align_detr.data.annotations import Annotations
 from align_detr.data.convert import WRITERS, convert
 from align_detr.data.layouts.copying import new_file
@@ -100,13 +101,82 @@ def test_conversion_can_divide_off_a_validation_split(tmp_path, source):
 
 def test_files_are_never_overwritten(tmp_path, source):
     """A folder with files in it, an unknown layout and a missing photo are told in one sentence."""
-    with pytest.raises(DatasetError, match="source holds files already: name a new folder, or empty it"):
-        convert(source, to="yolo", out=source)
+    trees.write_text(tmp_path / "full/a.txt", "")
+    with pytest.raises(DatasetError, match="full holds files already: name a new folder, or empty it"):
+        convert(source, to="yolo", out=tmp_path / "full")
     with pytest.raises(DatasetError, match="There is no layout 'csv': use one of coco, voc, yolo"):
         convert(source, to="csv", out=tmp_path / "x")
     (source / "images/train/b.jpg").unlink()
     with pytest.raises(DatasetError, match=r"The image file .*b.jpg \(.*instances_train.json\) does not exist"):
         convert(source, to="voc", out=tmp_path / "y")
+    assert {path.name for path in tmp_path.iterdir()} == {"source", "full"}
+
+
+@pytest.mark.parametrize("out", ["source", "source/new", "source/images/new/of/it", ".", "other/../source/new"])
+def test_source_and_new_folder_are_apart(tmp_path, source, out):
+    """Below its source, a copy would be found with it when the source is read again."""
+    before = set(tmp_path.rglob("*"))
+    with pytest.raises(DatasetError, match="overlap: name a new folder apart from it"):
+        convert(source, to="yolo", out=tmp_path / out)
+    assert set(tmp_path.rglob("*")) == before
+
+
+def test_a_conversion_that_fails_leaves_nothing(tmp_path, source):
+    """The last photo is missing: an empty folder stays empty, and no folder is made, nor those above it."""
+    (source / "images/val/c.jpg").unlink()
+    (tmp_path / "empty").mkdir()
+    before = set(tmp_path.rglob("*"))
+    for out in ("empty", "new", "deep/er/new"):
+        with pytest.raises(DatasetError, match="c.jpg .* does not exist"):
+            convert(source, to="yolo", out=tmp_path / out)
+        assert set(tmp_path.rglob("*")) == before
+    trees.write_images(source / "images/val", "c")
+    for out in ("empty", "new", "deep/er/new"):
+        assert list(convert(source, to="yolo", out=tmp_path / out).splits) == ["train", "val"]
+        names = {path.name for path in (tmp_path / out).iterdir()}
+        assert names == {"images", "labels", "data.yaml"}
+        assert (tmp_path / out).stat().st_mode == (source / "images").stat().st_mode
+
+
+@pytest.mark.parametrize("command", ["convert --to voc --out", "validate --no-images --fix", "validate --json"])
+def test_what_cannot_be_written_is_one_sentence(tmp_path, source, command, capsys):
+    """A file stands where a folder would have to be."""
+    (tmp_path / "file").touch()
+    name, *options = command.split()
+    assert main([name, str(source), *options, str(tmp_path / "file/new")]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"align-detr {name}: ")
+    assert f"{tmp_path / 'file/new'} cannot be written (" in error
+
+
+@pytest.mark.parametrize(
+    ("name", "refused"),
+    [
+        ("a\tb", {"voc", "yolo"}),
+        ("a\nb", {"voc", "yolo"}),
+        ("a\u2028b", {"voc", "yolo"}),
+        (" a", {"voc", "yolo"}),
+        ("a ", {"voc", "yolo"}),
+        ("a\ud800", {"voc", "yolo", "coco"}),
+        ("a 'b' <c> & \U0001f529: #?", set()),
+    ],
+)
+def test_a_class_is_kept_or_refused(tmp_path, source, name, refused):
+    """What a layout would lose or change is refused before a file is written; all else comes back as it was."""
+    for split in ("train", "val"):
+        path = source / f"annotations/instances_{split}.json"
+        content = json.loads(path.read_text())
+        content["categories"][0]["name"] = name
+        path.write_text(json.dumps(content))
+    for layout in WRITERS:
+        out = tmp_path / layout
+        if layout in refused:
+            with pytest.raises(DatasetError) as error:
+                convert(source, to=layout, out=out)
+            assert f"has the class {name!r}, whose name the layout '{layout}' cannot hold" in str(error.value)
+            assert not out.exists()
+        else:
+            assert convert(source, to=layout, out=out).class_names == [name, "bolt"]
 
 
 @pytest.mark.parametrize("layout", list(WRITERS))
