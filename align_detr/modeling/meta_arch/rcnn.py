@@ -10,9 +10,10 @@ from torch import Tensor
 from align_detr.errors import DatasetError
 from align_detr.lazy_config import model_from_yacs
 from align_detr.modeling.batching import one_size_at_a_time, targets_of_batch
+from align_detr.modeling.meta_arch.release_reader import ReleaseReader
 
 
-class RCNN(GeneralizedRCNN):
+class RCNN(ReleaseReader, GeneralizedRCNN):
     """detectron2's R-CNN: its inputs, outputs, losses, state dict and yacs keys.
 
     It adds what every detector of the library has: the number of classes, errors that name the image of a wrong
@@ -32,7 +33,8 @@ class RCNN(GeneralizedRCNN):
     @property
     def num_classes(self) -> int:
         """K, without background."""
-        return self.roi_heads.num_classes
+        heads: Any = self.roi_heads  # to nn.Module every attribute is a tensor or a module
+        return heads.num_classes
 
     def forward(self, batched_inputs: Sequence[Mapping[str, Any]]) -> dict[str, Tensor] | list[dict[str, Instances]]:
         """Return losses in training, otherwise detections, as `GeneralizedRCNN` does.
