@@ -1,7 +1,7 @@
 """detectron2's R-CNN for this library's trainer and evaluation."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from detectron2.modeling.meta_arch import GeneralizedRCNN
 from detectron2.structures import Instances
@@ -10,10 +10,11 @@ from torch import Tensor
 from align_detr.errors import DatasetError
 from align_detr.lazy_config import model_from_yacs
 from align_detr.modeling.batching import one_size_at_a_time, targets_of_batch
+from align_detr.modeling.half_precision import Float32PixelStatistics, in_precision_of_weights
 from align_detr.modeling.meta_arch.release_reader import ReleaseReader
 
 
-class RCNN(ReleaseReader, GeneralizedRCNN):
+class RCNN(ReleaseReader, Float32PixelStatistics, GeneralizedRCNN):
     """detectron2's R-CNN: its inputs, outputs, losses, state dict and yacs keys.
 
     It adds what every detector of the library has: the number of classes, errors that name the image of a wrong
@@ -33,9 +34,9 @@ class RCNN(ReleaseReader, GeneralizedRCNN):
     @property
     def num_classes(self) -> int:
         """K, without background."""
-        heads: Any = self.roi_heads  # to nn.Module every attribute is a tensor or a module
-        return heads.num_classes
+        return cast(Any, self.roi_heads).num_classes  # to nn.Module every attribute is a tensor or a module
 
+    @in_precision_of_weights
     def forward(self, batched_inputs: Sequence[Mapping[str, Any]]) -> dict[str, Tensor] | list[dict[str, Instances]]:
         """Return losses in training, otherwise detections, as `GeneralizedRCNN` does.
 
