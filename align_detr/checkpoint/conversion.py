@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
+from align_detr.checkpoint.conditional import convert_official_conditional, is_official_conditional
 from align_detr.checkpoint.deformable import (
     convert_detrex_deformable,
     convert_official_deformable,
@@ -63,6 +64,10 @@ def register_release(
 
 _RELEASES: list[tuple[Callable[[State], bool], Callable[[State, int | None], State]]] = [
     (is_official_detr, lambda state, num_classes: convert_official_detr(state, num_classes=num_classes)),
+    (
+        is_official_conditional,
+        lambda state, num_classes: convert_official_conditional(state, num_classes=num_classes),
+    ),
     (is_detrex_conditional_detr, lambda state, _: convert_detrex_conditional_detr(state)),
     (is_detrex_dab_detr, lambda state, _: convert_detrex_dab_detr(state)),
     (is_detrex_dn_detr, lambda state, _: convert_detrex_dn_detr(state)),

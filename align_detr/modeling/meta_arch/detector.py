@@ -14,7 +14,7 @@ from align_detr.modeling.half_precision import Float32PixelStatistics
 from align_detr.structures import Targets
 
 
-class Detector(Float32PixelStatistics, nn.Module):
+class DetectorBase(Float32PixelStatistics, nn.Module):
     """Base of the registered detectors, whose `head` has the number of classes.
 
     `pixel_mean` and `pixel_std` are in the channel order and range of the images (RGB, 0 to 255).
