@@ -77,7 +77,8 @@ def test_wheel_holds_every_module_and_config(checkout: Path, wheel: Path) -> Non
         root = checkout / folder
         return {f"{prefix}/{path.relative_to(root).as_posix()}" for path in root.rglob("*.py")}
 
-    expected = {"align_detr/py.typed"} | files("align_detr", "align_detr") | files("configs", "align_detr/configs")
+    expected = {"align_detr/py.typed", "align_detr/weights/digits.pth"}
+    expected |= files("align_detr", "align_detr") | files("configs", "align_detr/configs")
     expected |= files("projects/TOY/toy", "align_detr/projects/toy")
     expected |= files("projects/TOY/configs", "align_detr/projects/TOY/configs")
     archive = zipfile.ZipFile(wheel)
