@@ -75,6 +75,13 @@ def test_every_part_is_listed() -> None:
                 assert name in listed | INNER, f"{info.name}.{name}"
 
 
+def test_a_former_name_works_with_a_warning() -> None:
+    with pytest.warns(FutureWarning, match="is now align_detr.modeling.DetectorBase"):
+        assert align_detr.modeling.Detector is align_detr.modeling.DetectorBase
+    with pytest.raises(AttributeError, match="has no attribute 'Detektor'"):
+        align_detr.modeling.Detektor  # noqa: B018
+
+
 def test_configs_import_from_faces_alone() -> None:
     assert len(CONFIGS) > 100
     for path in CONFIGS:

@@ -13,7 +13,7 @@ from align_detr.modeling.batching import targets_of_batch
 from align_detr.structures import Targets
 
 
-class Detector(nn.Module):
+class DetectorBase(nn.Module):
     """Base of the registered detectors, whose `head` has the number of classes.
 
     `pixel_mean` and `pixel_std` are in the channel order and range of the images (RGB, 0 to 255).

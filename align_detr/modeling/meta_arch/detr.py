@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from align_detr.checks import check_parts
 from align_detr.modeling.batching import features_of_each_size, features_of_padded_batch
-from align_detr.modeling.meta_arch.detector import Detector
+from align_detr.modeling.meta_arch.detector import DetectorBase
 from align_detr.structures import MAIN, PROPOSED, Memory, Predictions, SkippedImages, Targets
 
 
 @META_ARCH_REGISTRY.register()
-class DETR(Detector):
+class DETR(DetectorBase):
     """End-to-end object detection with transformers (Carion et al. 2020): a set of queries, matched one-to-one to the
     objects.
 
