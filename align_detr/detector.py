@@ -78,7 +78,7 @@ class Detector:
         if weights is None:
             logger.warning("The detector has no weights and finds nothing sensible before it is trained.")
         else:
-            logger.info("%s", load_weights(self.model, weights, class_names=names, strict=True))
+            load_weights(self.model, weights, class_names=names, strict=True).require_nothing_left_over()
         self.model.to(device).eval()
         classes = classes_of(self.config, int(self.model.num_classes), names)
         self._runner = Runner(self.model, test_view(self.config), classes)

@@ -14,7 +14,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PROJECT_PACKAGES = tuple(f"align_detr.projects.{name}" for name in PROJECTS)
 BELOW_LAYERS = ("align_detr.errors", "align_detr.checks", "align_detr.layers")
 ABOVE_MODELING = tuple(
-    f"align_detr.{name}" for name in ("engine", "data", "cli", "config", "checkpoint", "evaluation", "repack")
+    f"align_detr.{name}"
+    for name in ("engine", "data", "cli", "config", "checkpoint", "evaluation", "repack", "inference", "detector")
 )
 
 

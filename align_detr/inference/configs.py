@@ -2,9 +2,7 @@
 
 import tempfile
 from pathlib import Path
-from typing import Any
 
-import yaml
 from detectron2.config import LazyConfig
 from omegaconf import DictConfig, OmegaConf
 
@@ -13,10 +11,6 @@ from align_detr.checkpoint.trusted_config import model_config
 from align_detr.engine.data_config import DEFAULT_CONFIG
 from align_detr.errors import ConfigError
 from align_detr.lazy_config import REQUIRED, load_config
-
-_MAPPERS = ("align_detr.data.DetrMapper", "align_detr.data.mapper.DetrMapper")
-_TRANSFORMS = ("RandomFlip", "ResizeShortestEdge", "RandomCrop")  # of detectron2.data.transforms
-_FOLDERS = ("detectron2.data.transforms", "detectron2.data.transforms.augmentation_impl")
 
 
 def named_config(config: str | Path | DictConfig) -> DictConfig:
@@ -40,43 +34,21 @@ def config_in_file(weights: Weights) -> DictConfig:
             "Detector('dino/dino_r50_4scale_12ep.py', weights=...), or --config-file."
         )
     cfg = load_config(DEFAULT_CONFIG)
-    cfg.model = model_config(weights.config, weights.path)
-    content = yaml.safe_load(weights.config)
-    for split in ("train", "test"):
-        mapper = (((content.get("dataloader") or {}).get(split)) or {}).get("mapper")
-        if isinstance(mapper, dict):
-            cfg.dataloader[split].mapper = OmegaConf.create(_trusted(mapper, weights.path))
-    names = (content.get("train") or {}).get("class_names")
-    cfg.train.class_names = weights.class_names or names
+    trusted = model_config(weights.config, weights.path)
+    cfg.model = trusted.model
+    mapper = OmegaConf.select(trusted, "dataloader.test.mapper")
+    if mapper is not None:
+        cfg.dataloader.test.mapper = mapper
+    cfg.train.class_names = weights.class_names or OmegaConf.select(trusted, "train.class_names")
     cfg.train.update(epochs=None, max_iter=None)  # a training's length follows from its data
     return cfg
-
-
-def _trusted(node: Any, path: str) -> Any:
-    """Return a mapper's node if it names nothing but a mapper and augmentations of ours; raise ConfigError else."""
-    if isinstance(node, dict):
-        target = node.get("_target_", _MAPPERS[0])
-        folder, _, name = str(target).rpartition(".")
-        if target not in _MAPPERS and not (folder in _FOLDERS and name in _TRANSFORMS):
-            raise ConfigError(
-                f"{path} holds a config whose mapper names {target}, which is not run from a file of weights: pass the "
-                "config of the training as well, if you trust it."
-            )
-        return {key: _trusted(value, path) for key, value in node.items() if not _is_interpolation(value)}
-    return [_trusted(value, path) for value in node] if isinstance(node, list) else node
-
-
-def _is_interpolation(value: Any) -> bool:
-    return isinstance(value, str) and "${" in value
 
 
 def config_text(cfg: DictConfig) -> str:
     """Return a config as the YAML that files of weights keep."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "config.yaml"
-        resolved = cfg.copy()
-        OmegaConf.resolve(resolved)
-        LazyConfig.save(resolved, str(path))
+        LazyConfig.save(cfg, str(path))
         return path.read_text(encoding="utf-8")
 
 

@@ -24,11 +24,9 @@ def output_folder(data: str | Path, given: str | Path | None, prefix: str = "", 
 
 
 def write_config(cfg: DictConfig, path: Path) -> None:
-    """Write a config with every reference to another key resolved."""
+    """Write a config as YAML, and the folders above it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    resolved = cfg.copy()
-    OmegaConf.resolve(resolved)
-    LazyConfig.save(resolved, str(path))
+    LazyConfig.save(cfg, str(path))
 
 
 def train(

@@ -22,7 +22,7 @@ def small_config() -> DictConfig:
     """Return a whole config of a shrunk Align-DINO of three classes, for images of 64 pixels."""
     cfg = config(NAME).copy()
     cfg.model = small_model(NAME)
-    cfg.train.class_names = CLASSES
+    cfg.train.update(class_names=CLASSES, init_checkpoint="")
     cfg.dataloader.test.mapper.augmentations = [L(T.ResizeShortestEdge)(short_edge_length=[64, 64], max_size=107)]
     return cfg
 

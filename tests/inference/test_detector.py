@@ -36,7 +36,7 @@ def test_an_image_in_any_form_gives_the_same(detector: Detector, tmp_path: Path)
     path = tmp_path / "photo.png"
     Image.fromarray(image).save(path)
     expected = detector.predict(path)
-    tensor = torch.from_numpy(image).permute(2, 0, 1)
+    tensor = torch.from_numpy(image.copy()).permute(2, 0, 1)
     for form in (str(path), Image.fromarray(image), image, tensor, tensor / 255, image.astype(np.float32) / 255):
         assert same(detector.predict(form), expected)
     assert same(detector.predict(image[..., ::-1], channels="BGR"), expected)
