@@ -22,11 +22,12 @@ from align_detr.checkpoint.loading import load_weights
 from align_detr.engine.distributed import check_device
 from align_detr.errors import ConfigError
 from align_detr.inference import training
-from align_detr.inference.building import SHIPPED, classes_of, set_class_count, shipped_weights, test_view
+from align_detr.inference.building import classes_of, set_class_count, test_view
 from align_detr.inference.configs import config_in_file, config_text, named_config, training_config
 from align_detr.inference.detections import Classes, Detections
 from align_detr.inference.running import Options, Runner
 from align_detr.inference.sources import OnError, is_endless, is_one, pictures
+from align_detr.shipped import SHIPPED, shipped_weights
 
 logger = logging.getLogger(__name__)
 

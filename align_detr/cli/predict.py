@@ -9,6 +9,7 @@ from pathlib import Path
 from align_detr.cli.help_texts import EXIT_CODES
 from align_detr.cli.requirements import require_detectron2
 from align_detr.errors import EXIT_USER_ERROR, AlignDetrError
+from align_detr.shipped import SHIPPED
 
 DRAWN = 0.3  # least score in pictures, by default
 
@@ -70,7 +71,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     # imported here, as all that needs torch: `--help` works without it
     from align_detr.detector import Detector
-    from align_detr.inference.building import SHIPPED
     from align_detr.inference.sources import require_readable
     from align_detr.inference.writing import report, require_new
 

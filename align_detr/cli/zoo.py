@@ -6,8 +6,10 @@ import re
 from collections.abc import Iterable, Sequence
 
 from align_detr import model_zoo
+from align_detr.checkpoint.releases import releases
 from align_detr.errors import ConfigError
 from align_detr.published import PUBLISHED_AP
+from align_detr.shipped import SHIPPED
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -34,6 +36,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     rows = [(name, epochs_of(name), f"{PUBLISHED_AP[name]:.1f}" if name in PUBLISHED_AP else "") for name in names]
     print(table(("config", "epochs", "published AP"), rows))
+    print(f"\nWith the package: the weights of {', '.join(SHIPPED)} alone, as in Detector('digits').")
+    weights = [release for release in releases() if matches(release.config, pattern) or matches(release.name, pattern)]
+    if weights:
+        found = [
+            (x.name, x.config, "" if x.ap is None else f"{x.ap:.1f}", f"{x.size} MB" if x.size else "", x.url)
+            for x in weights
+        ]
+        print(
+            "Published elsewhere and read as they are, with Detector(CONFIG, weights=FILE); fetch the file yourself:\n"
+        )
+        print(table(("weights", "config", "published AP", "size", "where"), found))
     return 0
 
 

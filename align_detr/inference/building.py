@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from detectron2.config import instantiate
@@ -17,20 +16,7 @@ from align_detr.inference.views import TestView
 
 logger = logging.getLogger(__name__)
 
-SHIPPED = {"digits": "digits.pth"}
-"""Detectors that come with the package: name -> file in its folder `weights`."""
 _COCO = "coco_2017_val"  # whose classes detectron2 knows without reading a file
-
-
-def shipped_weights(name: str) -> Path:
-    """Return the file of a detector that comes with the package; raise ConfigError where it is missing."""
-    path = Path(__file__).resolve().parents[1] / "weights" / SHIPPED[name]
-    if not path.is_file():
-        raise ConfigError(
-            f"The detector '{name}' should come with the package, but {path} does not exist: install the package "
-            "again, or pass a config and weights of your own."
-        )
-    return path
 
 
 def set_class_count(cfg: DictConfig, count: int) -> None:

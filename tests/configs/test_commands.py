@@ -12,6 +12,7 @@ import torch
 from detectron2.config import instantiate
 from detectron2.data import DatasetCatalog
 from detectron2.data.datasets import register_coco_instances
+from PIL import Image
 
 from align_detr.cli import demo, train
 from align_detr.errors import DatasetError
@@ -79,7 +80,9 @@ def test_every_project_shows_its_configs_and_a_command() -> None:
         assert configs <= named_configs(READMES[readme])
 
 
-def test_python_of_the_readme() -> None:
+def test_python_of_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (128, 96), "white").save("photo.jpg")
     namespace: dict = {}
     snippets = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     assert snippets
@@ -88,6 +91,7 @@ def test_python_of_the_readme() -> None:
             exec(compile(snippet, "README.md", "exec"), namespace)
         assert instantiate(namespace["model"].head).class_embed.out_features == 3 + 1
         assert namespace["dataloader"].train.dataset == "cells_train"
+        assert Path("found.jpg").is_file()
     finally:
         for name in ("cells_train", "cells_val"):
             DatasetCatalog.pop(name, None)

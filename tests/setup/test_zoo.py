@@ -34,6 +34,11 @@ def test_a_pattern_selects(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["zoo", "align_detr/align_dino_r50_4scale_12ep.py"]) == 0
     assert capsys.readouterr().out.splitlines()[1].split() == ["align_detr/align_dino_r50_4scale_12ep.py", "12", "50.2"]
     assert main(["zoo", "detr/*_500ep.py"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:3] for line in lines if line.startswith("detr-r50 ")] == [
+        ["detr-r50", "detr/detr_r50_500ep.py", "42.0"]
+    ]
+    assert not any("dino" in line for line in lines)
     assert main(["zoo", "yolo"]) == 2
     assert "No config's name matches yolo" in capsys.readouterr().err
 
