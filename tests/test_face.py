@@ -38,6 +38,7 @@ FACES = [
 BEHIND = ("align_detr.modeling.matching.", "align_detr.modeling.queries.noise")
 # Classes that only listed ones are made of.
 INNER = {
+    "Float32PixelStatistics",
     "SmallStem",
     "SplitProjectionAttention",
     "ConditionalSelfAttention",

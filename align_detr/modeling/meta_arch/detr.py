@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from align_detr.checks import check_parts
 from align_detr.modeling.batching import features_of_each_size, features_of_padded_batch
+from align_detr.modeling.half_precision import in_precision_of_weights
 from align_detr.modeling.meta_arch.detector import DetectorBase
 from align_detr.structures import MAIN, PROPOSED, Memory, Predictions, SkippedImages, Targets
 
@@ -57,6 +58,7 @@ class DETR(DetectorBase):
         self.postprocess = postprocess
         check_parts(self)
 
+    @in_precision_of_weights
     def forward(self, batched_inputs: Sequence[Mapping[str, Any]]) -> dict[str, Tensor] | list[dict[str, Instances]]:
         """Return losses or detections of detectron2's inputs: `image` (3, h, w) RGB, `height` and `width` of the output
         and, in training, `instances` with `gt_boxes`, `gt_classes`.

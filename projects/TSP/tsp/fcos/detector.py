@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from align_detr.errors import ConfigError
 from align_detr.modeling.batching import features_of_padded_batch, one_size_at_a_time
+from align_detr.modeling.half_precision import in_precision_of_weights
 from align_detr.modeling.meta_arch.detector import DetectorBase
 from align_detr.projects.tsp.fcos.assign import PointAssigner
 from align_detr.projects.tsp.fcos.head import PointHead, PointPredictions
@@ -54,6 +55,7 @@ class TSPFCOS(DetectorBase):
         self.criterion = criterion
         self.postprocess = postprocess
 
+    @in_precision_of_weights
     def forward(self, batched_inputs: Sequence[Mapping[str, Any]]) -> dict[str, Tensor] | list[dict[str, Instances]]:
         """Return weighted losses by name in training, otherwise detections.
 
