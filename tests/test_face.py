@@ -44,6 +44,7 @@ INNER = {
     "ConditionalSelfAttention",
     "ConditionalCrossAttention",
     "FirstConditionalCrossAttention",
+    "ReleaseReader",
 }
 CONFIGS = sorted(
     path for folder in [PROJECT / "configs", *(PROJECT / "projects").glob("*/configs")] for path in folder.rglob("*.py")
