@@ -20,7 +20,14 @@ PAGES = {
 }
 CODE_BLOCK = re.compile(r"^ *```.*?^ *```", re.MULTILINE | re.DOTALL)
 LAYOUT_ROW = re.compile(r"^\| `([\w/]+/)` \| (.+) \|$", re.MULTILINE)  # folder, contents
-OF_A_RUN = ("log.txt", "config.yaml", "metrics.json", "predictions.png", ".venv/bin/python")  # made, not kept
+OF_A_RUN = (
+    "log.txt",
+    "config.yaml",
+    "metrics.json",
+    "predictions.json",
+    "predictions.png",
+    ".venv/bin/python",
+)  # made, not kept
 PARTS = ("align_detr/modeling/", "align_detr/modeling/queries/", "align_detr/modeling/matching/")
 
 
