@@ -22,11 +22,12 @@ from align_detr.checkpoint.loading import load_weights
 from align_detr.engine.distributed import check_device
 from align_detr.errors import ConfigError
 from align_detr.inference import training
-from align_detr.inference.building import classes_of, set_class_count, test_view
+from align_detr.inference.building import classes_of, read_test_view, set_class_count
 from align_detr.inference.configs import config_in_file, config_text, named_config, training_config
 from align_detr.inference.detections import Classes, Detections
 from align_detr.inference.running import Options, Runner
 from align_detr.inference.sources import OnError, is_endless, is_one, pictures
+from align_detr.inference.views import TestView
 from align_detr.shipped import SHIPPED, shipped_weights
 
 logger = logging.getLogger(__name__)
@@ -82,12 +83,17 @@ class Detector:
             load_weights(self.model, weights, class_names=names, strict=True).require_nothing_left_over()
         self.model.to(device).eval()
         classes = classes_of(self.config, int(self.model.num_classes), names)
-        self._runner = Runner(self.model, test_view(self.config), classes)
+        self._runner = Runner(self.model, read_test_view(self.config), classes)
 
     @property
     def classes(self) -> Classes:
         """Names of the classes, and their category ids in the data set."""
         return self._runner.classes
+
+    @property
+    def test_view(self) -> TestView:
+        """What the config's test mapper does to an image."""
+        return self._runner.view
 
     @property
     def class_names(self) -> list[str]:

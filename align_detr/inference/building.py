@@ -60,7 +60,7 @@ def _names_of(name: str) -> list[str] | None:
     return None if names is None else list(names)
 
 
-def test_view(cfg: DictConfig) -> TestView:
+def read_test_view(cfg: DictConfig) -> TestView:
     """Return what the config's test mapper does to an image; an image stays as it is where there is none."""
     loader = _test_loader(cfg)
     node = None if loader is None else loader.get("mapper")
@@ -76,6 +76,3 @@ def test_view(cfg: DictConfig) -> TestView:
         getattr(mapper, "image_format", "RGB"),
         getattr(mapper, "white_level", None),
     )
-
-
-test_view.__test__ = False  # type: ignore[attr-defined]  # no test of pytest's
