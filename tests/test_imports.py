@@ -13,7 +13,10 @@ from align_detr.projects import PROJECTS
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT_PACKAGES = tuple(f"align_detr.projects.{name}" for name in PROJECTS)
 BELOW_LAYERS = ("align_detr.errors", "align_detr.checks", "align_detr.layers")
-ABOVE_MODELING = tuple(f"align_detr.{name}" for name in ("engine", "data", "cli", "config", "evaluation", "repack"))
+ABOVE_MODELING = tuple(
+    f"align_detr.{name}"
+    for name in ("engine", "data", "cli", "config", "evaluation", "repack", "inference", "detector")
+)
 BELOW_CHECKPOINT = ("align_detr.errors", "align_detr.paths", "align_detr.projects", "align_detr.checkpoint")
 
 
