@@ -13,12 +13,16 @@ from omegaconf import DictConfig
 
 from align_detr.checkpoint.checkpointer import Checkpointer
 from align_detr.data import datasets_read_once
+from align_detr.engine.best import BestCheckpoint, check_best
 from align_detr.engine.build import build_checkpointer, build_ema, build_model, build_optimizer, check_classes
 from align_detr.engine.capacity import check_capacity
 from align_detr.engine.class_names import ClassNames, check_trained_classes
 from align_detr.engine.distributed import wrap_ddp
+from align_detr.engine.freezing import FixedNorms, freeze
 from align_detr.engine.hooks import EvaluationHook, GroupLRScheduler, UpdateEMA, group_rates
+from align_detr.engine.output_folder import check_folder, clear_folder
 from align_detr.engine.precision import Precision
+from align_detr.engine.rates import build_schedule, scale_rates
 from align_detr.engine.run_length import RunLength, read_data, resolve_length
 from align_detr.engine.start import seed
 from align_detr.engine.summary import describe_run
@@ -27,38 +31,50 @@ from align_detr.engine.trainer import Trainer
 from align_detr.engine.writers import append_results, build_writers
 from align_detr.errors import ConfigError
 from align_detr.evaluation import build_evaluation_sets, evaluate_sets, require_evaluation
+from align_detr.lazy_config import settle
+from align_detr.overrides import unread_keys
 
 logger = logging.getLogger(__name__)
 
 
-def train(cfg: DictConfig, *, resume: bool = False) -> Mapping[str, Any]:
+def train(cfg: DictConfig, *, resume: bool = False, overwrite: bool = False) -> Mapping[str, Any]:
     """Train and evaluate at the end; return the last evaluation's results ({} on all but the main process).
 
-    With `resume`, continue after the iteration of the newest checkpoint of the output folder. Raise AlignDetrError for
-    everything that a user can correct; what is wrong with config and data, before weights are downloaded.
+    With `resume`, continue after the iteration of the newest checkpoint of the output folder; with `overwrite`, remove
+    what an earlier run has left in it; otherwise the folder has no checkpoint. Raise AlignDetrError for everything that
+    a user can correct; what is wrong with config and data, before weights are downloaded.
     """
+    settle(cfg)
     options, loaders = cfg.train, cfg.dataloader
+    check_folder(options.output_dir, resume=resume, overwrite=overwrite)
+    if unread := unread_keys(options):
+        logger.warning("Nothing reads %s of the config: remove or correct the keys.", ", ".join(unread))
     precision = Precision(enabled=options.amp.enabled, dtype=options.amp.dtype, device=options.device)
     require_evaluation(loaders)
     with datasets_read_once():
         length = resolve_length(options, loaders.train, comm.get_world_size())
+        best_metric = check_best(options.best, options.patience, options.eval_period)
         test_data = read_data(loaders.test)
         test_sets = build_evaluation_sets(loaders)  # what evaluation cannot use is found out now, not after an epoch
 
         model = build_model(cfg.model, options.device)
         check_classes(model, [*length.data.names, *test_data.names])
         check_capacity(cfg.model, [*length.data.names, *test_data.names])
+        fixed_norms = freeze(model, options.freeze)
         optimizer = build_optimizer(cfg.optimizer, model)
-        schedule = instantiate(cfg.lr_multiplier)
+        scaling = scale_rates(optimizer, options, length.total_batch)
+        schedule = build_schedule(cfg.lr_multiplier, options.warmup_epochs, length)
         ema = build_ema(options.ema, model)
         if comm.is_main_process():
             LazyConfig.save(cfg, str(Path(options.output_dir) / "config.yaml"))
-        for line in describe_run(length=length, test_data=test_data, rates=group_rates(optimizer)):
+        for line in describe_run(length=length, test_data=test_data, rates=group_rates(optimizer), scaling=scaling):
             logger.info(line)
 
         checkpointer = build_checkpointer(options.output_dir, model, ema)
         state = _load_start(checkpointer, options.init_checkpoint, resume, length.data.names)
-        start_iter = state["iteration"] + 1 if state else 0
+        if overwrite:
+            clear_folder(options.output_dir)  # after loading: the initial weights may be in it
+        start_iter = length.start_after(state["trainer"]["iteration"] + 1, state.get("length", {})) if state else 0
         seed(options.seed, start_iter)  # a resumed run draws new images and augmentations, not those of its first epoch
         data_loader = instantiate(loaders.train)
     trainer = Trainer(
@@ -68,22 +84,28 @@ def train(cfg: DictConfig, *, resume: bool = False) -> Mapping[str, Any]:
         precision=precision,
         clip_max_norm=options.clip_grad.max_norm,
         clip_norm_type=options.clip_grad.norm_type,
+        accumulate=length.accumulate,
     )
     if ema is not None and ema.num_updates == 0:
         ema.reset()  # after loading, and after the processes have taken over the weights of the first
     checkpointer.add_checkpointable("trainer", trainer)
     checkpointer.add_checkpointable("classes", ClassNames(length.data.names))
+    checkpointer.add_checkpointable("length", length)
     evaluation = EvaluationHook(
         options.eval_period, partial(evaluate_sets, test_sets, model if ema is None else ema.module)
     )
     checkpoints, writers = _output_hooks(options, length, checkpointer)
+    best = None
+    if best_metric is not None:
+        best = BestCheckpoint(
+            metric=best_metric, patience=options.patience, evaluation=evaluation, checkpointer=checkpointer
+        )
+    steps = [hooks.IterationTimer(), GroupLRScheduler(scheduler=schedule), FixedNorms(norms=fixed_norms)]
     averaging = None if ema is None else UpdateEMA(ema=ema)
     # Checkpoints come before evaluation, so that a failing evaluation loses nothing.
-    trainer.register_hooks(
-        [hooks.IterationTimer(), GroupLRScheduler(scheduler=schedule), averaging, checkpoints, evaluation, writers]
-    )
+    trainer.register_hooks([*steps, averaging, checkpoints, evaluation, best, writers])
     if state:
-        trainer.load_state_dict(state)
+        trainer.load_state_dict(state["trainer"])
         logger.info("Resuming at iteration %d of %d.", start_iter, length.max_iter)
     trainer.train(start_iter, length.max_iter)
     return evaluation.results
@@ -91,6 +113,7 @@ def train(cfg: DictConfig, *, resume: bool = False) -> Mapping[str, Any]:
 
 def evaluate_only(cfg: DictConfig, *, checkpoint: str = "") -> Mapping[str, Any]:
     """Evaluate what `load_trained` loads; return the results and append them to metrics.json as one line."""
+    settle(cfg)
     with datasets_read_once():
         test_sets = build_evaluation_sets(cfg.dataloader)  # errors of the data come before weights are downloaded
         model, iteration = load_trained(cfg, checkpoint=checkpoint)
@@ -103,7 +126,7 @@ def evaluate_only(cfg: DictConfig, *, checkpoint: str = "") -> Mapping[str, Any]
 def _load_start(
     checkpointer: Checkpointer, init_checkpoint: str, resume: bool, dataset_names: Sequence[str]
 ) -> dict[str, Any]:
-    """Load the newest checkpoint when resuming, else the initial weights; return the trainer's state ({} if new)."""
+    """Load the newest checkpoint when resuming, else the initial weights; return what else it holds ({} if new)."""
     path = checkpointer.last_checkpoint() if resume else ""
     if not path:
         if resume:
@@ -114,7 +137,7 @@ def _load_start(
     if "trainer" not in state:
         raise ConfigError(f"{path} holds weights only and cannot be resumed: set train.init_checkpoint to it instead.")
     check_trained_classes(state, path, dataset_names)
-    return state["trainer"]
+    return state
 
 
 def _output_hooks(
