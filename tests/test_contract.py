@@ -81,6 +81,19 @@ def test_bfloat16_trains(name: str) -> None:
 
 
 @every_config
+def test_weights_of_half_precision_detect(name: str) -> None:
+    """`model.half()` and `model.to(torch.bfloat16)`: scores and boxes are float32, and the best scores nearly those of
+    float32.
+    """
+    expected = subject(name).alone[0]
+    for dtype, found in subject(name).in_half_precision.items():
+        boxes = found.pred_boxes.tensor
+        assert found.scores.dtype == boxes.dtype == torch.float32
+        assert torch.isfinite(boxes).all() and (boxes[:, :2] < boxes[:, 2:]).all()
+        assert_close(found.scores[:3], expected.scores[:3], atol=0.01 if dtype == torch.float16 else 0.05, rtol=0)
+
+
+@every_config
 def test_detections_are_inside_of_the_image(name: str) -> None:
     """Boxes with an area, classes that exist, scores from 0 to 1 in descending order."""
     classes = subject(name).model.num_classes

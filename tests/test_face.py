@@ -37,6 +37,7 @@ FACES = [
 BEHIND = ("align_detr.modeling.matching.", "align_detr.modeling.queries.noise")
 # Classes that only listed ones are made of.
 INNER = {
+    "Float32PixelStatistics",
     "SmallStem",
     "SplitProjectionAttention",
     "ConditionalSelfAttention",
@@ -73,6 +74,13 @@ def test_every_part_is_listed() -> None:
         for name, value in inspect.getmembers(module, inspect.isclass):
             if value.__module__ == info.name and issubclass(value, torch.nn.Module) and not name.startswith("_"):
                 assert name in listed | INNER, f"{info.name}.{name}"
+
+
+def test_a_former_name_works_with_a_warning() -> None:
+    with pytest.warns(FutureWarning, match="is now align_detr.modeling.DetectorBase"):
+        assert align_detr.modeling.Detector is align_detr.modeling.DetectorBase
+    with pytest.raises(AttributeError, match="has no attribute 'Detektor'"):
+        align_detr.modeling.Detektor  # noqa: B018
 
 
 def test_configs_import_from_faces_alone() -> None:

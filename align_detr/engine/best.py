@@ -36,7 +36,8 @@ class BestCheckpoint(HookBase):
     without a better one (None: never).
 
     `metric` is a result such as "bbox/AP", of which more is better. All its values are kept in best.json, so that a
-    resumed run knows them. Stands after the evaluation hook, on every process. `on_best` is called beside the saving.
+    resumed run knows them. Stands after the evaluation hook, on every process. `on_best` is called
+    with the number of iterations beside the saving.
     Raise ConfigError after the first evaluation if that has no such result.
     """
 
@@ -47,7 +48,7 @@ class BestCheckpoint(HookBase):
         patience: int | None,
         evaluation: EvaluationHook,
         checkpointer: Checkpointer,
-        on_best: Callable[[], None] | None = None,
+        on_best: Callable[[int], None] | None = None,
     ) -> None:
         self.metric = metric
         self.patience = patience
@@ -119,7 +120,7 @@ class BestCheckpoint(HookBase):
         if last:
             self.checkpointer.tag_last_checkpoint(os.path.basename(last))
         if self.on_best is not None:
-            self.on_best()
+            self.on_best(iteration)
         logger.info("Best %s so far: %.4g after iteration %d.", self.metric, self.evaluations[-1].value, iteration)
 
     def _is_at_its_end(self) -> bool:

@@ -13,7 +13,9 @@ from align_detr.errors import ConfigError
 logger = logging.getLogger(__name__)
 
 _CHECKPOINT = re.compile(r"model_(\d{7}|final|best)\.pth|last_checkpoint")
-_NUMBERS = re.compile(rf"{METRICS_FILE}|{BEST_FILE}|weights\.pth|events\.out\.tfevents\..+".replace(".json", r"\.json"))
+_NUMBERS = re.compile(
+    rf"{METRICS_FILE}|{BEST_FILE}|weights(_best)?\.pth|events\.out\.tfevents\..+".replace(".json", r"\.json")
+)
 
 
 def check_folder(folder: str | Path, *, resume: bool, overwrite: bool) -> None:

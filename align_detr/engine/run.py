@@ -7,28 +7,30 @@ from pathlib import Path
 from typing import Any
 
 from detectron2.config import LazyConfig, instantiate
-from detectron2.engine import HookBase, hooks
+from detectron2.engine import hooks
 from detectron2.utils import comm
 from omegaconf import DictConfig
 
 from align_detr.checkpoint.checkpointer import Checkpointer
 from align_detr.data import datasets_read_once
-from align_detr.engine.best import BestCheckpoint, check_best
+from align_detr.data.datasets import known_classes
+from align_detr.engine.best import check_best
 from align_detr.engine.build import build_checkpointer, build_ema, build_model, build_optimizer, check_classes
 from align_detr.engine.capacity import check_capacity
-from align_detr.engine.class_names import ClassNames, check_trained_classes
+from align_detr.engine.class_names import ClassNames, TrainedConfig, check_trained_classes
 from align_detr.engine.distributed import wrap_ddp
 from align_detr.engine.freezing import FixedNorms, freeze
 from align_detr.engine.hooks import EvaluationHook, GroupLRScheduler, UpdateEMA, group_rates
 from align_detr.engine.output_folder import check_folder, clear_folder
+from align_detr.engine.outputs import EvaluatedWeights, output_hooks
 from align_detr.engine.precision import Precision
 from align_detr.engine.rates import build_schedule, scale_rates
-from align_detr.engine.run_length import RunLength, read_data, resolve_length
+from align_detr.engine.run_length import read_data, resolve_length
 from align_detr.engine.start import seed
 from align_detr.engine.summary import describe_run
 from align_detr.engine.trained import load_trained
 from align_detr.engine.trainer import Trainer
-from align_detr.engine.writers import append_results, build_writers
+from align_detr.engine.writers import append_results
 from align_detr.errors import ConfigError
 from align_detr.evaluation import build_evaluation_sets, evaluate_sets, require_evaluation
 from align_detr.lazy_config import settle
@@ -71,7 +73,7 @@ def train(cfg: DictConfig, *, resume: bool = False, overwrite: bool = False) -> 
             logger.info(line)
 
         checkpointer = build_checkpointer(options.output_dir, model, ema)
-        state = _load_start(checkpointer, options.init_checkpoint, resume, length.data.names)
+        state = _load_start(checkpointer, options, resume, length.data.names)
         if overwrite:
             clear_folder(options.output_dir)  # after loading: the initial weights may be in it
         start_iter = length.start_after(state["trainer"]["iteration"] + 1, state.get("length", {})) if state else 0
@@ -89,21 +91,18 @@ def train(cfg: DictConfig, *, resume: bool = False, overwrite: bool = False) -> 
     if ema is not None and ema.num_updates == 0:
         ema.reset()  # after loading, and after the processes have taken over the weights of the first
     checkpointer.add_checkpointable("trainer", trainer)
-    checkpointer.add_checkpointable("classes", ClassNames(length.data.names))
-    checkpointer.add_checkpointable("length", length)
-    evaluation = EvaluationHook(
-        options.eval_period, partial(evaluate_sets, test_sets, model if ema is None else ema.module)
+    classes, config = ClassNames(length.data.names), TrainedConfig(Path(options.output_dir) / "config.yaml")
+    for key, part in {"classes": classes, "config": config, "length": length}.items():
+        checkpointer.add_checkpointable(key, part)
+    evaluated = model if ema is None else ema.module
+    evaluation = EvaluationHook(options.eval_period, partial(evaluate_sets, test_sets, evaluated))
+    weights = EvaluatedWeights(Path(options.output_dir), evaluated, ema is not None, classes, config)
+    outputs = output_hooks(
+        options, length, checkpointer=checkpointer, weights=weights, evaluation=evaluation, best_metric=best_metric
     )
-    checkpoints, writers = _output_hooks(options, length, checkpointer)
-    best = None
-    if best_metric is not None:
-        best = BestCheckpoint(
-            metric=best_metric, patience=options.patience, evaluation=evaluation, checkpointer=checkpointer
-        )
-    steps = [hooks.IterationTimer(), GroupLRScheduler(scheduler=schedule), FixedNorms(norms=fixed_norms)]
     averaging = None if ema is None else UpdateEMA(ema=ema)
-    # Checkpoints come before evaluation, so that a failing evaluation loses nothing.
-    trainer.register_hooks([*steps, averaging, checkpoints, evaluation, best, writers])
+    steps = [hooks.IterationTimer(), GroupLRScheduler(scheduler=schedule), FixedNorms(norms=fixed_norms), averaging]
+    trainer.register_hooks([*steps, *outputs])
     if state:
         trainer.load_state_dict(state["trainer"])
         logger.info("Resuming at iteration %d of %d.", start_iter, length.max_iter)
@@ -124,33 +123,19 @@ def evaluate_only(cfg: DictConfig, *, checkpoint: str = "") -> Mapping[str, Any]
 
 
 def _load_start(
-    checkpointer: Checkpointer, init_checkpoint: str, resume: bool, dataset_names: Sequence[str]
+    checkpointer: Checkpointer, options: DictConfig, resume: bool, dataset_names: Sequence[str]
 ) -> dict[str, Any]:
     """Load the newest checkpoint when resuming, else the initial weights; return what else it holds ({} if new)."""
     path = checkpointer.last_checkpoint() if resume else ""
     if not path:
         if resume:
             logger.warning("%s has no checkpoint to resume: starting at iteration 0.", checkpointer.save_dir)
-        checkpointer.load(init_checkpoint, checkpointables=[])
+        if options.init_checkpoint:
+            weights = checkpointer.read(options.init_checkpoint, averaged=options.get("init_averaged", True))
+            checkpointer.load_weights(weights, class_names=known_classes(dataset_names[0]) if dataset_names else None)
         return {}
     state = checkpointer.load(path)
     if "trainer" not in state:
         raise ConfigError(f"{path} holds weights only and cannot be resumed: set train.init_checkpoint to it instead.")
-    check_trained_classes(state, path, dataset_names)
+    check_trained_classes(state.get("classes", {}).get("names"), path, dataset_names)
     return state
-
-
-def _output_hooks(
-    options: DictConfig, length: RunLength, checkpointer: Checkpointer
-) -> tuple[HookBase | None, HookBase | None]:
-    """Return the hooks that save checkpoints and write metrics: on the main process only."""
-    if not comm.is_main_process():
-        return None, None
-    writers = build_writers(
-        output_dir=options.output_dir,
-        max_iter=length.max_iter,
-        iterations_per_epoch=length.iterations_per_epoch,
-        device=options.device,
-    )
-    checkpoints = hooks.PeriodicCheckpointer(checkpointer, **options.checkpointer)
-    return checkpoints, hooks.PeriodicWriter(writers, period=options.log_period)

@@ -3,6 +3,8 @@
 `docs/stability.md` says which promises these names carry.
 """
 
+import warnings
+
 from align_detr.layers import LearnedPositionEncoding, SinePositionEncoding
 from align_detr.modeling.alignment import align, class_loss_of, set_class_loss
 from align_detr.modeling.backbone import MobileNetV2, build_resnet, build_small_resnet
@@ -71,7 +73,7 @@ from align_detr.modeling.meta_arch import (
     GroupDINO,
     HDeformableDETR,
 )
-from align_detr.modeling.meta_arch.detector import Detector
+from align_detr.modeling.meta_arch.detector import DetectorBase
 from align_detr.modeling.neck import MultiScaleNeck, SingleScaleNeck
 from align_detr.modeling.postprocess import SoftmaxPostprocess, TopKPostprocess
 from align_detr.modeling.proposals import ClassProposals, ObjectProposals, TwoStageProposals
@@ -131,7 +133,7 @@ __all__ = [
     "DeformableEncoderLayer",
     "DenoisingQueries",
     "DenoisingSource",
-    "Detector",
+    "DetectorBase",
     "EncodedMixedSelectionQueries",
     "EncodedProposalQueries",
     "Encoder",
@@ -208,3 +210,15 @@ __all__ = [
     "rescaled_squares",
     "set_class_loss",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Return what a former name of this package stands for, with a warning that names the new one."""
+    if name == "Detector":
+        warnings.warn(
+            "align_detr.modeling.Detector is now align_detr.modeling.DetectorBase: import it by that name.",
+            FutureWarning,
+            stacklevel=2,
+        )
+        return DetectorBase
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

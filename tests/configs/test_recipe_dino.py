@@ -138,11 +138,11 @@ def test_the_number_of_classes_is_stated_once(config: str, labels: int) -> None:
 
 
 def test_original_settings() -> None:
-    """Positions with temperature 20 and no offset, logits bounded with 1e-5, one head, box noise 0.4."""
+    """Positions with temperature 20 and no offset, logits bounded with 1e-3, one head, box noise 0.4."""
     model = instantiate(model_zoo.get_config("dino/dino_r50_4scale_official.py").model)
     assert (model.neck.position.temperature, model.neck.position.offset) == (20, 0)
     assert model.decoder.query_position.temperature == 10000
-    assert model.head.eps == 1e-5 and model.head.class_embed.out_features == 80
+    assert model.head.eps == 1e-3 and model.head.class_embed.out_features == 80
     assert (model.queries.dn_number, model.queries.label_noise, model.queries.box_noise) == (100, 0.5, 0.4)
     detrex = instantiate(model_zoo.get_config("dino/dino_r50_4scale_12ep.py").model)
     assert (detrex.neck.position.temperature, detrex.neck.position.offset) == (10000, -0.5)

@@ -77,7 +77,7 @@ def test_the_last_evaluation_may_be_the_best(tmp_path: Path) -> None:
 
 
 def test_patience_ends_training(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """After two evaluations without a gain; there is a final checkpoint, and no evaluation of the same weights twice."""
+    """After two evaluations without a gain, with a final checkpoint and no evaluation of the same weights twice."""
     with caplog.at_level("INFO"):
         trainer = run(tmp_path, [10.0, 30.0, 20.0, 30.0], max_iter=20, patience=2)
     assert trainer.iter == 8 and saved(tmp_path, "model_final.pth") == (8.0, 7)
@@ -86,7 +86,7 @@ def test_patience_ends_training(tmp_path: Path, caplog: pytest.LogCaptureFixture
 
 
 def test_a_resumed_run_knows_the_best(tmp_path: Path) -> None:
-    """The evaluations up to its start count, also the one that came after the checkpoint was saved; later ones do not."""
+    """Evaluations up to its start count, also the one after the checkpoint was saved; later ones do not."""
 
     def fails_at_the_end() -> Iterator[float]:
         yield from (10.0, 30.0)

@@ -8,7 +8,7 @@ from align_detr.engine.output_folder import check_folder, clear_folder
 from align_detr.errors import ConfigError
 
 OF_A_RUN = ("model_0000003.pth", "model_final.pth", "model_best.pth", "last_checkpoint", "metrics.json", "best.json")
-OF_A_RUN += ("weights.pth", "events.out.tfevents.1.host")
+OF_A_RUN += ("weights.pth", "weights_best.pth", "events.out.tfevents.1.host")
 OF_THE_USER = ("mobilenet.pth", "model_2.pth", "metrics.json.old", "log.txt", "config.py", "notes.md")
 
 

@@ -18,7 +18,8 @@ def test_the_announced_rate_and_decay_are_used(tiny_run, capsys):
     assert tiny_run.train("train.epochs=1", *SHORT) == 0
     options = ["optimizer.lr=0.02", "optimizer.weight_decay=0.5", "optimizer.betas=[0.8,0.9]"]
     assert tiny_run.train("--resume", "train.epochs=2", *options, *SHORT) == 0
-    assert "Learning rates: base 0.02" in capsys.readouterr().out
+    rates = capsys.readouterr().out.rpartition("Learning rates: ")[2].splitlines()[0]
+    assert rates == "backbone 0.002, base 0.02 (not scaled: the batch is that of the config)"
     rows = [row for row in tiny_run.metrics() if "lr_base" in row]
     assert [row["lr_base"] for row in rows] == pytest.approx([0.01, 0.01, 0.02, 0.02])
     used, iteration = group(tiny_run.output)

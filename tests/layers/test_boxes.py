@@ -1,9 +1,17 @@
 """Boxes by arithmetic that a reader can redo."""
 
+import pytest
 import torch
 from torch.testing import assert_close
 
-from align_detr.layers.boxes import cxcywh_to_xyxy, generalized_box_iou, pairwise_giou, pairwise_iou, xyxy_to_cxcywh
+from align_detr.layers.boxes import (
+    box_area,
+    cxcywh_to_xyxy,
+    generalized_box_iou,
+    pairwise_giou,
+    pairwise_iou,
+    xyxy_to_cxcywh,
+)
 
 UNIT = torch.tensor([0.0, 0.0, 1.0, 1.0])
 SHIFTED = torch.tensor([0.5, 0.0, 1.5, 1.0])  # half of the unit square beyond it: intersection 1/2, union 3/2
@@ -33,6 +41,18 @@ def test_degenerate_boxes_are_finite_with_finite_gradients() -> None:
     assert_close(giou, torch.zeros(3))  # a point in the unit square: intersection 0, hull = union = 1
     giou.sum().backward()
     assert torch.isfinite(a.grad).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.int16, torch.int32, torch.int64, torch.float64])
+def test_pixel_boxes_of_any_type(dtype: torch.dtype) -> None:
+    """Areas beyond float16's 65504 and, with sides of 65536, beyond int32: half of a box beyond the other."""
+    side = 65536 if dtype in (torch.int32, torch.int64) else 16384
+    a, b = torch.tensor([[0, 0, side, side]]).to(dtype), torch.tensor([[side // 2, 0, side, side]]).to(dtype)
+    exact = torch.float64 if dtype in (torch.int64, torch.float64) else torch.float32
+    assert_close(box_area(a), torch.tensor([float(side) ** 2], dtype=exact))
+    assert_close(pairwise_giou(a, b), torch.tensor([[0.5]], dtype=exact))
+    assert_close(pairwise_iou(a, b), torch.tensor([[0.5]], dtype=exact))
+    assert_close(cxcywh_to_xyxy(xyxy_to_cxcywh(b)), b.to(exact))
 
 
 def test_no_boxes() -> None:

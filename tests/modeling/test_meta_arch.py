@@ -86,3 +86,14 @@ def test_yacs_bridge_without_its_keys() -> None:
     plain.MODEL.META_ARCHITECTURE = "DETR"
     with pytest.raises(ConfigError, match="add_align_detr_config"):
         build_model(plain)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_pixel_statistics_keep_their_precision(dtype: torch.dtype) -> None:
+    """Images are normalised in float32 whatever the weights are; float64 stays possible."""
+    model, image = tiny_detr(), torch.full((3, 2, 2), 255, dtype=torch.uint8)
+    expected = model.normalize(image)
+    model = model.to(dtype)
+    assert model.pixel_mean.dtype == model.pixel_std.dtype == torch.float32
+    assert torch.equal(model.normalize(image), expected) and model.head.class_embed.weight.dtype == dtype
+    assert model.double().normalize(image).dtype == torch.float64

@@ -268,8 +268,23 @@ def test_predictions_and_targets_that_do_not_fit() -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_solving_what_is_not_finite(solver: SciPySolver, value: float) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="The matching costs .*: leave such images out"):
         solver.assign_all(np.full((1, 3, 4), value, np.float32), [3], np.array([[1]]))
+
+
+def test_pairs_of_infinite_cost(solver: SciPySolver) -> None:
+    """They are never chosen, with copies either, and other images are solved as without them; NaN is refused though no
+    target wants its query.
+    """
+    inf = np.inf
+    cost = np.array([[[0, inf, 5, 1], [1, 2, inf, 3], [7, 8, 9, 6]]], np.float32)  # by hand: 0 + 2; 6
+    found = solver.assign_all(cost.copy(), [2, 1], np.array([[1, 1]]))
+    assert found.T.tolist() == [[0, 0, 0, 0], [0, 0, 1, 1], [0, 1, 3, 0]]
+    twice = solver.assign_all(cost.copy(), [2, 1], np.array([[2, 1]]))  # the first can have 0, 2, 3, the second 0, 1, 3
+    assert twice[2:, :4].T.tolist() in ([[0, 0], [1, 1], [2, 0], [3, 1]], [[0, 1], [1, 1], [2, 0], [3, 0]])
+    cost[0, 0, 3] = np.nan
+    with pytest.raises(ValueError, match="hold NaN or minus infinity"):
+        solver.assign_all(cost, [2, 1], np.array([[1, 1]]))
 
 
 def test_a_batch_without_images(solver: SciPySolver) -> None:

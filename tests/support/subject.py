@@ -127,6 +127,14 @@ class Subject:
         return self.detect(images(1), other)[0]
 
     @cached_property
+    def in_half_precision(self) -> dict[torch.dtype, Instances]:
+        """Detections in the first image with weights of float16 and of bfloat16."""
+        return {
+            dtype: self.detect(images(1), copy.deepcopy(self.model).to(dtype))[0]
+            for dtype in (torch.float16, torch.bfloat16)
+        }
+
+    @cached_property
     def from_yacs(self) -> nn.Module:
         """The detector that detectron2 builds from the two keys, with the file that a run saves."""
         saved = config(self.name).copy()

@@ -11,6 +11,7 @@ import torch
 
 from align_detr.modeling.matching.costs import Cost, FocalCost, GIoUCost, L1Cost, SoftmaxCost
 from align_detr.modeling.matching.pairs import image_and_index
+from align_detr.modeling.matching.scipy_solver import assign_not_finite
 from align_detr.structures import Predictions, Targets
 
 LARGE = 2**20  # from this number of pairs of queries and targets, threads pay
@@ -27,13 +28,13 @@ class NumbaSolver:
         _kernels()
 
     def assign_all(self, cost: np.ndarray, counts: Sequence[int], copies: np.ndarray) -> np.ndarray:
-        """See `Solver`. Raise ValueError for a cost that is not finite, as SciPy does."""
+        """See `Solver`; SciPy solves where a cost is infinite."""
         rows, _, queries = cost.shape
         owner = np.empty((rows, len(counts), queries), np.int64)
         starts = np.cumsum([0, *counts])
         given = np.ascontiguousarray(cost), starts, np.asarray(copies, np.int64)
         if not all(_in_threads(_kernels().assign_problems, cost.size, *given, owner=owner)):
-            raise ValueError("The matching costs hold NaN or infinity: leave such images out.")
+            return assign_not_finite(cost, counts, copies)
         return _pairs_of(owner)
 
     def match(

@@ -14,7 +14,9 @@ class SciPySolver:
 
     def assign_all(self, cost: np.ndarray, counts: Sequence[int], copies: np.ndarray) -> np.ndarray:
         """See `Solver`."""
-        return assign_all(cost, counts, copies)
+        used = np.repeat(copies > 0, counts, axis=1)  # (R, N)
+        finite = np.isfinite(cost.sum(-1, dtype=np.float64)) | ~used
+        return (assign_all if finite.all() else assign_not_finite)(cost, counts, copies)
 
     def match(
         self, costs: Collection[Cost], preds: Predictions, targets: Targets, copies: np.ndarray
@@ -55,6 +57,27 @@ def assign_all(cost: np.ndarray, counts: Sequence[int], copies: np.ndarray) -> n
     problem, query, target = np.concatenate(found, axis=1)
     order = np.argsort(problem * queries + query)
     return np.stack([*np.divmod(problem, max(1, len(counts))), query, target])[:, order]
+
+
+def assign_not_finite(cost: np.ndarray, counts: Sequence[int], copies: np.ndarray) -> np.ndarray:
+    """Solve as `assign_all`, where some pairs may cost infinity and are never chosen, problem by problem.
+
+    Raise ValueError for NaN, for minus infinity, and if a problem has no solution of finite cost.
+    """
+    ends, found = np.cumsum(counts), []
+    for row, image in np.argwhere(copies > 0):
+        block = cost[row, ends[image] - counts[image] : ends[image]]
+        if np.isnan(block).any() or np.isneginf(block).any():
+            raise ValueError("The matching costs hold NaN or minus infinity: leave such images out.")
+        try:
+            target, query = _solve(block, int(copies[row, image]))
+        except ValueError:
+            raise ValueError(
+                "The matching costs are infinite for every assignment of an image: leave such images out."
+            ) from None
+        order = np.argsort(query)
+        found.append(np.stack([np.full_like(query, row), np.full_like(query, image), query[order], target[order]]))
+    return np.concatenate(found, axis=1) if found else np.zeros((4, 0), np.int64)
 
 
 def cheapest_queries(cost: np.ndarray, k: int) -> np.ndarray:

@@ -25,9 +25,10 @@ class Solver(Protocol):
         """Return the cheapest pairs in every row and image, (4, M): row, image, query and target of every pair, ordered
         by row, image and query.
 
-        `cost` (R, N, Q), finite, holds the N targets of all images, `counts` of each image, concatenated; `copies`
-        (R, B) is the number of queries that each row gives the targets of each image, 0 to leave it out. Exact in
-        float64. Of several equal optima one solver always returns the same one.
+        `cost` (R, N, Q) holds the N targets of all images, `counts` of each image, concatenated; `copies` (R, B) is the
+        number of queries that each row gives the targets of each image, 0 to leave it out. Exact in float64. Of several
+        equal optima one solver always returns the same one. A pair of infinite cost is never chosen. Raise ValueError
+        for NaN and minus infinity, and if every assignment of an image costs infinity.
         """
 
     def match(

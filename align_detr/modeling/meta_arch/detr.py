@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 from align_detr.checks import check_parts
 from align_detr.modeling.batching import features_of_each_size, features_of_padded_batch
-from align_detr.modeling.meta_arch.detector import Detector
+from align_detr.modeling.half_precision import in_precision_of_weights
+from align_detr.modeling.meta_arch.detector import DetectorBase
 from align_detr.structures import MAIN, PROPOSED, Memory, Predictions, SkippedImages, Targets
 
 
 @META_ARCH_REGISTRY.register()
-class DETR(Detector):
+class DETR(DetectorBase):
     """End-to-end object detection with transformers (Carion et al. 2020): a set of queries, matched one-to-one to the
     objects.
 
@@ -57,6 +58,7 @@ class DETR(Detector):
         self.postprocess = postprocess
         check_parts(self)
 
+    @in_precision_of_weights
     def forward(self, batched_inputs: Sequence[Mapping[str, Any]]) -> dict[str, Tensor] | list[dict[str, Instances]]:
         """Return losses or detections of detectron2's inputs: `image` (3, h, w) RGB, `height` and `width` of the output
         and, in training, `instances` with `gt_boxes`, `gt_classes`.

@@ -1,7 +1,7 @@
 """detectron2's R-CNN for this library's trainer and evaluation."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from detectron2.modeling.meta_arch import GeneralizedRCNN
 from detectron2.structures import Instances
@@ -10,9 +10,10 @@ from torch import Tensor
 from align_detr.errors import DatasetError
 from align_detr.lazy_config import model_from_yacs
 from align_detr.modeling.batching import one_size_at_a_time, targets_of_batch
+from align_detr.modeling.half_precision import Float32PixelStatistics, in_precision_of_weights
 
 
-class RCNN(GeneralizedRCNN):
+class RCNN(Float32PixelStatistics, GeneralizedRCNN):
     """detectron2's R-CNN: its inputs, outputs, losses, state dict and yacs keys.
 
     It adds what every detector of the library has: the number of classes, errors that name the image of a wrong
@@ -32,8 +33,9 @@ class RCNN(GeneralizedRCNN):
     @property
     def num_classes(self) -> int:
         """K, without background."""
-        return self.roi_heads.num_classes
+        return cast(Any, self.roi_heads).num_classes  # to nn.Module every attribute is a tensor or a module
 
+    @in_precision_of_weights
     def forward(self, batched_inputs: Sequence[Mapping[str, Any]]) -> dict[str, Tensor] | list[dict[str, Instances]]:
         """Return losses in training, otherwise detections, as `GeneralizedRCNN` does.
 

@@ -105,7 +105,7 @@ class AnchorQueries(nn.Module):
     ) -> list[QueryPart]:
         """Return one part, `main`: content (B, Q, C), reference (B, Q, 4) float32."""
         anchors = self.anchors(memory)
-        content = anchors.new_zeros(*anchors.shape[:2], self.embed_dim)
+        content = self.anchor.weight.new_zeros(*anchors.shape[:2], self.embed_dim)  # of the type of the weights
         return [QueryPart(name=MAIN, content=content, reference=anchors)]
 
     def anchors(self, memory: Memory) -> Tensor:

@@ -1,8 +1,8 @@
 """DINO with a ResNet-50 and four scales (Zhang et al. 2022): 900 queries, 100 denoising pairs, no dropout.
 
 The settings are detrex's, on which the published configs of Align-DETR build. The original repository encodes positions
-with temperature 20 and no offset, shares one head among its layers (`SharedHead`), has class weight 1 as here, bounds
-logits with 1e-5, and has one unused row more in the table of denoising labels.
+with temperature 20 and no offset, shares one head among its layers (`SharedHead`), has class weight 1 and bounds logits
+with 1e-3 as here, and has one unused row more in the table of denoising labels.
 """
 
 from detectron2.config import LazyCall as L

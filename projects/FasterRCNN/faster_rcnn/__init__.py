@@ -3,6 +3,6 @@
 Importing this package registers the detector in detectron2.
 """
 
-from align_detr.projects.faster_rcnn.rcnn import RCNN, FasterRCNN, Float32ROIPooler
+from align_detr.projects.faster_rcnn.rcnn import RCNN, FasterRCNN, Float32OutputLayers, Float32ROIPooler
 
-__all__ = ["RCNN", "FasterRCNN", "Float32ROIPooler"]
+__all__ = ["RCNN", "FasterRCNN", "Float32OutputLayers", "Float32ROIPooler"]

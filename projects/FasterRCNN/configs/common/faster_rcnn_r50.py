@@ -12,9 +12,9 @@ from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.proposal_generator import RPN, StandardRPNHead
-from detectron2.modeling.roi_heads import FastRCNNConvFCHead, FastRCNNOutputLayers, StandardROIHeads
+from detectron2.modeling.roi_heads import FastRCNNConvFCHead, StandardROIHeads
 
-from align_detr.projects.faster_rcnn import FasterRCNN, Float32ROIPooler
+from align_detr.projects.faster_rcnn import FasterRCNN, Float32OutputLayers, Float32ROIPooler
 from align_detr.projects.tsp import build_msra_resnet
 
 model = L(FasterRCNN)(
@@ -57,7 +57,7 @@ model = L(FasterRCNN)(
             conv_dims=[],
             fc_dims=[1024, 1024],
         ),
-        box_predictor=L(FastRCNNOutputLayers)(
+        box_predictor=L(Float32OutputLayers)(
             input_shape=L(ShapeSpec)(channels="${...box_head.fc_dims[1]}"),
             test_score_thresh=0.05,
             box2box_transform=L(Box2BoxTransform)(weights=(10, 10, 5, 5)),

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from align_detr.errors import ConfigError
 from align_detr.modeling.batching import features_of_padded_batch, one_size_at_a_time
-from align_detr.modeling.meta_arch.detector import Detector
+from align_detr.modeling.half_precision import in_precision_of_weights
+from align_detr.modeling.meta_arch.detector import DetectorBase
 from align_detr.projects.tsp.fcos.assign import PointAssigner
 from align_detr.projects.tsp.fcos.head import PointHead, PointPredictions
 from align_detr.projects.tsp.fcos.losses import PointCriterion
@@ -19,7 +20,7 @@ from align_detr.projects.tsp.fcos.selection import FoIEncoding, FoIs, FoISelecti
 
 
 @META_ARCH_REGISTRY.register()
-class TSPFCOS(Detector):
+class TSPFCOS(DetectorBase):
     """Transformer-based set prediction on FCOS (Sun et al. 2021): no decoder and no learned queries.
 
     backbone (with FPN) -> points -> selection -> encoding -> encoder -> head. `pixel_mean` and `pixel_std` are in the
@@ -54,6 +55,7 @@ class TSPFCOS(Detector):
         self.criterion = criterion
         self.postprocess = postprocess
 
+    @in_precision_of_weights
     def forward(self, batched_inputs: Sequence[Mapping[str, Any]]) -> dict[str, Tensor] | list[dict[str, Instances]]:
         """Return weighted losses by name in training, otherwise detections.
 
