@@ -14,6 +14,7 @@ from align_detr.checkpoint.restricted import read_checkpoint
 from align_detr.errors import ConfigError
 
 WEIGHTS_FILE = "weights.pth"  # the evaluated weights alone, which training leaves in its folder
+BEST_WEIGHTS_FILE = "weights_best.pth"  # those of the best evaluation, if `train.best` is set
 AVERAGES_BESIDE = "averages_beside"  # in a state dict's metadata: the file has averaged weights as well
 
 

@@ -27,6 +27,7 @@ def train(
     data: str | Path | None = None,
     overrides: Sequence[str] = (),
     resume: bool = False,
+    overwrite: bool = False,
     layout: str | None = None,
     val_fraction: float = 0.2,
     split_seed: int = 0,
@@ -34,15 +35,16 @@ def train(
     """Train in this process and return the last evaluation's results, {"bbox": {"AP": ...}}.
 
     config_file: path or model-zoo name. data: the folder of a data set in COCO's, Pascal VOC's or YOLO's layout; None:
-    what the config names. overrides: "key=value". layout: of a folder that holds several. val_fraction, split_seed: of
-    the validation split, where the folder has none. Raise AlignDetrError for everything that a user can correct.
+    what the config names. overrides: "key=value". resume, overwrite: continue, or remove, an earlier run in the same
+    output folder, which is refused otherwise. layout: of a folder that holds several. val_fraction, split_seed: of the
+    validation split, where the folder has none. Raise AlignDetrError for everything that a user can correct.
     """
     if data is not None:
         options = DataOptions(str(data), layout, val_fraction, split_seed)
-        config_file = str(write_config(options, config_file, overrides))
+        config_file = str(write_config(options, config_file, overrides, resume=resume, overwrite=overwrite))
     cfg = load_config(config_file, overrides)
     set_up(cfg.train)
-    return run.train(cfg, resume=resume)
+    return run.train(cfg, resume=resume, overwrite=overwrite)
 
 
 def evaluate(
