@@ -5,6 +5,11 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from align_detr.checkpoint.conditional import (
+    convert_official_conditional,
+    is_official_conditional,
+    official_conditional_config,
+)
 from align_detr.checkpoint.deformable import (
     convert_detrex_deformable,
     convert_official_deformable,
@@ -89,6 +94,12 @@ def register_release(
 
 _RELEASES: list[Release] = [
     Release("DETR", is_official_detr, lambda state, k: convert_official_detr(state, num_classes=k), detr_config),
+    Release(
+        "the authors' Conditional-, DAB- or DN-DETR",
+        is_official_conditional,
+        lambda state, k: convert_official_conditional(state, num_classes=k),
+        official_conditional_config,
+    ),
     Release(
         "detrex's Conditional-DETR",
         is_detrex_conditional_detr,

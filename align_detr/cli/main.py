@@ -14,7 +14,7 @@ COMMANDS = {
     "evaluate": ("align_detr.cli.evaluate", "evaluate a checkpoint on a data set's folder"),
     "convert": ("align_detr.cli.convert", "write a data set as COCO, Pascal VOC or YOLO"),
     "validate": ("align_detr.cli.validate", "report all that is wrong with a data set; write a cleaned copy"),
-    "demo": ("align_detr.cli.demo", "train and evaluate a small detector on the built-in data, on the CPU"),
+    "demo": ("align_detr.cli.demo", "train and evaluate a small detector on blood cells or digits, on the CPU"),
     "install-detectron2": ("align_detr.cli.install_detectron2", "install detectron2 where there is none"),
 }
 

@@ -1,4 +1,4 @@
-"""A small Align-DINO from scratch on the built-in digits, on the CPU: the detector of `make demo`."""
+"""A small Align-DINO from scratch on the built-in digits, on the CPU: the detector of `make demo DATA=digits`."""
 
 from ..common.align import align
 from ..common.data.digits import dataloader
@@ -15,4 +15,4 @@ optimizer.params.lr_factors = dict(backbone=3.0)
 
 train.max_iter = 3200
 train.eval_period = 1600
-train.output_dir = "./output/demo"
+train.output_dir = "./output/demo_digits"

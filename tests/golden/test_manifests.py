@@ -120,3 +120,17 @@ def test_counts_and_keys(path: Path) -> None:
 def test_r101(config: str, num_classes: int, millions: int) -> None:
     """19 M more than with a ResNet-50."""
     assert round(sum(p.numel() for p in build(config, num_classes).parameters()) / 1e6) == millions
+
+
+@pytest.mark.skipif(not MANIFESTS, reason=f"no manifests in {GOLDEN} (set ALIGN_DETR_GOLDEN)")
+def test_the_authors_h_deformable_detr() -> None:
+    """Its code is Deformable-DETR's with a table of 300 + 1500 contents and a feed-forward width of 2048."""
+    state = dict(load_manifest(GOLDEN / "manifests" / "raw_deformable_detr_r50_two_stage.json").state)
+    state["query_embed.weight"] = torch.empty(1800, 256, device="meta")
+    for key, value in state.items():
+        if ".linear" in key:
+            state[key] = torch.empty([2048 if n == 1024 else n for n in value.shape], device="meta")
+    model = build("h_deformable_detr/h_deformable_detr_r50_12ep.py", 91)
+    assert {key: value.shape for key, value in convert(state, num_classes=91).items()} == {
+        key: value.shape for key, value in model.state_dict().items()
+    }

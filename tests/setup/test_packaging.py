@@ -77,7 +77,8 @@ def test_wheel_holds_every_module_and_config(checkout: Path, wheel: Path) -> Non
         root = checkout / folder
         return {f"{prefix}/{path.relative_to(root).as_posix()}" for path in root.rglob("*.py")}
 
-    expected = {"align_detr/py.typed"} | files("align_detr", "align_detr") | files("configs", "align_detr/configs")
+    expected = {"align_detr/py.typed", "align_detr/weights/digits.pth"}
+    expected |= files("align_detr", "align_detr") | files("configs", "align_detr/configs")
     expected |= files("projects/TOY/toy", "align_detr/projects/toy")
     expected |= files("projects/TOY/configs", "align_detr/projects/TOY/configs")
     archive = zipfile.ZipFile(wheel)
@@ -127,7 +128,7 @@ def test_make_wheel_starts_without_earlier_builds_and_make_bench_runs_all() -> N
     """What make would do, without doing it: setuptools packs whatever an earlier build left in build/."""
     if shutil.which("make") is None:
         pytest.skip("needs make")
-    command = ["make", "--dry-run", "wheel", "bench", "studies"]
+    command = ["make", "--dry-run", "wheel", "bench", "studies", "digits-weights"]
     lines = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True).stdout.splitlines()
     packing = next(i for i, line in enumerate(lines) if "-m pip wheel" in line)
     assert "rm -rf build" in lines[:packing]

@@ -1,6 +1,8 @@
 """Conditional-DETR with a ResNet-50 (Meng et al. 2021): 300 queries, 6 + 6 layers, dropout 0.1, class weight 2.
 
-Only the backbone's stem is frozen, as in detrex; the authors' code also freezes res2 (freeze_at=2).
+The settings are detrex's. The authors' code bounds logits with 1e-5 instead of 1e-3, adds nothing to the overlaps
+instead of 1e-6, keeps 100 detections instead of 300 and also freezes res2 (freeze_at=2):
+`conditional_detr_r50_official.py` has these settings.
 
 To train as detrex does, without the padding mask in the decoder's cross-attention, override:
 +model.decoder.layer.mask_padding=False +model.decoder.first_layer.mask_padding=False

@@ -1,6 +1,9 @@
 """DAB-DETR with a ResNet-50 (Liu et al. 2022): 300 anchors, no dropout, PReLU, class weight 1.
 
-Token positions have temperature 20, as in the paper; anchors keep 10000, as in the released code.
+Token positions have temperature 20, as in the paper; anchors keep 10000, as in the released code. Evaluation is that of
+the authors' code, whose weights load (`align_detr/checkpoint/conditional.py`): 300 detections, logits bounded with 1e-3
+(read in a copy of their repository). It differs in training: nothing is added to the overlaps instead of 1e-6, and res2
+is frozen, too (freeze_at=2).
 """
 
 from detectron2.config import LazyCall as L

@@ -4,6 +4,7 @@
 |------------------------------------------------------|----------------------------------------------------|
 | `backbone.body.*` (torchvision)                      | `backbone.*` (detectron2)                          |
 | `input_proj.0`, `input_proj.1`                       | `neck.projection`, `neck.norm`                     |
+| `input_proj.0.0`, `input_proj.0.1` (the authors')    | the same                                           |
 | `transformer.adapt_pos2d`, `adapt_pos1d`             | `neck.position.point`, `neck.position.axis`        |
 | `transformer.position`, `transformer.pattern`        | `queries.point`, `queries.pattern`                 |
 | `transformer.{encoder,decoder}_layers.N.*`           | `{encoder,decoder}.layers.N.*`                     |
@@ -13,7 +14,8 @@
 | `transformer.class_embed.0`, `bbox_embed.0`          | `head.class_embed`, `head.bbox_embed`              |
 | `transformer.class_embed.N`, `bbox_embed.N`          | the same tensors again: dropped                    |
 
-The variant with ordinary attention also stores `adapt_pos1d`, which it does not use: dropped.
+The variant with ordinary attention also stores `adapt_pos1d`, which it does not use: dropped. The names of the authors'
+own files are those that their code gives; no such file was at hand.
 """
 
 from collections.abc import Mapping
@@ -27,6 +29,8 @@ from align_detr.checkpoint.key_map import rename, resnet_depth, torchvision_resn
 _LAYER = r"transformer\.(encoder|decoder)_layers\.(\d+)\."
 _RULES = [
     *torchvision_resnet_rules(r"backbone\.body\."),
+    (r"input_proj\.0\.0\.(weight|bias)", r"neck.projection.\1"),
+    (r"input_proj\.0\.1\.(weight|bias)", r"neck.norm.\1"),
     (r"input_proj\.0\.(weight|bias)", r"neck.projection.\1"),
     (r"input_proj\.1\.(weight|bias)", r"neck.norm.\1"),
     (r"transformer\.position\.weight", "queries.point.weight"),
