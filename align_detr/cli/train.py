@@ -37,9 +37,14 @@ def build_parser(prog: str = "align-detr train") -> argparse.ArgumentParser:
     parser.add_argument(
         "--eval-only",
         action="store_true",
-        help="evaluate the train.init_checkpoint given here, else the last checkpoint of train.output_dir",
+        help="only evaluate: the train.init_checkpoint given here, else the last checkpoint of train.output_dir",
     )
-    parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint of train.output_dir")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="continue the last checkpoint of train.output_dir, with optimizer and iteration (train.init_checkpoint "
+        "starts anew from weights)",
+    )
     parser.add_argument(
         "--overwrite",
         action="store_true",

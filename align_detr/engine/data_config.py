@@ -93,7 +93,7 @@ def make_config(
         settings |= {"train.max_iter": base.train.max_iter, "train.eval_period": base.train.eval_period}
         settings |= {"train.checkpointer.period": base.train.checkpointer.period}
     if config_file == DEFAULT_CONFIG and not {"train.epochs", "train.max_iter"} & set(given):
-        settings |= _length(base, len(found.splits["train"].annotations.images))
+        settings |= default_length(base, len(found.splits["train"].annotations.images))
     source = str(Path(config_file).absolute()) if os.path.isfile(config_file) else config_file
     return Path(output_dir) / "config.py", _text(found, data, names, source, {**settings, **given})
 
@@ -154,7 +154,7 @@ def _plain_counts(node: Any, key: str) -> Iterator[tuple[str, int]]:
             yield from _plain_counts(below, f"{key}.{child!s}")
 
 
-def _length(base: DictConfig, images: int) -> dict[str, Any]:
+def default_length(base: DictConfig, images: int) -> dict[str, Any]:
     """Return epochs and the period of evaluations and checkpoints for the default config."""
     per_epoch = max(1, images // check_batch(base.dataloader.train, 1))
     epochs = max(MIN_EPOCHS, math.ceil(MIN_ITERATIONS / per_epoch))
