@@ -9,14 +9,14 @@ import builtins
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from align_detr.errors import ConfigError
 from align_detr.projects.table import PROJECTS
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
-    from torch import Tensor, nn
+    from torch import nn
 
 _PACKAGE = Path(__file__).resolve().parent
 
@@ -69,58 +69,29 @@ def get_config(name: str) -> "DictConfig":
     return LazyConfig.load(str(config_path(name)))
 
 
-def get(name: str, *, checkpoint: str | Path = "", device: str | None = None) -> "nn.Module":
+def get(name: str, *, checkpoint: str | Path = "", device: str | None = None, averaged: bool = True) -> "nn.Module":
     """Build the model of the config called `name`, in training mode.
 
     Weights are read from the local file `checkpoint`, if given (one of this project's trainer, a plain state dict or
-    an official release), without running code from it, and have to fit the model exactly. `device` defaults to that of
-    the config. Raise ConfigError for an unknown name, and for a checkpoint that is missing, cannot be read or belongs
-    to another model.
+    an official release), without running code from it, and have to fit the model exactly. They are the averaged ones if
+    the file has such; with `averaged=False` the plain ones. `device` defaults to that of the config. Raise ConfigError
+    for an unknown name, and for a checkpoint that is missing, cannot be read or belongs to another model.
     """
     from detectron2.config import instantiate
 
     cfg = get_config(name)
     model = instantiate(cfg.model)
     if checkpoint:
-        _load_weights(model, Path(checkpoint), name)
+        # imported here, as these need torch
+        from align_detr.checkpoint.contents import read_weights
+        from align_detr.checkpoint.loading import load_weights
+
+        weights = read_weights(checkpoint, averaged=averaged)
+        try:
+            load_weights(model, weights, strict=True).require_nothing_left_over()
+        except ConfigError as error:
+            raise ConfigError(f"The checkpoint does not fit the model of {name}: {error}") from error
     return model.to(device or cfg.get("train", {}).get("device", "cpu"))
-
-
-def _load_weights(model: "nn.Module", checkpoint: Path, name: str) -> None:
-    """Load the file `checkpoint` into `model`; raise ConfigError unless it fits exactly."""
-    # imported here and in `_tensors`, as they need torch
-    from align_detr.checkpoint.conversion import convert
-    from align_detr.checkpoint.restricted import read_checkpoint
-
-    if not checkpoint.is_file():
-        raise ConfigError(f"There is no checkpoint {checkpoint}: pass the path of a local .pth file.")
-    state = _tensors(read_checkpoint(str(checkpoint)), checkpoint)
-    try:
-        model.load_state_dict(convert(state, num_classes=getattr(model, "num_classes", None)))
-    except RuntimeError as error:
-        first = (str(error).splitlines()[1:2] or [str(error)])[0].strip(" .")
-        raise ConfigError(
-            f"The checkpoint {checkpoint} does not fit the model of {name} ({first[:300]}): name the config of its "
-            "training."
-        ) from error
-
-
-def _tensors(content: Any, checkpoint: Path) -> "dict[str, Tensor]":
-    """Return the state dict in a file's content, bare or under "model", with arrays as tensors."""
-    import numpy as np
-    import torch
-
-    state = content.get("model", content) if isinstance(content, dict) else content
-    if not isinstance(state, dict):
-        raise ConfigError(f"{checkpoint} holds a {type(state).__name__}: pass a file with a dictionary of weights.")
-    tensors = {k: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for k, v in state.items()}
-    for key, value in tensors.items():
-        if not isinstance(key, str) or not isinstance(value, torch.Tensor):
-            raise ConfigError(
-                f"{checkpoint} is no dictionary of weights, as its entry {key!r} is a {type(value).__name__}: "
-                "pass a file with one."
-            )
-    return tensors
 
 
 list = names  # the name that detectron2 users look for

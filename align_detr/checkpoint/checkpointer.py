@@ -1,39 +1,67 @@
 """Loading and saving of checkpoints."""
 
 import os
-from collections.abc import Collection, Mapping
-from types import MappingProxyType
+from collections.abc import Sequence
 from typing import Any
 
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils import comm
 
-from align_detr.checkpoint.conversion import convert
+from align_detr.checkpoint.contents import AVERAGES_BESIDE, Weights, read_weights, weights_in
+from align_detr.checkpoint.loading import load_weights
+from align_detr.checkpoint.report import LoadReport
 from align_detr.checkpoint.restricted import read_checkpoint
 from align_detr.errors import ConfigError, EnvironmentProblem
 from align_detr.paths import SMALL_DATA_REMEDY, is_small_data
 
-_PIXEL_STATISTICS = {"pixel_mean", "pixel_std"}
-
 
 class Checkpointer(DetectionCheckpointer):
-    """detectron2's checkpointer, which runs no code from files and refuses a file of which nothing fits the model.
+    """detectron2's checkpointer, which runs no code from files and says in one line what fitted the model.
 
-    It reads `.pth` and `.pt` (tensors and plain values), `.npz` and `.pkl` (numpy arrays; detectron2's and Caffe2's
-    model-zoo files, matched by name as detectron2 does), and logs missing, unexpected and differently shaped keys.
-    After loading, `missing_parameters` names the model's parameters that the file lacks or has in another shape;
-    `wrong_shapes` gives the shapes of the latter, {name: (the file's, the model's)}.
+    It reads `.pth`, `.pt` and `.ckpt` (tensors and plain values), `.npz` and `.pkl` (numpy arrays; detectron2's and
+    Caffe2's model-zoo files, matched by name as detectron2 does). Published weights are converted. `report` is that of
+    the file loaded last.
     """
 
-    missing_parameters: tuple[str, ...] | list[str] = ()
-    wrong_shapes: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]] = MappingProxyType({})
+    report: LoadReport | None = None
 
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
-        """Load weights and `checkpointables` (None: all); return what else the file holds.
+        """Continue from a checkpoint: load its plain weights and `checkpointables` (None: all); return all else in it.
 
-        An empty path loads nothing. Every process of a run must call this, and must see the file. Raise ConfigError for
-        a file that is missing, unreadable or fits no key, and EnvironmentProblem for one that cannot be downloaded.
+        An empty path loads nothing; `checkpointables=[]` starts from the weights alone, averaged if the file has such.
+        Every process of a run must call this, and must see the file. Raise ConfigError for a file that is missing,
+        unreadable or fits no key, and EnvironmentProblem for one that cannot be downloaded.
         """
+        if checkpointables is not None and not checkpointables:
+            if path:
+                self.load_weights(self.read(path))
+            return {}
+        path = self.find(path)
+        if not path:
+            return {}
+        self.logger.info("Reading the checkpoint %s.", path)
+        content = read_checkpoint(path)
+        self.report = load_weights(self.model, weights_in(content, path, averaged=False))
+        for key in self.checkpointables if checkpointables is None else checkpointables:
+            if key in content:
+                self.checkpointables[key].load_state_dict(content.pop(key))
+        return {key: value for key, value in content.items() if key != "model"}
+
+    def read(self, path: str, *, averaged: bool = True) -> Weights:
+        """Read the weights of a file or URL, as `read_weights` does; the errors are also those of `load`."""
+        path = self.find(path)
+        self.logger.info("Reading the weights of %s.", path)
+        return read_weights(path, averaged=averaged)
+
+    def load_weights(
+        self, weights: Weights, *, class_names: Sequence[str] | None = None, strict: bool = False
+    ) -> LoadReport:
+        """Load weights that were read into the model, as `align_detr.checkpoint.loading.load_weights` does."""
+        self.report = load_weights(self.model, weights, class_names=class_names, strict=strict)
+        return self.report
+
+    def find(self, path: str) -> str:
+        """Return the local path of a checkpoint, downloaded if need be, after all processes have seen it."""
         path = os.fspath(path)
         if "://" in path:
             path = self._download(path)
@@ -42,9 +70,18 @@ class Checkpointer(DetectionCheckpointer):
             if missing:
                 where = f" for process {missing[0]}" if comm.get_world_size() > 1 else ""
                 raise ConfigError(f"The checkpoint {path} does not exist{where}: {self._remedy(path)}.")
-        # newer detectron2 leaves this set after a failed load, and then refuses the next one
-        self._parsed_url_during_load = None
-        return super().load(path, checkpointables=checkpointables)
+        return path
+
+    def save(self, name: str, **kwargs: Any) -> None:
+        """Save a checkpoint `name`.pth as detectron2 does; its plain weights say if there are averaged ones."""
+        state = self.model.state_dict()
+        if "ema" in self.checkpointables and hasattr(state, "_metadata"):
+            state._metadata.setdefault("", {})[AVERAGES_BESIDE] = True
+        super().save(name, model=state, **kwargs)
+
+    def last_checkpoint(self) -> str:
+        """Return the newest checkpoint of the output folder, or "" if there is none."""
+        return self.get_checkpoint_file() if self.save_dir and self.has_checkpoint() else ""
 
     def _remedy(self, path: str) -> str:
         """Return the remedy for a missing checkpoint, by the origin of its path."""
@@ -63,80 +100,3 @@ class Checkpointer(DetectionCheckpointer):
                 f"The checkpoint {url} cannot be downloaded ({error}): get the file elsewhere and set "
                 "train.init_checkpoint to its path, or to '' for random weights."
             ) from error
-
-    def last_checkpoint(self) -> str:
-        """Return the newest checkpoint of the output folder, or "" if there is none."""
-        return self.get_checkpoint_file() if self.save_dir and self.has_checkpoint() else ""
-
-    def _load_file(self, filename: str) -> dict[str, Any]:
-        """Return {"model": state dict, ...}, with "matching_heuristics" if names are to be matched by similarity."""
-        loaded = read_checkpoint(filename)
-        _check_names(loaded, filename)
-        if filename.lower().endswith(".pkl") and not ("model" in loaded and "__author__" in loaded):
-            # Caffe2 and Detectron: bare blobs, in a further dictionary for detection models
-            blobs = loaded.get("blobs", loaded)
-            _check_names(blobs, filename)
-            weights = {key: value for key, value in blobs.items() if not key.endswith("_momentum")}
-            return {"model": weights, "__author__": "Caffe2", "matching_heuristics": True}
-        if not isinstance(loaded.get("model"), dict):
-            loaded = {"model": loaded}
-        _check_names(loaded["model"], filename)
-        try:
-            self._convert_ndarray_to_tensor(loaded["model"])
-        except (ValueError, TypeError) as error:
-            raise ConfigError(
-                f"{filename} is not a dictionary of weights ({error}): save a model's state_dict()."
-            ) from error
-        loaded["model"] = self._convert(loaded["model"])
-        return loaded
-
-    def _convert(self, state_dict: dict[str, Any]) -> dict[str, Any]:
-        """Return `state_dict` under this library's names if it is a known release, else unchanged."""
-        converted = convert(state_dict, num_classes=getattr(self.model, "num_classes", None))
-        return _into_pyramid(converted, self.model.state_dict().keys())
-
-    def _load_model(self, checkpoint: dict[str, Any]) -> Any:
-        """Load the weights; raise ConfigError if no key of the file is the model's, in the same shape."""
-        keys = list(checkpoint["model"])
-        incompatible = super()._load_model(checkpoint)
-        self.wrong_shapes = {name: (tuple(theirs), tuple(ours)) for name, theirs, ours in incompatible.incorrect_shapes}
-        not_loaded = set(incompatible.missing_keys) | self.wrong_shapes.keys()
-        model_keys = self.model.state_dict().keys()
-        loaded = model_keys - not_loaded
-        # a shared parameter is loaded if any of its names is
-        loaded_ids = {id(p) for name, p in self.model.named_parameters(remove_duplicate=False) if name in loaded}
-        self.missing_parameters = [name for name, p in self.model.named_parameters() if id(p) not in loaded_ids]
-        # counted in the file's keys: frozen batch norms fill in missing statistics, which does not count as a fit
-        fits = len(keys) - len(incompatible.unexpected_keys) - len(incompatible.incorrect_shapes)
-        if model_keys and fits - len(_PIXEL_STATISTICS & model_keys & set(keys)) <= 0:
-            raise ConfigError(
-                f"Nothing of the checkpoint fits the model (it has keys such as {_examples(keys)}, the model such as "
-                f"{_examples(list(model_keys))}): correct train.init_checkpoint or the config."
-            )
-        return incompatible
-
-
-def _check_names(loaded: Any, filename: str) -> None:
-    """Raise ConfigError unless `loaded` is a dictionary whose keys are names."""
-    if not isinstance(loaded, dict):
-        raise ConfigError(
-            f"{filename} holds a {type(loaded).__name__}, not a dictionary of weights: save a model's state_dict()."
-        )
-    for key in loaded:
-        if not isinstance(key, str):
-            raise ConfigError(
-                f"{filename} has the key {key!r}, which is not a parameter's name: save a model's state_dict()."
-            )
-
-
-def _into_pyramid(state_dict: Mapping[str, Any], model_keys: Collection[str]) -> dict[str, Any]:
-    """Rename the entries of a backbone to those of the same backbone in a feature pyramid, if the model has one."""
-    moved = {key: key.replace("backbone.", "backbone.bottom_up.", 1) for key in state_dict}
-    return {
-        moved[key] if key.startswith("backbone.") and key not in model_keys and moved[key] in model_keys else key: value
-        for key, value in state_dict.items()
-    }
-
-
-def _examples(keys: list[str]) -> str:
-    return ", ".join(f"'{key}'" for key in sorted(keys)[:2]) if keys else "none"

@@ -90,6 +90,22 @@ def convert_official_deformable(state: Mapping[str, Tensor], *, num_classes: int
     return convert_official(state, [], num_classes, "Deformable-DETR")
 
 
+def deformable_config(state: Mapping[str, Tensor]) -> str:
+    """Return the config of a deformable detector, of detrex or of the original code, by its parts."""
+    two_stage = "transformer.enc_output.weight" in state
+    if "transformer.decoder.ref_point_head.layers.0.weight" in state:
+        return f"dab_deformable_detr/dab_deformable_detr_r50{'_two_stage' if two_stage else ''}_50ep.py"
+    queries = state.get("query_embedding.weight", state.get("query_embed.weight"))
+    if two_stage and queries is not None and queries.shape[1] == _embed_dim(state):
+        return "h_deformable_detr/h_deformable_detr_r50_12ep.py"
+    if two_stage:
+        return "deformable_detr/deformable_detr_r50_two_stage_50ep.py"
+    if any(key.startswith("transformer.decoder.bbox_embed.") for key in state):
+        return "deformable_detr/deformable_detr_r50_refine_50ep.py"
+    single = "_single_scale" if "input_proj.1.0.weight" not in state and "neck.convs.1.conv.weight" not in state else ""
+    return f"deformable_detr/deformable_detr_r50{single}_50ep.py"
+
+
 def convert_detrex(
     state: Mapping[str, Tensor], rules: Rules, num_classes: int | None, source: str
 ) -> dict[str, Tensor]:

@@ -22,7 +22,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from align_detr.checkpoint.key_map import rename, torchvision_resnet_rules
+from align_detr.checkpoint.key_map import rename, resnet_depth, torchvision_resnet_rules
 
 _LAYER = r"transformer\.(encoder|decoder)\.layers\.(\d+)\."
 _RULES = [
@@ -44,6 +44,11 @@ _RULES = [
 def is_official_detr(state: Mapping[str, Tensor]) -> bool:
     """Return whether the keys are those of the official DETR code."""
     return "transformer.decoder.layers.0.multihead_attn.in_proj_weight" in state
+
+
+def detr_config(state: Mapping[str, Tensor]) -> str:
+    """Return the config of the official DETR; its form with DC5 has the same tensors."""
+    return f"detr/detr_{resnet_depth(state)}_500ep.py"
 
 
 def convert_official_detr(state: Mapping[str, Tensor], *, num_classes: int | None) -> dict[str, Tensor]:

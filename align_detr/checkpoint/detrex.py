@@ -28,7 +28,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from align_detr.checkpoint.key_map import Rules, rename
+from align_detr.checkpoint.key_map import Rules, rename, resnet_depth
 
 # detectron2's ResNet, which has the same names here
 DETECTRON2_RESNET_RULES: Rules = [(r"(backbone\.(?:stem|res[2-5])\..+)", r"\1")]
@@ -129,3 +129,20 @@ def convert_detrex_dab_detr(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def convert_detrex_dn_detr(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename the entries to this library's names; raise ConfigError for any other key."""
     return rename(state, _DN_RULES, "detrex DN-DETR")
+
+
+def conditional_config(state: Mapping[str, Tensor]) -> str:
+    """Return the config of detrex's Conditional-DETR, or of Group-DETR, which has 300 queries per group."""
+    name = "group_detr" if state["query_embed.weight"].shape[0] > 300 else "conditional_detr"
+    return f"{name}/{name}_{resnet_depth(state)}_50ep.py"
+
+
+def dab_config(state: Mapping[str, Tensor]) -> str:
+    """Return the config of detrex's DAB-DETR; Align-DAB-DETR has the same tensors."""
+    patterns = "_3patterns" if "transformer.patterns.weight" in state else ""
+    return f"dab_detr/dab_detr_{resnet_depth(state)}{patterns}_50ep.py"
+
+
+def dn_config(state: Mapping[str, Tensor]) -> str:
+    """Return the config of detrex's DN-DETR."""
+    return f"dn_detr/dn_detr_{resnet_depth(state)}_50ep.py"

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from align_detr.checkpoint.deformable import convert_detrex, convert_official
-from align_detr.checkpoint.key_map import Rules
+from align_detr.checkpoint.key_map import Rules, resnet_depth
 
 _COMMON: Rules = [
     (r"transformer\.tgt_embed\.weight", "queries.main.content.weight"),
@@ -60,3 +60,9 @@ def convert_official_dino(state: Mapping[str, Tensor], *, num_classes: int | Non
     labels = {"queries.label_embed.weight": state["label_enc.weight"][:-1]}
     rest = {key: value for key, value in state.items() if key != "label_enc.weight"}
     return convert_official({**rest, **labels}, _OFFICIAL, num_classes, "DINO")
+
+
+def dino_config(state: Mapping[str, Tensor]) -> str:
+    """Return the config of detrex's DINO, by its levels; Align-DETR has the same tensors."""
+    levels = state["transformer.level_embeds"].shape[0]
+    return f"dino/dino_{resnet_depth(state)}_{levels}scale_12ep.py"

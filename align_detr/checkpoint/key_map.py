@@ -50,3 +50,9 @@ def torchvision_resnet_rules(prefix: str) -> Rules:
         (rf"{prefix}.*num_batches_tracked", ""),  # a counter that frozen batch norm does not have
         (rf"{prefix}fc\.(weight|bias)", ""),  # the ImageNet classifier
     ]
+
+
+def resnet_depth(state: Mapping[str, Tensor]) -> str:
+    """Return "r50" or "r101", by the blocks of the third stage, of torchvision's or detectron2's ResNet."""
+    deep = re.compile(r"(?:.*\.)?(?:layer3|res4)\.22\..+")
+    return "r101" if any(deep.fullmatch(key) for key in state) else "r50"

@@ -23,6 +23,10 @@ _ALLOWED = {
     *((module, "_frombuffer") for module in ("numpy.core.numeric", "numpy._core.numeric")),
 }
 
+# the arguments in official files, a class that runs nothing; older PyTorch has no list of such classes
+if hasattr(torch.serialization, "add_safe_globals"):
+    torch.serialization.add_safe_globals([argparse.Namespace])
+
 
 class RestrictedUnpickler(pickle.Unpickler):
     """An unpickler of numpy arrays, numpy scalars and plain containers; any other class raises ConfigError."""
@@ -71,10 +75,9 @@ def read_torch(path: str) -> Any:
     Raise ConfigError for any other class, which it names, and for a damaged file.
     """
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        forbidden = re.search(r"GLOBAL (\S+)", str(error))
+        forbidden = re.search(r"(?:GLOBAL|Unsupported class) (\S+)", str(error))
         if forbidden:
             raise ConfigError(
                 f"{path} holds a {forbidden.group(1)}, which is not a weight: only tensors and plain Python values are "
@@ -85,7 +88,7 @@ def read_torch(path: str) -> Any:
         raise ConfigError(_damaged(path, error)) from error
 
 
-READERS = {".pkl": read_pickle, ".npz": read_npz, ".pth": read_torch, ".pt": read_torch}
+READERS = {".pkl": read_pickle, ".npz": read_npz, ".pth": read_torch, ".pt": read_torch, ".ckpt": read_torch}
 
 
 def read_checkpoint(path: str) -> Any:

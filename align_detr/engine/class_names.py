@@ -1,6 +1,7 @@
-"""Names of the classes in checkpoints: the weights alone do not tell which class is which."""
+"""What checkpoints hold beside weights: names of the classes, which the weights alone do not tell, and the config."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from align_detr.data.datasets import describe_difference, known_classes
@@ -19,15 +20,25 @@ class ClassNames:
         return {"names": self.names}
 
 
-def check_trained_classes(state: Mapping[str, Any], path: str, dataset_names: Sequence[str]) -> None:
-    """Raise DatasetError if `state`, what the checkpoint `path` holds, is of other classes than a data set.
+class TrainedConfig:
+    """Text of a run's config.yaml, as its checkpoints hold it; None where the config cannot be written as YAML."""
+
+    def __init__(self, path: Path) -> None:
+        self.text = path.read_text(encoding="utf-8") if path.is_file() else None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the text as a checkpoint holds it."""
+        return {"yaml": self.text}
+
+
+def check_trained_classes(trained: Sequence[str] | None, path: str, dataset_names: Sequence[str]) -> None:
+    """Raise DatasetError if `trained`, the classes of the checkpoint `path`, are others than those of a data set.
 
     Checkpoints and data sets without names pass.
     """
-    trained = state.get("classes", {}).get("names")
     for name in dataset_names:
         classes = known_classes(name)
-        if trained is not None and classes is not None and list(classes) != trained:
+        if trained is not None and classes is not None and list(classes) != list(trained):
             raise DatasetError(
                 f"{path} was trained for other classes than the data set '{name}' has, "
                 f"{describe_difference(trained, classes)}: give the data set the categories of the training data, with "

@@ -19,6 +19,18 @@ class UpdateEMA(HookBase):
         self.ema.update()
 
 
+class WeightsWriter(HookBase):
+    """Writing of the evaluated weights after training has succeeded; `function` gets the number of iterations."""
+
+    def __init__(self, *, function: Callable[[int], None]) -> None:
+        self.function = function
+
+    def after_train(self) -> None:
+        """Write the weights unless training has failed."""
+        if self.trainer.iter >= self.trainer.max_iter:
+            self.function(self.trainer.max_iter)
+
+
 class GroupLRScheduler(hooks.LRScheduler):
     """detectron2's scheduler hook, which logs one rate as "lr", and every group's rate as "lr_<group name>" as well.
 

@@ -10,14 +10,18 @@ from detectron2.config import LazyConfig, instantiate
 from detectron2.engine import HookBase, hooks
 from detectron2.utils import comm
 from omegaconf import DictConfig
+from torch import nn
 
 from align_detr.checkpoint.checkpointer import Checkpointer
+from align_detr.checkpoint.contents import WEIGHTS_FILE, write_weights
 from align_detr.data import datasets_read_once
+from align_detr.data.datasets import known_classes
 from align_detr.engine.build import build_checkpointer, build_ema, build_model, build_optimizer, check_classes
 from align_detr.engine.capacity import check_capacity
-from align_detr.engine.class_names import ClassNames, check_trained_classes
+from align_detr.engine.class_names import ClassNames, TrainedConfig, check_trained_classes
 from align_detr.engine.distributed import wrap_ddp
-from align_detr.engine.hooks import EvaluationHook, GroupLRScheduler, UpdateEMA, group_rates
+from align_detr.engine.ema import ModelEMA
+from align_detr.engine.hooks import EvaluationHook, GroupLRScheduler, UpdateEMA, WeightsWriter, group_rates
 from align_detr.engine.precision import Precision
 from align_detr.engine.run_length import RunLength, read_data, resolve_length
 from align_detr.engine.start import seed
@@ -57,7 +61,7 @@ def train(cfg: DictConfig, *, resume: bool = False) -> Mapping[str, Any]:
             logger.info(line)
 
         checkpointer = build_checkpointer(options.output_dir, model, ema)
-        state = _load_start(checkpointer, options.init_checkpoint, resume, length.data.names)
+        state = _load_start(checkpointer, options, resume, length.data.names)
         start_iter = state["iteration"] + 1 if state else 0
         seed(options.seed, start_iter)  # a resumed run draws new images and augmentations, not those of its first epoch
         data_loader = instantiate(loaders.train)
@@ -72,16 +76,18 @@ def train(cfg: DictConfig, *, resume: bool = False) -> Mapping[str, Any]:
     if ema is not None and ema.num_updates == 0:
         ema.reset()  # after loading, and after the processes have taken over the weights of the first
     checkpointer.add_checkpointable("trainer", trainer)
-    checkpointer.add_checkpointable("classes", ClassNames(length.data.names))
+    classes, config = ClassNames(length.data.names), TrainedConfig(Path(options.output_dir) / "config.yaml")
+    checkpointer.add_checkpointable("classes", classes)
+    checkpointer.add_checkpointable("config", config)
     evaluation = EvaluationHook(
         options.eval_period, partial(evaluate_sets, test_sets, model if ema is None else ema.module)
     )
     checkpoints, writers = _output_hooks(options, length, checkpointer)
     averaging = None if ema is None else UpdateEMA(ema=ema)
-    # Checkpoints come before evaluation, so that a failing evaluation loses nothing.
-    trainer.register_hooks(
-        [hooks.IterationTimer(), GroupLRScheduler(scheduler=schedule), averaging, checkpoints, evaluation, writers]
-    )
+    weights = partial(_write_weights, Path(options.output_dir) / WEIGHTS_FILE, model, ema, classes, config)
+    # Checkpoints and weights come before evaluation, so that a failing evaluation loses nothing.
+    trainer.register_hooks([hooks.IterationTimer(), GroupLRScheduler(scheduler=schedule), averaging, checkpoints])
+    trainer.register_hooks([WeightsWriter(function=weights), evaluation, writers])
     if state:
         trainer.load_state_dict(state)
         logger.info("Resuming at iteration %d of %d.", start_iter, length.max_iter)
@@ -101,20 +107,39 @@ def evaluate_only(cfg: DictConfig, *, checkpoint: str = "") -> Mapping[str, Any]
 
 
 def _load_start(
-    checkpointer: Checkpointer, init_checkpoint: str, resume: bool, dataset_names: Sequence[str]
+    checkpointer: Checkpointer, options: DictConfig, resume: bool, dataset_names: Sequence[str]
 ) -> dict[str, Any]:
     """Load the newest checkpoint when resuming, else the initial weights; return the trainer's state ({} if new)."""
     path = checkpointer.last_checkpoint() if resume else ""
     if not path:
         if resume:
             logger.warning("%s has no checkpoint to resume: starting at iteration 0.", checkpointer.save_dir)
-        checkpointer.load(init_checkpoint, checkpointables=[])
+        if options.init_checkpoint:
+            weights = checkpointer.read(options.init_checkpoint, averaged=options.get("init_averaged", True))
+            checkpointer.load_weights(weights, class_names=known_classes(dataset_names[0]) if dataset_names else None)
         return {}
     state = checkpointer.load(path)
     if "trainer" not in state:
         raise ConfigError(f"{path} holds weights only and cannot be resumed: set train.init_checkpoint to it instead.")
-    check_trained_classes(state, path, dataset_names)
+    check_trained_classes(state.get("classes", {}).get("names"), path, dataset_names)
     return state["trainer"]
+
+
+def _write_weights(
+    path: Path, model: nn.Module, ema: ModelEMA | None, classes: ClassNames, config: TrainedConfig, iteration: int
+) -> None:
+    """Write the evaluated weights alone: averaged if there are averages. On the main process only."""
+    if comm.is_main_process():
+        evaluated = model if ema is None else ema.module
+        write_weights(
+            path,
+            evaluated,
+            class_names=classes.names,
+            config=config.text,
+            averaged=ema is not None,
+            iteration=iteration,
+        )
+        logger.info("The evaluated weights alone are in %s.", path)
 
 
 def _output_hooks(

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 
 import torch
 from detectron2.utils import comm
@@ -37,8 +38,14 @@ def seed(base: int | None, offset: int) -> None:
 
 
 def _start_loggers(output_dir: str) -> None:
-    """Log to the terminal and to log.txt of `output_dir`, even if this process has logged elsewhere before."""
+    """Log to the terminal and to log.txt of `output_dir`, even if this process has logged elsewhere before.
+
+    Details (DEBUG) go to log.txt alone.
+    """
     setup_logger.cache_clear()
     for name in ("align_detr", "detectron2", "fvcore"):
         logging.getLogger(name).handlers.clear()
-        setup_logger(output_dir, distributed_rank=comm.get_rank(), name=name, abbrev_name=name)
+        started = setup_logger(output_dir, distributed_rank=comm.get_rank(), name=name, abbrev_name=name)
+        for handler in started.handlers:
+            if getattr(handler, "stream", None) is sys.stdout:
+                handler.setLevel(logging.INFO)

@@ -4,7 +4,8 @@ import torch
 
 train = dict(
     output_dir="./output",
-    init_checkpoint="",  # a file or URL; empty: as the model is built
+    init_checkpoint="",  # weights to start from: a file or URL; empty: as the model is built
+    init_averaged=True,  # of a checkpoint with averaged weights, take those, to start and to evaluate
     epochs=50,
     max_iter=None,  # None: epochs x (training images // images per batch)
     eval_period=None,  # in iterations; None: once per epoch; 0: only at the end

@@ -6,6 +6,7 @@ import pytest
 import torch
 from detectron2.config import LazyConfig
 
+from align_detr.checkpoint.contents import read_weights
 from align_detr.cli.train import main
 from align_detr.engine.run_length import RunLength, resolve_length
 from align_detr.lazy_config import load_config
@@ -67,10 +68,31 @@ def test_evaluation_uses_the_averaged_weights(tiny_run):
     assert state["ema"]["num_updates"] == 1
     state["ema"]["model"]["bbox_embed.bias"] = torch.tensor([-9.0, -9.0, -8.0, -8.0])
     torch.save(state, path)
-    assert tiny_run.train("--eval-only", "train.ema.enabled=True") == 0
     assert tiny_run.train("--eval-only") == 0
+    assert tiny_run.train("--eval-only", "train.init_averaged=False") == 0
     averaged, plain = tiny_run.metrics()[-2:]
     assert averaged["bbox/AP"] == 0 < plain["bbox/AP"]
+    assert tiny_run.train(f"train.init_checkpoint={path}", f"train.output_dir={path.parent}2", "train.max_iter=1") == 0
+    started = torch.load(f"{path.parent}2/weights.pth", weights_only=True)
+    assert started["model"]["bbox_embed.bias"].min() < -8.5
+
+
+def test_training_leaves_the_evaluated_weights_alone(tiny_run):
+    """Averaged, with classes and config: all that another program needs to detect objects with them."""
+    assert tiny_run.train("train.ema.enabled=True", "train.ema.decay=0.5", "train.max_iter=2") == 0
+    checkpoint = tiny_run.output / "model_final.pth"
+    whole = torch.load(checkpoint, weights_only=True)
+    plain, averaged = read_weights(checkpoint, averaged=False), read_weights(checkpoint)
+    alone = read_weights(tiny_run.output / "weights.pth")
+    assert [x.averaged for x in (plain, averaged, alone)] == [False, True, True]
+    for key, value in whole["ema"]["model"].items():
+        assert torch.equal(alone.state[key], value) and torch.equal(averaged.state[key], value)
+        assert torch.equal(plain.state[key], whole["model"][key])
+    for weights in (plain, averaged, alone):
+        assert (weights.class_names, weights.iteration) == (["dark", "bright"], 2)
+        assert weights.config == (tiny_run.output / "config.yaml").read_text()
+    assert tiny_run.train("--eval-only", f"train.init_checkpoint={tiny_run.output}/weights.pth") == 0
+    assert results(tiny_run.metrics()[-1]) == results(tiny_run.metrics()[-2])
 
 
 def test_evaluation_prefers_the_trained_checkpoint_to_the_configs_initial_one(tiny_run, capsys):
@@ -85,7 +107,7 @@ def test_evaluation_prefers_the_trained_checkpoint_to_the_configs_initial_one(ti
     assert results(tiny_run.metrics()[-1]) == results(tiny_run.metrics()[-2])
     capsys.readouterr()
     assert tiny_run.train("--eval-only", f"train.init_checkpoint={backbone}") == 2
-    assert "backbone.pth lacks 6 of the model's parameters" in capsys.readouterr().err
+    assert "backbone.pth lacks 7 of the model's tensors" in capsys.readouterr().err
     assert tiny_run.train("--eval-only", f"train.output_dir={tiny_run.output}_empty") == 2
 
 

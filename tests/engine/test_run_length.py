@@ -93,15 +93,15 @@ def test_classes_of_training_and_test_data_that_agree(tmp_path: Path) -> None:
 def test_a_checkpoint_keeps_its_classes_and_refuses_data_with_others(tmp_path: Path) -> None:
     register_boxes(NAMES[0], tmp_path, [1])
     register_boxes(NAMES[1], tmp_path, [1], ("blue", "red"))
-    state = {"classes": ClassNames(NAMES[:1]).state_dict()}
-    check_trained_classes(state, "model.pth", NAMES[:1])
+    trained = ClassNames(NAMES[:1]).state_dict()["names"]
+    check_trained_classes(trained, "model.pth", NAMES[:1])
     with pytest.raises(
         DatasetError, match=r"model\.pth was trained for other classes .*'length_val'.* class 0 is 'red'"
     ):
-        check_trained_classes(state, "model.pth", NAMES[1:])
+        check_trained_classes(trained, "model.pth", NAMES[1:])
 
 
 def test_a_checkpoint_without_classes_passes(tmp_path: Path) -> None:
     register_boxes(NAMES[0], tmp_path, [1])
-    check_trained_classes({}, "model.pth", NAMES[:1])
-    check_trained_classes({"classes": ClassNames([]).state_dict()}, "model.pth", NAMES[:1])
+    check_trained_classes(None, "model.pth", NAMES[:1])
+    assert ClassNames([]).state_dict() == {"names": None}

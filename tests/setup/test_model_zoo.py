@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from align_detr import model_zoo
+from align_detr.checkpoint.conversion import Release
 from align_detr.errors import ConfigError
 
 MODEL_CONFIG = """
@@ -93,7 +94,7 @@ def test_get_builds_the_model_and_reads_weights(zoo: Path, tmp_path: Path) -> No
 
 def test_get_refuses_weights_of_another_model(zoo: Path, tmp_path: Path) -> None:
     torch.save({"model": {"weight": torch.zeros(3, 2)}}, tmp_path / "short.pth")
-    with pytest.raises(ConfigError, match=r'short\.pth does not fit the model of detr/.*"bias"'):
+    with pytest.raises(ConfigError, match=r"does not fit the model of detr/.*short\.pth .*'bias'"):
         model_zoo.get("detr/detr_r50_500ep", checkpoint=tmp_path / "short.pth")
     with pytest.raises(ConfigError, match="no checkpoint .*absent.pth"):
         model_zoo.get("detr/detr_r50_500ep", checkpoint=tmp_path / "absent.pth")
@@ -101,7 +102,8 @@ def test_get_refuses_weights_of_another_model(zoo: Path, tmp_path: Path) -> None
 
 def test_get_reads_official_files_and_arrays(zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Official files (with a Namespace of arguments) and numpy archives are read; weights get this library's names."""
-    monkeypatch.setattr("align_detr.checkpoint.conversion._RELEASES", [(lambda s: "their.weight" in s, _rename)])
+    releases = [Release("theirs", lambda state: "their.weight" in state, _rename)]
+    monkeypatch.setattr("align_detr.checkpoint.conversion._RELEASES", releases)
     weights = {"their.weight": torch.arange(6.0).view(3, 2), "their.bias": torch.ones(3)}
     torch.save({"model": weights, "args": Namespace(lr=1e-4)}, tmp_path / "official.pth")
     np.savez(tmp_path / "official.npz", **{key: value.numpy() for key, value in weights.items()})

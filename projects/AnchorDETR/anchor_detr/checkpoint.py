@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from align_detr.checkpoint.detr import coco_category_ids
-from align_detr.checkpoint.key_map import rename, torchvision_resnet_rules
+from align_detr.checkpoint.key_map import rename, resnet_depth, torchvision_resnet_rules
 
 _LAYER = r"transformer\.(encoder|decoder)_layers\.(\d+)\."
 _RULES = [
@@ -65,9 +65,20 @@ def convert_anchor_detr(state: Mapping[str, Tensor], *, num_classes: int | None)
     The number of projections tells row-column decoupled from ordinary attention. If the classifier has a row per COCO
     id up to 90, a model of 80 classes gets the rows of the 80 ids in use.
     """
-    projections = state[_CROSS_ATTN_WEIGHT].shape[0] // state[_CROSS_ATTN_WEIGHT].shape[1]
-    converted = rename(state, [*_RULES, *(_AXIS_RULES if projections == 5 else _DROP_AXIS_RULES)], "Anchor-DETR")
+    axis = _AXIS_RULES if _is_decoupled(state) else _DROP_AXIS_RULES
+    converted = rename(state, [*_RULES, *axis], "Anchor-DETR")
     for key in ("head.class_embed.weight", "head.class_embed.bias"):
         if (converted[key].shape[0], num_classes) == (91, 80):
             converted[key] = converted[key][torch.tensor(coco_category_ids())]
     return converted
+
+
+def anchor_config(state: Mapping[str, Tensor]) -> str:
+    """Return the config of published Anchor-DETR weights; the form with DC5 has the same tensors."""
+    return f"AnchorDETR/anchor_detr_{resnet_depth(state)}{'' if _is_decoupled(state) else '_mha'}_50ep.py"
+
+
+def _is_decoupled(state: Mapping[str, Tensor]) -> bool:
+    """Return whether attention is decoupled into rows and columns, which takes five projections instead of three."""
+    weight = state[_CROSS_ATTN_WEIGHT]
+    return weight.shape[0] // weight.shape[1] == 5

@@ -12,6 +12,11 @@ from align_detr.projects.smca.layers import ModulatedDecoderLayer
 from align_detr.projects.smca.meta_arch import SMCADETR
 from align_detr.projects.smca.neck import ExtentMemory, ExtentNeck
 
-register_release(is_smca_detr, lambda state, num_classes: convert_smca_detr(state, num_classes=num_classes))
+register_release(
+    is_smca_detr,
+    lambda state, num_classes: convert_smca_detr(state, num_classes=num_classes),
+    name="SMCA-DETR",
+    config=lambda _: "SMCA/smca_r50_50ep.py",
+)
 
 __all__ = ["SMCADETR", "ExtentMemory", "ExtentNeck", "ModulatedAttention", "ModulatedDecoder", "ModulatedDecoderLayer"]

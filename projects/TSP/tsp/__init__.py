@@ -6,6 +6,7 @@ trained with the official code. `__all__` lists every class, and the functions t
 """
 
 from align_detr.checkpoint.conversion import register_release
+from align_detr.checkpoint.key_map import resnet_depth
 from align_detr.projects.tsp.backbone import BGRStem, ExtraLevels, build_msra_resnet
 from align_detr.projects.tsp.checkpoint import (
     convert_official_tsp_fcos,
@@ -43,8 +44,18 @@ from align_detr.projects.tsp.rcnn.rpn import LevelNormTower, TowerRPNHead
 from align_detr.projects.tsp.rcnn.sampling import ProposalSampler
 from align_detr.projects.tsp.rcnn.transformer import BoxPositionEncoding, RoITransformer
 
-register_release(is_official_tsp_fcos, lambda state, _: convert_official_tsp_fcos(state))
-register_release(is_official_tsp_rcnn, lambda state, _: convert_official_tsp_rcnn(state))
+register_release(
+    is_official_tsp_fcos,
+    lambda state, _: convert_official_tsp_fcos(state),
+    name="the official TSP-FCOS",
+    config=lambda state: f"TSP/tsp_fcos_{resnet_depth(state)}_36ep.py",
+)
+register_release(
+    is_official_tsp_rcnn,
+    lambda state, _: convert_official_tsp_rcnn(state),
+    name="the official TSP-RCNN",
+    config=lambda state: f"TSP/tsp_rcnn_{resnet_depth(state)}_36ep.py",
+)
 
 __all__ = [
     "TSPFCOS",
