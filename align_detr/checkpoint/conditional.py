@@ -32,7 +32,7 @@ import torch
 from torch import Tensor
 
 from align_detr.checkpoint.detr import coco_category_ids, select_class_rows
-from align_detr.checkpoint.key_map import Rules, rename, torchvision_resnet_rules
+from align_detr.checkpoint.key_map import Rules, rename, resnet_depth, torchvision_resnet_rules
 
 _EITHER = r"transformer\.(encoder|decoder)\.layers\.(\d+)\."
 _ENCODER = r"transformer\.encoder\.layers\.(\d+)\."
@@ -95,6 +95,16 @@ _DN_RULES: Rules = [
 def is_official_conditional(state: Mapping[str, Tensor]) -> bool:
     """Return whether the keys are those of the authors' Conditional-, DAB- or DN-DETR."""
     return "transformer.decoder.layers.0.ca_qpos_sine_proj.weight" in state
+
+
+def official_conditional_config(state: Mapping[str, Tensor]) -> str:
+    """Return the config of the weights; their form with DC5 has the same tensors."""
+    depth = resnet_depth(state)
+    if "refpoint_embed.weight" not in state:
+        return f"conditional_detr/conditional_detr_{depth}_official.py"
+    if "label_enc.weight" in state:
+        return f"dn_detr/dn_detr_{depth}_50ep.py"
+    return f"dab_detr/dab_detr_{depth}{'_3patterns' if 'transformer.patterns.weight' in state else ''}_50ep.py"
 
 
 def convert_official_conditional(state: Mapping[str, Tensor], *, num_classes: int | None) -> dict[str, Tensor]:
