@@ -1,6 +1,7 @@
 # Each target does its own set-up: `make demo` or `make test` on a fresh clone is enough.
 
 PYTHON ?= python3
+DATA ?= bccd
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.setup-done
@@ -10,16 +11,18 @@ SETUP_INPUTS := Makefile requirements.txt setup.py pyproject.toml align_detr/pro
 # $(call fail,step,remedy): one sentence that names the step and the remedy
 fail = { echo "make: set-up failed at \"$(1)\": $(2)" >&2; exit 1; }
 
-.PHONY: help setup demo test lint coverage bench studies wheel clean
+.PHONY: help setup demo test lint coverage bench studies digits-weights wheel clean
 
 help:
 	@echo "make setup    create $(VENV) with the pinned requirements, detectron2 and this package (later calls: seconds)"
-	@echo "make demo     train and evaluate a small detector on the CPU, draw what it finds"
+	@echo "make demo     train a small detector on photos of blood cells, on the CPU, evaluate it and draw what it finds"
+	@echo "              (DATA=digits: on digits in photos, made on the spot and trained from scratch)"
 	@echo "make test     run the tests"
 	@echo "make lint     check lint, format, types and spelling"
 	@echo "make coverage run the tests and show the lines that they miss, file by file"
 	@echo "make bench    run the benchmarks"
 	@echo "make studies  make the comparisons with several seeds (hours; finished runs are kept)"
+	@echo "make digits-weights  train the detector of digits that comes with the package, and write its file"
 	@echo "make wheel    build this package's and detectron2's wheels into dist/"
 	@echo "make clean    remove $(VENV) and what was built"
 	@echo "PYTHON=...    the interpreter to start from: 3.10 to 3.14 (now: $(PYTHON))"
@@ -45,7 +48,7 @@ $(STAMP): $(SETUP_INPUTS)
 comma := ,
 
 demo: setup
-	@$(PY) -m align_detr.cli.main demo
+	@$(PY) -m align_detr.cli.main demo --data $(DATA)
 
 test: setup
 	@$(PY) -m pytest -q tests
@@ -65,6 +68,7 @@ bench: setup
 	@$(PY) benchmarks/deformable_attention.py
 	@$(PY) benchmarks/full_step.py
 	@$(PY) benchmarks/validate.py
+	@$(PY) benchmarks/predict.py
 
 # hours of training; what is done is kept, so it can be stopped and started
 studies: setup
@@ -72,6 +76,10 @@ studies: setup
 	@$(PY) benchmarks/bccd.py
 	@$(PY) benchmarks/ablations.py
 	@$(PY) benchmarks/convergence.py
+
+# the detector that comes with the package, from a seed; a finished training in output/digits is kept
+digits-weights: setup
+	@$(PY) benchmarks/digits_weights.py
 
 # setuptools leaves files of earlier builds in build/ and would pack those that have been deleted since
 wheel: setup

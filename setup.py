@@ -1,4 +1,4 @@
-"""The folders of the package `align_detr`: its modules, the projects' packages, all configs as package data.
+"""The folders of the package `align_detr`: its modules, the projects' packages, configs and weights as data of it.
 
 What else a wheel says of itself stands in pyproject.toml.
 
@@ -44,5 +44,8 @@ ELSEWHERE = {**project_folders(), **CONFIGS}
 setup(
     packages=[*find_packages(include=["align_detr", "align_detr.*"]), *ELSEWHERE],
     package_dir=ELSEWHERE,
-    package_data={"align_detr": ["py.typed"], **{package: ["**/*.py", "**/*.yaml"] for package in CONFIGS}},
+    package_data={
+        "align_detr": ["py.typed", "weights/*.pth"],
+        **{package: ["**/*.py", "**/*.yaml"] for package in CONFIGS},
+    },
 )

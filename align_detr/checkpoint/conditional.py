@@ -98,13 +98,14 @@ def is_official_conditional(state: Mapping[str, Tensor]) -> bool:
 
 
 def official_conditional_config(state: Mapping[str, Tensor]) -> str:
-    """Return the config of the weights; their form with DC5 has the same tensors."""
+    """Return the config of the authors' model; its form with DC5 has the same tensors."""
     depth = resnet_depth(state)
     if "refpoint_embed.weight" not in state:
         return f"conditional_detr/conditional_detr_{depth}_official.py"
     if "label_enc.weight" in state:
         return f"dn_detr/dn_detr_{depth}_50ep.py"
-    return f"dab_detr/dab_detr_{depth}{'_3patterns' if 'transformer.patterns.weight' in state else ''}_50ep.py"
+    patterns = "_3patterns" if "transformer.patterns.weight" in state else ""
+    return f"dab_detr/dab_detr_{depth}{patterns}_50ep.py"
 
 
 def convert_official_conditional(state: Mapping[str, Tensor], *, num_classes: int | None) -> dict[str, Tensor]:

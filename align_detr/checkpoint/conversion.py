@@ -96,7 +96,7 @@ def register_release(
 _RELEASES: list[Release] = [
     Release("DETR", is_official_detr, lambda state, k: convert_official_detr(state, num_classes=k), detr_config),
     Release(
-        "the original Conditional-, DAB- or DN-DETR",
+        "the authors' Conditional-, DAB- or DN-DETR",
         is_official_conditional,
         lambda state, k: convert_official_conditional(state, num_classes=k),
         official_conditional_config,

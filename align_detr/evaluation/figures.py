@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 _TRUTH, _FOUND = "#2ca02c", "#d62728"
+_SIDE, _WIDTH = 2.4, 15.0  # inches: least width of an image, greatest of a grid
+_PIXELS = 90  # of an image per inch, at most
 
 
 def draw_detections(
@@ -22,15 +24,17 @@ def draw_detections(
     path: Path,
     *,
     threshold: float = 0.3,
-    columns: int = 6,
+    columns: int | None = None,
 ) -> None:
     """Write a PNG grid: each image with its objects in green and the detections that score at least `threshold` in
-    red.
+    red. The wider the images, the fewer `columns` there are by default.
 
     Each record is a mapped input with `image` (3, h, w) uint8 RGB and `truth`, a list of (absolute xyxy box in pixels,
     class index).
     """
-    figure, axes = _grid(len(records), columns)
+    height, width = (max(record["image"].shape[k] for record in records) for k in (1, 2))
+    side = max(_SIDE, width / _PIXELS)
+    figure, axes = _grid(len(records), columns or max(1, int(_WIDTH / side)), (side, side * height / width))
     model.eval()
     with torch.no_grad():
         outputs = [model([record])[0]["instances"].to("cpu") for record in records]
@@ -68,9 +72,10 @@ def _plot(axis: Any, rows: Sequence[Mapping[str, float | None]], key: str, label
         axis.plot(*zip(*points, strict=True), label=label, **style)
 
 
-def _grid(count: int, columns: int) -> tuple[Figure, NDArray[np.object_]]:
+def _grid(count: int, columns: int, size: tuple[float, float]) -> tuple[Figure, NDArray[np.object_]]:
+    """Return a figure of `count` axes without frames, each of a width and height in inches."""
     rows = -(-count // columns)
-    figure = Figure(figsize=(2.4 * columns, 2.4 * rows + 0.4), layout="constrained")
+    figure = Figure(figsize=(size[0] * columns, size[1] * rows + 0.4), layout="constrained")
     axes = np.atleast_1d(figure.subplots(rows, columns)).ravel()
     for axis in axes:
         axis.axis("off")

@@ -1,4 +1,4 @@
-"""A small Align-DINO from scratch on the built-in digits, on the CPU: the detector of `make demo`.
+"""A small Align-DINO from scratch on the built-in digits, on the CPU: the detector of `make demo DATA=digits`.
 
 Needs: nothing. The pictures are drawn from scikit-learn's digits and photos at the first use, without network, and kept
 in the cache folder (`ALIGN_DETR_CACHE`, default `~/.cache/align_detr`).
@@ -19,4 +19,4 @@ optimizer.params.lr_factors = dict(backbone=3.0)
 
 train.max_iter = 3200
 train.eval_period = 1600
-train.output_dir = "./output/demo"
+train.output_dir = "./output/demo_digits"

@@ -4,6 +4,7 @@ import json
 import logging
 import re
 import shlex
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,10 +12,15 @@ import pytest
 import torch
 from detectron2.config import instantiate
 from detectron2.data import DatasetCatalog
+from detectron2.data.datasets import register_coco_instances
+from PIL import Image
 
-from align_detr.cli import demo, train
-from align_detr.data.digits import DigitsSpec, register_digits
+from align_detr.cli import demo, predict, train
+from align_detr.cli import main as cli
+from align_detr.errors import DatasetError
 from align_detr.lazy_config import load_config
+from align_detr.paths import data_path
+from align_detr.shipped import shipped_weights
 from support.paths import PROJECT, require_data
 
 README = (PROJECT / "README.md").read_text()
@@ -77,7 +83,9 @@ def test_every_project_shows_its_configs_and_a_command() -> None:
         assert configs <= named_configs(READMES[readme])
 
 
-def test_python_of_the_readme() -> None:
+def test_python_of_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (128, 96), "white").save("photo.jpg")
     namespace: dict = {}
     snippets = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     assert snippets
@@ -86,9 +94,25 @@ def test_python_of_the_readme() -> None:
             exec(compile(snippet, "README.md", "exec"), namespace)
         assert instantiate(namespace["model"].head).class_embed.out_features == 3 + 1
         assert namespace["dataloader"].train.dataset == "cells_train"
+        assert Path("found.jpg").is_file()
     finally:
         for name in ("cells_train", "cells_val"):
             DatasetCatalog.pop(name, None)
+
+
+def test_predict_commands_of_the_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The README's runs; that of docs/inference.md, which needs a video reader, has known arguments."""
+    (shown,) = re.findall(r"^align-detr predict ([^`#\n]+)", README, flags=re.MULTILINE)
+    monkeypatch.chdir(tmp_path)
+    for path in (Path("photos/a.png"), Path("output/cells/weights.pth")):
+        path.parent.mkdir(parents=True)
+    Image.new("RGB", (128, 96), "white").save("photos/a.png")
+    shutil.copy(shipped_weights("digits"), "output/cells/weights.pth")
+    assert cli.main(["predict", *shlex.split(shown)]) == 0
+    assert {path.name for path in Path("found").iterdir()} == {"a.png", "predictions.json", "predictions.csv"}
+    page = (PROJECT / "docs/inference.md").read_text()
+    for command in re.findall(r"^align-detr predict ([^`#\n]+)", page, flags=re.MULTILINE):
+        assert predict.build_parser().parse_args(shlex.split(command)).sources
 
 
 @pytest.mark.parametrize("name", ["coco_mini", "bccd"])
@@ -114,19 +138,46 @@ def test_quickstart_trains_evaluates_and_resumes(name: str, tmp_path: Path) -> N
     assert min(resumed) == 2, "continues after iteration 1, the last of the checkpoint"
 
 
+def few_photos(split: str, count: int, folder: Path) -> str:
+    """Register the first photos of a split of the blood cells, and return the data set's name."""
+    coco = json.loads(data_path(f"bccd/instances_{split}.json").read_text())
+    coco["images"] = coco["images"][:count]
+    kept = {image["id"] for image in coco["images"]}
+    coco["annotations"] = [a for a in coco["annotations"] if a["image_id"] in kept]
+    (folder / f"{split}.json").write_text(json.dumps(coco))
+    register_coco_instances(f"bccd_few_{split}", {}, str(folder / f"{split}.json"), str(data_path("bccd/images")))
+    return f"bccd_few_{split}"
+
+
 def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    for split in ("train", "val"):
-        register_digits(f"digits_few_{split}", DigitsSpec(split=split, num_images=16), tmp_path)
+    """The demo on few and small photos prints AP by class, the command to go on with, and the line of figures."""
+    require_data("bccd")
+    options = [f"train.output_dir={tmp_path / 'run'}", "train.max_iter=4", "train.eval_period=2", "train.log_period=1"]
+    options += [
+        f"dataloader.{part}.mapper.augmentations.{k}.short_edge_length=[64,64]"
+        for part, k in [("train", 2), ("test", 0)]
+    ]
+    options += [f"dataloader.{part}.num_workers=0" for part in ("train", "test")]
     try:
-        sets = ["dataloader.train.dataset=digits_few_train", "dataloader.test.dataset=digits_few_val"]
-        length = ["train.max_iter=6", "train.eval_period=3", "train.log_period=2"]
-        assert demo.main([f"train.output_dir={tmp_path / 'run'}", *sets, *length]) == 0
+        sets = [f"dataloader.{part}.dataset={few_photos(part, 4, tmp_path)}" for part in ("train", "test")]
+        assert demo.main([*sets, *options]) == 0
     finally:
-        for split in ("train", "val"):
-            DatasetCatalog.remove(f"digits_few_{split}")
-    last = capsys.readouterr().out.strip().splitlines()[-1]
+        for split in ("train", "test"):
+            DatasetCatalog.pop(f"bccd_few_{split}", None)
+    *_, head, _, figures, _, command, last = capsys.readouterr().out.strip().splitlines()
+    assert head.split() == ["AP", "AP50", "AP75", "RBC", "WBC", "Platelets"] and len(figures.split()) == 6
+    program, subcommand, photo, *rest = shlex.split(command)
+    assert Path(program).name == "align-detr" and subcommand == "predict"
+    assert (PROJECT / photo).is_file() and rest[:2] == ["--weights", f"{tmp_path / 'run' / 'weights.pth'}"]
     match = re.fullmatch(r"demo: AP=([\d.]+) AP50=([\d.]+) minutes=([\d.]+) figures=(.+)", last)
     assert match and 0 <= float(match[1]) <= 100 and 0 <= float(match[2]) <= 100
     for picture in ("predictions.png", "curves.png"):
         assert (Path(match[4]) / picture).read_bytes().startswith(b"\x89PNG")
     assert torch.is_grad_enabled()
+
+
+def test_demo_without_photos_names_the_one_that_needs_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(demo, "data_path", lambda name: tmp_path / name)
+    with pytest.raises(DatasetError, match="no photos of blood cells: use --data digits, which needs no file, or set"):
+        demo.main([])
+    assert load_config(demo.CONFIGS["digits"]).dataloader.train.dataset == "digits_train"

@@ -66,7 +66,17 @@ def test_mobilenet_equals_torchvision() -> None:
         assert_close(outputs[name], expected[index], rtol=1e-4, atol=1e-5)
         spec = ours.output_shape()[name]
         assert outputs[name].shape == (1, spec.channels, 64 // spec.stride, 96 // spec.stride)
+        assert outputs[name].is_contiguous(memory_format=torch.channels_last)
     assert isinstance(ours.features[0][1], FrozenBatchNorm2d)
+
+
+@pytest.mark.parametrize(("freeze_at", "modules"), [(0, 0), (1, 2), (2, 4), (5, 18)])
+def test_frozen_stages_of_mobilenet(freeze_at: int, modules: int) -> None:
+    """1 is the stem (two modules), 2 ends with res2, which is module 3; every module behind trains."""
+    model = MobileNetV2(out_features=["res2", "res5"], freeze_at=freeze_at)
+    frozen = [not any(p.requires_grad for p in block.parameters()) for block in model.features]
+    assert frozen == [index < modules for index in range(18)]
+    assert model(torch.randn(1, 3, 32, 32))["res2"].requires_grad == (freeze_at < 2)
 
 
 def test_small_resnet_strides() -> None:
@@ -85,5 +95,7 @@ def test_what_cannot_be_built() -> None:
         build_resnet(depth=18, res5_dilation=2)
     with pytest.raises(ValueError, match="no output 'res6'"):
         MobileNetV2(out_features=["res6"])
+    with pytest.raises(ValueError, match="freeze_at is 6, but MobileNetV2 has stages 1 to 5"):
+        MobileNetV2(freeze_at=6)
     with pytest.raises(ValueError, match="equal channels"):
         build_small_resnet(channels=(8, 8, 16, 16))
