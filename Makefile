@@ -68,6 +68,7 @@ bench: setup
 	@$(PY) benchmarks/deformable_attention.py
 	@$(PY) benchmarks/full_step.py
 	@$(PY) benchmarks/validate.py
+	@$(PY) benchmarks/predict.py
 
 # hours of training; what is done is kept, so it can be stopped and started
 studies: setup

@@ -1,8 +1,8 @@
 """Align-DETR for detectron2: set-prediction detectors and their IoU-aware versions.
 
-Here are the names of everyday use: training and evaluation on a data set's folder (`train`, `evaluate`), configs and
-models by name (`model_zoo`), the bridge from yacs configs (`add_align_detr_config`) and the errors. The parts of the
-models are in `align_detr.modeling`.
+Here are the names of everyday use: a detector in three lines (`Detector`), training and evaluation on a data set's
+folder (`train`, `evaluate`), configs and models by name (`model_zoo`), the bridge from yacs configs
+(`add_align_detr_config`) and the errors. The parts of the models are in `align_detr.modeling`.
 """
 
 from importlib import import_module
@@ -13,9 +13,11 @@ from align_detr.errors import AlignDetrError, ConfigError, DatasetError, Environ
 
 if TYPE_CHECKING:
     from align_detr.config import add_align_detr_config
+    from align_detr.detector import Detector
     from align_detr.engine.from_folder import evaluate, train
 else:
     _HOMES = {
+        "Detector": "align_detr.detector",
         "add_align_detr_config": "align_detr.config",
         "evaluate": "align_detr.engine.from_folder",
         "train": "align_detr.engine.from_folder",
@@ -34,6 +36,7 @@ __all__ = [
     "AlignDetrError",
     "ConfigError",
     "DatasetError",
+    "Detector",
     "EnvironmentProblem",
     "NonFinitePrediction",
     "__version__",

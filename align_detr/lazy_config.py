@@ -1,21 +1,22 @@
-"""LazyConfig files below the models: loading, overrides of the command line, and a model's arguments from yacs keys."""
+"""LazyConfig files below the models: loading with overrides, and a model's arguments from yacs keys."""
 
-import difflib
 import os
 import re
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from detectron2.config import CfgNode, LazyConfig, instantiate
 from detectron2.utils.registry import locate
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from align_detr import model_zoo
+from align_detr.data.image_size import set_image_size
 from align_detr.data.register import registration_of_configs
 from align_detr.errors import AlignDetrError, ConfigError
+from align_detr.overrides import check_overrides, complete_train, has_key, settle_length
+
+__all__ = ["REQUIRED", "check_overrides", "has_key", "load_config", "model_from_yacs", "settle"]
 
 REQUIRED = ("model", "optimizer", "lr_multiplier", "train", "dataloader")
 
@@ -23,16 +24,34 @@ REQUIRED = ("model", "optimizer", "lr_multiplier", "train", "dataloader")
 def load_config(config_file: str, overrides: Sequence[str] = ()) -> DictConfig:
     """Load a config by path or model-zoo name and apply `key=value` overrides.
 
-    Raise ConfigError for an unknown name, a file that cannot be run (with its line), one that lacks a node of a
-    training config, an override that cannot be read, and a key that the config does not have (`+key=value` adds one).
+    Keys of `train` that the file lacks have their defaults, an override of `train.epochs` replaces the file's
+    `max_iter`, the file's batch becomes `train.base_batch_size` unless it is set, and `train.image_size` sets the sizes
+    of the data. Raise ConfigError for an unknown name, a file that cannot be run (with its line), one that lacks a node
+    of a training config, an override that cannot be read, and a key that the config does not have (`+key=value` adds
+    one).
     """
     path = config_file if os.path.isfile(config_file) else str(model_zoo.config_path(config_file))
     cfg = _load_file(path)
     missing = [name for name in REQUIRED if name not in cfg]
     if missing:
         raise ConfigError(f"{path} does not define {', '.join(missing)}, which a training config needs: add them.")
+    complete_train(cfg)
     check_overrides(cfg, overrides)
-    return LazyConfig.apply_overrides(cfg, list(overrides))
+    if cfg.train.base_batch_size is None:
+        cfg.train.base_batch_size = OmegaConf.select(cfg, "dataloader.train.total_batch_size")
+    cfg = LazyConfig.apply_overrides(cfg, list(overrides))
+    settle_length(cfg, overrides)
+    settle(cfg)
+    return cfg
+
+
+def settle(cfg: DictConfig) -> None:
+    """Complete the node `train` of a config, and set the sizes that `train.image_size` asks for; a second call changes
+    nothing.
+    """
+    complete_train(cfg)
+    if cfg.train.image_size is not None:
+        set_image_size(cfg.dataloader, cfg.train.image_size)
 
 
 def _load_file(path: str) -> DictConfig:
@@ -61,64 +80,6 @@ def _origin_of(error: Exception, path: str) -> tuple[str, Exception]:
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.name == "<module>"]
     files = [frame for frame in frames if os.path.isfile(frame.filename)]
     return (f"{files[-1].filename}, line {files[-1].lineno}" if files else path), error
-
-
-def check_overrides(cfg: DictConfig, overrides: Iterable[str]) -> None:
-    """Raise ConfigError for an override that cannot be read, has several values, deletes a key, or names a key that is
-    not there.
-    """
-    parser = OverridesParser.create()
-    for text in overrides:
-        try:
-            override = parser.parse_overrides([text])[0]
-        except HydraException as error:
-            raise ConfigError(
-                f"The override '{text}' cannot be read: write key=value, and quote a value with special characters "
-                "twice, as in 'key=\"a b\"'."
-            ) from error
-        key = override.key_or_group
-        if override.is_delete():
-            raise ConfigError(f"The override '{text}' deletes a key, which is not supported: set it to null instead.")
-        if override.is_sweep_override():
-            raise ConfigError(
-                f"The override '{text}' reads as several values: write a list as key=[a,b], and quote a text with "
-                "commas twice, as in 'key=\"a,b\"'."
-            )
-        if override.is_add() or override.is_force_add() or has_key(cfg, key):
-            continue
-        raise ConfigError(f"The config has no key '{key}'{_suggestion(cfg, key)} (+{key}=... adds a new one).")
-
-
-def has_key(cfg: Any, key: str) -> bool:
-    """Return whether the dotted `key` leads to a node of `cfg` (a None counts); list entries go by index."""
-    node = cfg
-    for part in key.split("."):
-        if isinstance(node, DictConfig) and part in node.keys():  # noqa: SIM118  (`in node` is False for a missing value)
-            node = node[part]
-        elif isinstance(node, ListConfig) and part.isdigit() and int(part) < len(node):
-            node = node[int(part)]
-        else:
-            return False
-    return True
-
-
-def _suggestion(cfg: DictConfig, key: str) -> str:
-    """Return "; did you mean ...?" with the key nearest to `key`, or "" if there is none."""
-    known = list(_keys(OmegaConf.to_container(cfg, resolve=False), ""))
-    same_end = [other for other in known if other.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]]
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.75) or difflib.get_close_matches(
-        key, same_end or known, n=1, cutoff=0.0 if same_end else 0.5
-    )
-    return f"; did you mean '{near[0]}'?" if near else ""
-
-
-def _keys(node: Any, prefix: str) -> Iterable[str]:
-    """Yield the dotted keys of all nodes below `node`, list entries by index."""
-    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
-    for name, value in items:
-        if name != "_target_":
-            yield f"{prefix}{name}"
-            yield from _keys(value, f"{prefix}{name}.")
 
 
 def model_from_yacs(cfg: CfgNode, detector: type) -> dict[str, Any]:

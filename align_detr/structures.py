@@ -9,7 +9,7 @@ Shape letters, used in every docstring of the library: **B** images, **Q** queri
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,25 @@ from align_detr.layers.boxes import xyxy_to_cxcywh
 MAIN, PROPOSED, DENOISED, ONE_TO_MANY = "main", "enc", "dn", "o2m"
 
 
+@dataclass(frozen=True)
+class StepPart:
+    """The step that a batch is one of `parts` equal parts of (gradient accumulation), in place of one large batch.
+
+    `other_counts` are the numbers of objects of the images in the other parts, on this process. Losses of a part are
+    divided by the mean over the parts of what they are divided by, and the step takes the mean over the parts: this is
+    the loss of the large batch, just as the mean over processes is.
+    """
+
+    parts: int = 1
+    other_counts: tuple[int, ...] = ()
+
+    def mean(self, of_this_part: float, of_image: Callable[[int], float] = float) -> float:
+        """Return the mean over the parts of a sum over images, of which `of_image` maps the objects of an image to its
+        term.
+        """
+        return (of_this_part + sum(map(of_image, self.other_counts))) / self.parts
+
+
 @dataclass
 class Targets:
     """The ground truth of a batch, padded to the largest number of objects of an image (at least 1).
@@ -31,7 +50,8 @@ class Targets:
     labels (B, T) int64 and boxes (B, T, 4) float32 normalised cxcywh; entries at and beyond `counts[b]` are padding.
     `counts` are Python integers, so that nothing has to ask the device for the number of objects. `instances` are the
     originals, for heads that need more than boxes. `left_out` are the images that take no part in this step. With
-    `restartable`, the caller computes the step again if `SkippedImages` is raised.
+    `restartable`, the caller computes the step again if `SkippedImages` is raised. `step` says what else belongs to the
+    step, if gradients are accumulated.
     """
 
     labels: Tensor
@@ -41,6 +61,7 @@ class Targets:
     names: list[str] = dataclasses.field(default_factory=list)
     left_out: tuple[int, ...] = ()
     restartable: bool = False
+    step: StepPart = StepPart()
 
     def name_of(self, image: int) -> str:
         """Return what an error calls image number `image` of the batch: its file if that is known."""

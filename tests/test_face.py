@@ -28,6 +28,7 @@ FACES = [
     "align_detr.data",
     "align_detr.engine",
     "align_detr.evaluation",
+    "align_detr.inference",
     "align_detr.projects.anchor_detr",
     "align_detr.projects.faster_rcnn",
     "align_detr.projects.smca",
@@ -43,6 +44,7 @@ INNER = {
     "ConditionalSelfAttention",
     "ConditionalCrossAttention",
     "FirstConditionalCrossAttention",
+    "ReleaseReader",
 }
 CONFIGS = sorted(
     path for folder in [PROJECT / "configs", *(PROJECT / "projects").glob("*/configs")] for path in folder.rglob("*.py")

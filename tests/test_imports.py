@@ -14,8 +14,10 @@ ROOT = Path(__file__).resolve().parents[1]
 PROJECT_PACKAGES = tuple(f"align_detr.projects.{name}" for name in PROJECTS)
 BELOW_LAYERS = ("align_detr.errors", "align_detr.checks", "align_detr.layers")
 ABOVE_MODELING = tuple(
-    f"align_detr.{name}" for name in ("engine", "data", "cli", "config", "checkpoint", "evaluation", "repack")
+    f"align_detr.{name}"
+    for name in ("engine", "data", "cli", "config", "evaluation", "repack", "inference", "detector")
 )
+BELOW_CHECKPOINT = ("align_detr.errors", "align_detr.paths", "align_detr.projects", "align_detr.checkpoint")
 
 
 class Import(NamedTuple):
@@ -121,6 +123,10 @@ def from_modeling_upwards(x: Import) -> bool:
     return is_in(x.importer, "align_detr.modeling") and is_in(x.target, *ABOVE_MODELING)
 
 
+def from_checkpoint_upwards(x: Import) -> bool:
+    return is_in(x.importer, "align_detr.checkpoint") and not is_in(x.target, *BELOW_CHECKPOINT)
+
+
 def from_library_to_project(x: Import) -> bool:
     return not is_in(x.importer, *PROJECT_PACKAGES) and is_in(x.target, *PROJECT_PACKAGES)
 
@@ -134,6 +140,7 @@ RULES = [
     from_layers_upwards,
     from_structures_upwards,
     from_modeling_upwards,
+    from_checkpoint_upwards,
     from_library_to_project,
     between_projects,
 ]
@@ -221,6 +228,7 @@ def test_a_circle_through_a_package_is_found(tiny_package, tmp_path):
         (from_layers_upwards, "align_detr.layers.mlp", "align_detr.structures", "align_detr.layers.boxes"),
         (from_structures_upwards, "align_detr.structures", "align_detr.modeling.pairs", "align_detr.errors"),
         (from_modeling_upwards, "align_detr.modeling.pairs", "align_detr.data.build", "align_detr.lazy_config"),
+        (from_checkpoint_upwards, "align_detr.checkpoint.dino", "align_detr.modeling.head", "align_detr.errors"),
         (from_library_to_project, "align_detr.model_zoo", "align_detr.projects.tsp.fcos", "align_detr.projects.table"),
         (between_projects, "align_detr.projects.tsp.rcnn", "align_detr.projects.smca", "align_detr.projects.tsp.fcos"),
     ],

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from align_detr.checkpoint.detr import coco_category_ids
 
-# name of a tensor with rows per class -> the part that the load report names; in reading order
+# name of a tensor with rows per class, and the part that the load report names, in its order
 _PARTS = [
-    (re.compile(r"(?:.*\.)?label_embed\.weight"), "label embedding"),
-    (re.compile(r"proposals\.class_embed\..+"), "proposals"),
+    (re.compile(r"head\.class_embed\..+|class_embed\..+"), "head"),
     (re.compile(r"points\.class_embed\..+"), "points"),
-    (re.compile(r"(?:.*\.)?class_embed\..+"), "head"),
+    (re.compile(r"proposals\.class_embed\..+"), "proposals"),
+    (re.compile(r"(?:.*\.)?label_embed\.weight"), "label embedding"),
     (re.compile(r"roi_heads\.(?:.*\.)?(?:cls_score|classifier\.linear)\..+"), "classifier"),
     (re.compile(r"roi_heads\.(?:.*\.)?(?:bbox_pred|boxes\.mlp\.layers\.2)\.(?:weight|bias)"), "boxes per class"),
 ]
@@ -54,8 +54,8 @@ class ClassReport:
         """Record that a tensor of `part` has the rows of those classes whose index in the file is given."""
         known = sum(s is not None for s in source)
         self.taken[name] = known / len(source) if known else 0.0
-        if not known and part not in self.fresh_parts:
-            self.fresh_parts.append(part)
+        if not known:
+            self.fresh_parts = [each for _, each in _PARTS if each == part or each in self.fresh_parts]
 
 
 def rows_of(name: str, tensor: Tensor, num_classes: int | None) -> Rows | None:

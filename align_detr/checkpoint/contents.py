@@ -14,6 +14,7 @@ from align_detr.checkpoint.restricted import read_checkpoint
 from align_detr.errors import ConfigError
 
 WEIGHTS_FILE = "weights.pth"  # the evaluated weights alone, which training leaves in its folder
+BEST_WEIGHTS_FILE = "weights_best.pth"  # those of the best evaluation, if `train.best` is set
 AVERAGES_BESIDE = "averages_beside"  # in a state dict's metadata: the file has averaged weights as well
 
 
@@ -26,7 +27,7 @@ class Weights:
     its model zoo; author: who wrote such a file.
     """
 
-    state: dict[str, Tensor]
+    state: Mapping[str, Tensor]
     averaged: bool
     class_names: list[str] | None
     config: str | None
@@ -61,7 +62,7 @@ def weights_in(content: Any, path: str, *, averaged: bool) -> Weights:
     _check_names(state, path)
     _refuse_mmdetection(state, path)
     return Weights(
-        state=_without_prefix(_tensors(state, path), "module."),
+        state=without_prefix(_tensors(state, path), "module."),
         averaged=is_average,
         class_names=_class_names(content, path),
         config=_config(content, path),
@@ -119,8 +120,8 @@ def _state_in(content: Mapping[str, Any], averaged: bool) -> tuple[Any, bool]:
     return content, False
 
 
-def _without_prefix(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Return the state dict without a wrapper's prefix, if every name has it."""
+def without_prefix(state: Mapping[str, Tensor], prefix: str) -> Mapping[str, Tensor]:
+    """Return the state dict without a wrapper's prefix if every name has it, else the same mapping."""
     if not state or not all(key.startswith(prefix) for key in state):
         return state
     return {key.removeprefix(prefix): value for key, value in state.items()}

@@ -55,12 +55,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     cfg = load_config(args.config_file or CONFIGS[args.data], args.overrides)
     folder = Path(cfg.train.output_dir)
-    (folder / "metrics.json").unlink(missing_ok=True)  # the curves show this run only
     set_up(cfg.train)
     for split in ("train", "test"):
         count_images(cfg.dataloader[split].dataset)  # images are made at first use: before the clock starts
     start = time.perf_counter()
-    results = train(cfg)["bbox"]
+    results = train(cfg, overwrite=True)["bbox"]  # the curves show this run only
     minutes = (time.perf_counter() - start) / 60
     photos = held_out(cfg, count=12)
     figures = draw(cfg, photos, folder)

@@ -13,14 +13,19 @@ def build_parser() -> argparse.ArgumentParser:
         prog="align-detr evaluate",
         description="Evaluate a checkpoint on a data set's folder: COCO's AP, also per class.",
         epilog="The detections are written as COCO's results file. Example: align-detr evaluate --data raccoon "
-        f"--weights output/raccoon/model_final.pth. {EXIT_CODES}",
+        f"--weights output/raccoon/weights.pth. {EXIT_CODES}",
     )
     parser.add_argument("--data", required=True, metavar="DIR", help=DATA_HELP)
     parser.add_argument(
         "--weights", required=True, metavar="FILE", help="checkpoint of a training, or official weights"
     )
     parser.add_argument(
-        "--config-file", metavar="NAME", help="path, or name in the model zoo; default: config.yaml beside the weights"
+        "--config-file",
+        metavar="NAME",
+        help="path, or name in the model zoo; default: config.yaml beside the weights, else the config in them",
+    )
+    parser.add_argument(
+        "--plain-weights", action="store_true", help="of a checkpoint with averaged weights, evaluate the plain ones"
     )
     parser.add_argument("--split", choices=("train", "val", "test"), help="default: val, else test, else all")
     parser.add_argument(
@@ -53,5 +58,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         layout=args.layout,
         val_fraction=args.val_fraction,
         split_seed=args.split_seed,
+        averaged=not args.plain_weights,
     )
     return 0

@@ -37,9 +37,20 @@ def build_parser(prog: str = "align-detr train") -> argparse.ArgumentParser:
     parser.add_argument(
         "--eval-only",
         action="store_true",
-        help="evaluate the train.init_checkpoint given here, else the last checkpoint of train.output_dir",
+        help="only evaluate: the train.init_checkpoint given here, else the last checkpoint of train.output_dir",
     )
-    parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint of train.output_dir")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="continue the last checkpoint of train.output_dir, with optimizer and iteration (train.init_checkpoint "
+        "starts anew from weights)",
+    )
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="remove checkpoints and metrics of an earlier run in train.output_dir; without this or --resume it is "
+        "refused",
+    )
     parser.add_argument(
         "--num-gpus", type=int, default=1, help="processes on this machine, one per GPU (or on the CPU)"
     )
@@ -103,7 +114,7 @@ def _config_of_data(args: argparse.Namespace) -> Iterator[str]:
             path.write_text(text, encoding="utf-8")
             yield str(path)
         return
-    path = write_config(options, config_file, args.overrides)
+    path = write_config(options, config_file, args.overrides, resume=args.resume, overwrite=args.overwrite)
     print(f"{path.read_text(encoding='utf-8')}\nThis config is {path}.", flush=True)
     yield str(path)
 
@@ -126,7 +137,7 @@ def run(args: argparse.Namespace, cfg: "DictConfig | None" = None) -> None:
         given_here = any(text.lstrip("+").startswith("train.init_checkpoint=") for text in args.overrides)
         evaluate_only(cfg, checkpoint=cfg.train.init_checkpoint if given_here else "")
     else:
-        train(cfg, resume=args.resume)
+        train(cfg, resume=args.resume, overwrite=args.overwrite)
 
 
 def _start(args: argparse.Namespace) -> None:
@@ -137,8 +148,9 @@ def _start(args: argparse.Namespace) -> None:
 
     if args.num_gpus < 1 or args.num_machines < 1:
         raise ConfigError("--num-gpus and --num-machines count processes, on the CPU as well: set them to at least 1.")
-    if args.eval_only and args.resume:
-        raise ConfigError("--eval-only and --resume exclude each other: leave one of them out.")
+    if args.eval_only and (args.resume or args.overwrite):
+        other = "--resume" if args.resume else "--overwrite"
+        raise ConfigError(f"--eval-only and {other} exclude each other: leave one of them out.")
     process = distributed.torchrun_rank()
     world_size = args.num_gpus * args.num_machines
     if process is not None and world_size > 1:

@@ -27,28 +27,46 @@ def read_image(record: dict[str, Any], image_format: str, white_level: float | N
     size than the record's.
     """
     file_name = record["file_name"]
-    entry = f"image {record.get('image_id', '?')} of the data set"
-    try:
-        with PathManager.open(file_name, "rb") as file, Image.open(file) as stored:
-            orientation = orientation_of(stored)
-            shown = detection_utils._apply_exif_orientation(stored)
-            deep = shown.mode in _WHITE
-            grey = _to_8_bits(shown, file_name, white_level) if deep else shown
-            image = detection_utils.convert_PIL_to_numpy(grey, image_format)
-    except FileNotFoundError as error:
-        raise DatasetError(
-            f"The image file {file_name} ({entry}) does not exist: complete the image folder, or remove the image from "
-            "the annotations."
-        ) from error
-    except DatasetError:
-        raise
-    except Exception as error:  # Pillow's decoders raise anything, such as SyntaxError and struct.error
-        raise _unreadable(file_name, entry, error) from error
+    entry = f" (image {record.get('image_id', '?')} of the data set)"
+    image, orientation = _read(file_name, entry, image_format, white_level)
     try:
         detection_utils.check_image_size(record, image)
     except detection_utils.SizeMismatchError as error:
         raise _other_size(record, entry, (image.shape[1], image.shape[0]), orientation) from error
     return image
+
+
+def read_photo(path: str, *, image_format: str = "RGB", white_level: float | None = None) -> np.ndarray:
+    """Return an image file of no data set as `read_image` does, (H, W, 3) uint8; raise DatasetError as it does."""
+    return _read(path, "", image_format, white_level)[0]
+
+
+def photo_of(image: Image.Image, *, image_format: str = "RGB", white_level: float | None = None) -> np.ndarray:
+    """Return an image in memory, of any of Pillow's modes, as `read_photo` returns its file."""
+    return _as_shown(image, "in memory", image_format, white_level)
+
+
+def _read(file_name: str, entry: str, image_format: str, white_level: float | None) -> tuple[np.ndarray, int]:
+    """Return a file's image (H, W, 3) uint8 as it is shown, and the EXIF orientation of what is stored."""
+    remedy = ", or remove the image from the annotations" if entry else ""
+    try:
+        with PathManager.open(file_name, "rb") as file, Image.open(file) as stored:
+            return _as_shown(stored, file_name, image_format, white_level), orientation_of(stored)
+    except FileNotFoundError as error:
+        raise DatasetError(
+            f"The image file {file_name}{entry} does not exist: "
+            f"{'complete the image folder' if entry else 'correct its path'}{remedy}."
+        ) from error
+    except DatasetError:
+        raise
+    except Exception as error:  # Pillow's decoders raise anything, such as SyntaxError and struct.error
+        raise _unreadable(file_name, entry, error, remedy) from error
+
+
+def _as_shown(stored: Image.Image, file_name: str, image_format: str, white_level: float | None) -> np.ndarray:
+    shown = detection_utils._apply_exif_orientation(stored)
+    grey = _to_8_bits(shown, file_name, white_level) if shown.mode in _WHITE else shown
+    return detection_utils.convert_PIL_to_numpy(grey, image_format)
 
 
 def orientation_of(image: Image.Image) -> int:
@@ -80,19 +98,16 @@ def _to_8_bits(image: Image.Image, file_name: str, white_level: float | None) ->
     return Image.fromarray((levels * (255 / white)).clip(0, 255).round().astype(np.uint8))
 
 
-def _unreadable(file_name: str, entry: str, error: Exception) -> DatasetError:
+def _unreadable(file_name: str, entry: str, error: Exception, remedy: str) -> DatasetError:
     if isinstance(error, Image.DecompressionBombError):
         return DatasetError(
-            f"The image file {file_name} ({entry}) has more pixels than Pillow's limit against malicious files: use "
+            f"The image file {file_name}{entry} has more pixels than Pillow's limit against malicious files: use "
             "smaller images, or set PIL.Image.MAX_IMAGE_PIXELS = None in the config file if you trust them."
         )
     reason = f"{type(error).__name__}: {error}"
     if isinstance(error, UnidentifiedImageError):  # its text shows the open file as a Python object
         reason = "it is in no image format that Pillow knows"
-    return DatasetError(
-        f"The image file {file_name} ({entry}) cannot be read ({reason}): replace the file, or remove the image from "
-        "the annotations."
-    )
+    return DatasetError(f"The image file {file_name}{entry} cannot be read ({reason}): replace the file{remedy}.")
 
 
 def _other_size(record: dict[str, Any], entry: str, shown: tuple[int, int], orientation: int) -> DatasetError:
@@ -101,10 +116,8 @@ def _other_size(record: dict[str, Any], entry: str, shown: tuple[int, int], orie
     sizes = f"{shown[0]}x{shown[1]} pixels, but its annotation says {annotated[0]}x{annotated[1]}"
     if orientation in SWAPPING and annotated == shown[::-1]:
         return DatasetError(
-            f"The image file {file_name} ({entry}) is turned by its EXIF orientation {orientation} and shown with "
+            f"The image file {file_name}{entry} is turned by its EXIF orientation {orientation} and shown with "
             f"{sizes}, the size before turning, so that its boxes may count other pixels: save the photos turned and "
             "without the tag and export the annotations anew, as correcting the size alone can leave boxes wrong."
         )
-    return DatasetError(
-        f"The image file {file_name} ({entry}) is {sizes}: correct the annotation, or restore the image."
-    )
+    return DatasetError(f"The image file {file_name}{entry} is {sizes}: correct the annotation, or restore the image.")

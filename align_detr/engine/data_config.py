@@ -15,6 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, ListConfig
 
 from align_detr.data.layouts import DataFolder, find
+from align_detr.engine.output_folder import check_folder
 from align_detr.engine.run_length import check_batch
 from align_detr.errors import ConfigError, DatasetError
 from align_detr.lazy_config import REQUIRED, load_config
@@ -36,15 +37,24 @@ class DataOptions:
     split_seed: int = 0
 
 
-def write_config(data: DataOptions, config_file: str = DEFAULT_CONFIG, overrides: Sequence[str] = ()) -> Path:
+def write_config(
+    data: DataOptions,
+    config_file: str = DEFAULT_CONFIG,
+    overrides: Sequence[str] = (),
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> Path:
     """Write config.py into the output folder of a run and return its path; `make_config` says what it holds.
 
     A config.py that is there and differs is kept as config.py.1, or under the next free number, which is logged.
-    Raise DatasetError and ConfigError for what cannot be used, and ConfigError if config.py is `config_file` itself.
+    Raise DatasetError and ConfigError for what cannot be used, and ConfigError if config.py is `config_file` itself, or
+    if the folder has an earlier run, which `resume` continues and `overwrite` replaces.
     """
     path, text = make_config(data, config_file, overrides)
     if path.is_file() and os.path.isfile(config_file) and path.samefile(config_file):
         raise ConfigError(f"{config_file} names its data already: leave out --data, or set another train.output_dir.")
+    check_folder(path.parent, resume=resume, overwrite=overwrite)
     path.parent.mkdir(parents=True, exist_ok=True)
     old = path.read_bytes() if path.is_file() else None
     if old == text.encode():
@@ -79,8 +89,11 @@ def make_config(
         "train.class_names": list(names),
         "train.output_dir": output_dir,
     }
+    if "train.epochs" in given:  # which the file would otherwise read beside another length
+        settings |= {"train.max_iter": base.train.max_iter, "train.eval_period": base.train.eval_period}
+        settings |= {"train.checkpointer.period": base.train.checkpointer.period}
     if config_file == DEFAULT_CONFIG and not {"train.epochs", "train.max_iter"} & set(given):
-        settings |= _length(base, len(found.splits["train"].annotations.images))
+        settings |= default_length(base, len(found.splits["train"].annotations.images))
     source = str(Path(config_file).absolute()) if os.path.isfile(config_file) else config_file
     return Path(output_dir) / "config.py", _text(found, data, names, source, {**settings, **given})
 
@@ -141,7 +154,7 @@ def _plain_counts(node: Any, key: str) -> Iterator[tuple[str, int]]:
             yield from _plain_counts(below, f"{key}.{child!s}")
 
 
-def _length(base: DictConfig, images: int) -> dict[str, Any]:
+def default_length(base: DictConfig, images: int) -> dict[str, Any]:
     """Return epochs and the period of evaluations and checkpoints for the default config."""
     per_epoch = max(1, images // check_batch(base.dataloader.train, 1))
     epochs = max(MIN_EPOCHS, math.ceil(MIN_ITERATIONS / per_epoch))

@@ -5,14 +5,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from detectron2.config import LazyConfig
+from omegaconf import DictConfig, OmegaConf
 
+from align_detr.checkpoint.contents import read_weights
+from align_detr.checkpoint.trusted_config import model_config
 from align_detr.data.layouts import DataFolder, find
 from align_detr.engine import run
 from align_detr.engine.data_config import DEFAULT_CONFIG, DataOptions, class_count_keys, registered_name, write_config
 from align_detr.engine.start import set_up
 from align_detr.errors import ConfigError
-from align_detr.lazy_config import load_config
+from align_detr.evaluation import require_evaluation
+from align_detr.lazy_config import check_overrides, load_config
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +27,7 @@ def train(
     data: str | Path | None = None,
     overrides: Sequence[str] = (),
     resume: bool = False,
+    overwrite: bool = False,
     layout: str | None = None,
     val_fraction: float = 0.2,
     split_seed: int = 0,
@@ -30,15 +35,16 @@ def train(
     """Train in this process and return the last evaluation's results, {"bbox": {"AP": ...}}.
 
     config_file: path or model-zoo name. data: the folder of a data set in COCO's, Pascal VOC's or YOLO's layout; None:
-    what the config names. overrides: "key=value". layout: of a folder that holds several. val_fraction, split_seed: of
-    the validation split, where the folder has none. Raise AlignDetrError for everything that a user can correct.
+    what the config names. overrides: "key=value". resume, overwrite: continue, or remove, an earlier run in the same
+    output folder, which is refused otherwise. layout: of a folder that holds several. val_fraction, split_seed: of the
+    validation split, where the folder has none. Raise AlignDetrError for everything that a user can correct.
     """
     if data is not None:
         options = DataOptions(str(data), layout, val_fraction, split_seed)
-        config_file = str(write_config(options, config_file, overrides))
+        config_file = str(write_config(options, config_file, overrides, resume=resume, overwrite=overwrite))
     cfg = load_config(config_file, overrides)
     set_up(cfg.train)
-    return run.train(cfg, resume=resume)
+    return run.train(cfg, resume=resume, overwrite=overwrite)
 
 
 def evaluate(
@@ -51,12 +57,15 @@ def evaluate(
     layout: str | None = None,
     val_fraction: float | None = None,
     split_seed: int | None = None,
+    averaged: bool = True,
 ) -> Mapping[str, Any]:
     """Evaluate the checkpoint `weights` on a data set's folder and return the results, {"bbox": {"AP": ...}}.
 
     split: "val" by default, else "test", else all of a data set without splits. config_file: path or model-zoo name;
-    None: the config.yaml that training left beside the weights. The classes are compared by name with those of the
-    training. Results go to a folder of their own beside the weights, unless `overrides` set train.output_dir.
+    None: the config.yaml that training left beside the weights, else the config in them, which may only name known
+    parts. The classes are compared by name with those of the training. averaged=False: of a checkpoint with averaged
+    weights, the plain ones. Results go to a folder of their own beside the weights, unless `overrides` set
+    train.output_dir.
     val_fraction, split_seed: either of them, or split="val", divides a data set without a validation split as training
     does, with the same defaults, and evaluates what training held out.
     Raise AlignDetrError for everything that a user can correct.
@@ -64,7 +73,9 @@ def evaluate(
     path = Path(weights)
     if not path.is_file():
         raise ConfigError(f"There is no checkpoint {path}: pass the path of a local file of weights.")
-    cfg = load_config(config_file or _config_beside(path), overrides)
+    cfg = _config_of(path, config_file, overrides)
+    if not averaged:
+        OmegaConf.update(cfg, "train.init_averaged", False, force_add=True)
     found = find(data, layout=layout)
     if "train" in found.splits and (split == "val" or val_fraction is not None or split_seed is not None):
         fraction = DataOptions.val_fraction if val_fraction is None else val_fraction
@@ -92,9 +103,20 @@ def evaluate(
     return run.evaluate_only(cfg, checkpoint=str(path))
 
 
-def _config_beside(weights: Path) -> str:
-    """Return the config.yaml in the folder of the weights; raise ConfigError without one."""
-    config = weights.parent / "config.yaml"
-    if not config.is_file():
-        raise ConfigError(f"There is no {config}, which training leaves beside its weights: name the --config-file.")
-    return str(config)
+def _config_of(weights: Path, config_file: str | None, overrides: Sequence[str]) -> DictConfig:
+    """Return the config that is named, else that beside the weights, else that in them; raise ConfigError without."""
+    beside = weights.parent / "config.yaml"
+    if config_file or beside.is_file():
+        return load_config(config_file or str(beside), overrides)
+    text = read_weights(weights).config
+    if text is None:
+        raise ConfigError(
+            f"There is no {beside}, which training leaves beside its weights, and {weights} holds no config: name the "
+            "--config-file."
+        )
+    cfg = model_config(text, str(weights))
+    require_evaluation(cfg.get("dataloader", {}))
+    if "output_dir" in cfg.dataloader.evaluator:  # a stranger's file does not choose where results are written
+        cfg.dataloader.evaluator.output_dir = "${...train.output_dir}/inference"
+    check_overrides(cfg, overrides)
+    return LazyConfig.apply_overrides(cfg, list(overrides))

@@ -52,22 +52,33 @@ class EvaluationHook(hooks.EvalHook):
     """Evaluation every `period` iterations (0: never in between) and once after training has succeeded.
 
     detectron2 also evaluates after a failure in the last iteration, and only its newer versions can choose.
-    `function` returns a nested dict of numbers, logged as "bbox/AP" and so on; `results` is the last one ({} before).
+    `function` returns a nested dict of numbers, logged as "bbox/AP" and so on; `results` is the last one ({} before),
+    of `rounds` evaluations. Training that another hook ends just after an evaluation is not evaluated again.
     Both arguments may be positional, as those of detectron2's EvalHook.
     """
 
     def __init__(self, period: int, function: Callable[[], Mapping[str, Any]]) -> None:
         self.results: Mapping[str, Any] = {}
+        self.rounds = 0
+        self._last = -1  # iterations done at the last evaluation
 
         def evaluate() -> Mapping[str, Any]:
             self.results = function()
+            self.rounds += 1
             return self.results
 
         super().__init__(period, evaluate)
 
+    def after_step(self) -> None:
+        """Evaluate if the period is over, but for the last iteration."""
+        rounds = self.rounds
+        super().after_step()
+        if self.rounds > rounds:
+            self._last = self.trainer.iter + 1
+
     def after_train(self) -> None:
         """Evaluate unless training has failed."""
-        if self.trainer.iter >= self.trainer.max_iter:
+        if self.trainer.max_iter <= self.trainer.iter != self._last:
             self._do_eval()
         del self._func  # it holds the model
 

@@ -1,13 +1,19 @@
 """Length of a run: the numbers of a config that follow from the size of the training data."""
 
+import logging
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from omegaconf import DictConfig, ListConfig
 
 from align_detr.data import count_images, count_training_images
 from align_detr.data.names import dataset_names
+from align_detr.engine.accumulation import check_accumulate
 from align_detr.errors import ConfigError
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -20,17 +26,51 @@ class DataSize:
 
 @dataclass(frozen=True)
 class RunLength:
-    """Length of a run: training data, images per batch over all processes, iterations."""
+    """Length of a run: training data, images per batch over all processes, iterations; whether epochs set them.
+
+    `accumulate` is the number of parts in which each process computes its share of a batch.
+    """
 
     data: DataSize
     total_batch: int
     iterations_per_epoch: int
     max_iter: int
+    by_epochs: bool = False
+    accumulate: int = 1
 
     @property
     def epochs(self) -> float:
         """Passes over the training set."""
         return self.max_iter / self.iterations_per_epoch
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint needs to be continued with another length of an epoch."""
+        return {"iterations_per_epoch": self.iterations_per_epoch, "total_batch": self.total_batch}
+
+    def start_after(self, done: int, saved: Mapping[str, Any]) -> int:
+        """Return the iteration to start at after `done` iterations of a run with the `state_dict` `saved` ({}: this).
+
+        A run of epochs keeps its epochs: if an epoch has another number of iterations now, `done` is converted, which
+        is logged. Raise ConfigError if more is done than the config asks for.
+        """
+        before, now = int(saved.get("iterations_per_epoch", self.iterations_per_epoch)), self.iterations_per_epoch
+        start = done
+        if self.by_epochs and before != now:
+            start = round(done / before * now)
+            logger.warning(
+                "An epoch had %d iterations when the checkpoint was saved, and has %d now: its %d iterations, %.3g "
+                "epochs, count as %d.",
+                *(before, now, done, done / before, start),
+            )
+        key = "train.epochs" if self.by_epochs else "train.max_iter"
+        if start > self.max_iter:
+            raise ConfigError(
+                f"Nothing is left to train: the checkpoint is at iteration {start}, and the config asks for "
+                f"{self.max_iter}: raise {key}, or evaluate with --eval-only."
+            )
+        if start == self.max_iter:
+            logger.warning("Nothing is left to train of %d iterations: raise %s to train on.", start, key)
+        return start
 
 
 def read_data(loader: DictConfig | ListConfig) -> DataSize:
@@ -80,10 +120,12 @@ def resolve_length(options: DictConfig, loader: DictConfig, world_size: int) -> 
 
     `options` and `loader` are the nodes `train` and `dataloader.train` of a config. An epoch has
     max(1, images // images per batch) iterations; images without objects count unless the loader leaves them out. Raise
-    ConfigError if the epochs are not positive, or if max_iter is None and the size of the training data is not known;
-    DatasetError for data that cannot be used or has no box.
+    ConfigError if the epochs are not positive, if max_iter is None and the size of the training data is not known, or
+    if `accumulate` does not divide a process's images; DatasetError for data that cannot be used or has no box.
     """
     total_batch = check_batch(loader, world_size)
+    accumulate = check_accumulate(options.get("accumulate", 1), total_batch // world_size)
+    by_epochs = options.max_iter is None
     if options.max_iter is None and options.epochs <= 0:
         raise ConfigError(f"train.epochs={options.epochs} must be positive: set it to a number above 0.")
     if options.max_iter is None and not dataset_names(loader):
@@ -96,4 +138,4 @@ def resolve_length(options: DictConfig, loader: DictConfig, world_size: int) -> 
         options.eval_period = per_epoch
     if options.checkpointer.period is None:
         options.checkpointer.period = per_epoch
-    return RunLength(data, total_batch, per_epoch, int(options.max_iter))
+    return RunLength(data, total_batch, per_epoch, int(options.max_iter), by_epochs, accumulate)

@@ -25,16 +25,18 @@ def describe_model(model: nn.Module) -> str:
     return f"Model: {type(model).__name__}, {total / 1e6:.3f} M parameters, {trainable / 1e6:.3f} M trainable"
 
 
-def describe_run(*, length: RunLength, test_data: DataSize, rates: Mapping[str, float]) -> list[str]:
-    """Return lines on data, batch, length and learning rates."""
+def describe_run(*, length: RunLength, test_data: DataSize, rates: Mapping[str, float], scaling: str) -> list[str]:
+    """Return lines on data, batch, length and learning rates, with the rule of their `scaling`."""
     world_size = comm.get_world_size()
     size = f"{length.data.images} images" if length.data.names else "size unknown"
     lines = [f"Training data: {', '.join(length.data.names) or 'not named in the config'} ({size})"]
     if test_data.names:
         lines.append(f"Test data: {', '.join(test_data.names)} ({test_data.images} images)")
+    share = length.total_batch // world_size
+    parts = f", in {length.accumulate} parts of {share // length.accumulate}" if length.accumulate > 1 else ""
     lines += [
-        f"Batch: {length.total_batch} images in all, {length.total_batch // world_size} on each process ({world_size})",
+        f"Batch: {length.total_batch} images in all, {share} on each process ({world_size}){parts}",
         f"Length: {length.epochs:g} epochs x {length.iterations_per_epoch} iterations = {length.max_iter} iterations",
-        "Learning rates: " + ", ".join(f"{name} {rate:g}" for name, rate in rates.items()),
+        f"Learning rates: {', '.join(f'{name} {rate:g}' for name, rate in rates.items())} ({scaling})",
     ]
     return lines

@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
+from align_detr.engine.accumulation import split_batch
 from align_detr.engine.precision import Precision
 from align_detr.errors import AlignDetrError, ConfigError, NonFinitePrediction
 
@@ -24,7 +26,8 @@ class Trainer(SimpleTrainer):
 
     The gradient is clipped after unscaling, by one norm over all optimised parameters. All losses and the gradient norm
     are copied to the host once per step. `clip_max_norm=0` leaves the gradient as it is, but its norm is still checked
-    and logged.
+    and logged. `accumulate` is the number of parts that each batch is computed in, one after the other: memory for one
+    part, the gradient of the whole.
     """
 
     def __init__(
@@ -36,55 +39,77 @@ class Trainer(SimpleTrainer):
         precision: Precision,
         clip_max_norm: float = 0.1,
         clip_norm_type: float = 2.0,
+        accumulate: int = 1,
     ) -> None:
         super().__init__(model, data_loader, optimizer)
         self.precision = precision
         self.clip_max_norm = float(clip_max_norm)
         self.clip_norm_type = float(clip_norm_type)
+        self.accumulate = accumulate
 
     def train(self, start_iter: int, max_iter: int) -> None:
         """Run iterations [start_iter, max_iter) with all hooks.
 
         This is detectron2's loop without its logged traceback: errors reach the caller, who prints a sentence for those
-        that a user can act on. `iter >= max_iter` holds in `after_train` after success, and only then.
+        that a user can act on. `iter >= max_iter` holds in `after_train` after success, and only then. A hook ends
+        training after the present iteration by setting `max_iter` to the next.
         """
         self.iter = self.start_iter = start_iter
         self.max_iter = max_iter
         with EventStorage(start_iter) as self.storage:
             try:
                 self.before_train()
-                for self.iter in range(start_iter, max_iter):
+                while self.iter < self.max_iter:
                     self.before_step()
                     self.run_step()
                     self.after_step()
-                self.iter = max_iter
+                    self.iter += 1
             finally:
                 self.after_train()
 
     def run_step(self) -> None:
-        """Run one forward, backward and optimizer step; raise TrainingDiverged before a step that is not finite.
-
-        A NonFinitePrediction of the model is raised again with the iteration in its sentence.
+        """Run forward and backward passes and one optimizer step; raise TrainingDiverged before a step that is not
+        finite.
         """
         start = time.perf_counter()
         batch = next(self._data_loader_iter)
         data_time = time.perf_counter() - start
 
         self.optimizer.zero_grad(set_to_none=True)
-        try:
-            with self.precision.autocast():
-                losses = self.model(batch)
-        except NonFinitePrediction as error:
-            raise type(error)(f"{str(error).rstrip('.')} (iteration {self.iter}).") from None
-        values = torch.stack([loss.float() for loss in losses.values()])
+        names, values = self._accumulate_gradient(batch)
         scaler = self.precision.scaler
-        scaler.scale(values.sum()).backward()
         scaler.unscale_(self.optimizer)
         grad_norm = self._clip_gradient()
 
-        self._log_step(list(losses), values.detach(), grad_norm, data_time)
+        self._log_step(names, values, grad_norm, data_time)
         scaler.step(self.optimizer)
         scaler.update()
+
+    def _accumulate_gradient(self, batch: Sequence[Any]) -> tuple[list[str], Tensor]:
+        """Run the forward and backward pass of each part of `batch`; return the losses of the whole by name, on the
+        device.
+
+        A NonFinitePrediction of the model is raised again with the iteration in its sentence.
+        """
+        parts = split_batch(batch, self.accumulate)
+        total: Tensor | None = None
+        for i, part in enumerate(parts, start=1):
+            with self._exchange(last=i == len(parts)):
+                try:
+                    with self.precision.autocast():
+                        losses = self.model(part)
+                except NonFinitePrediction as error:
+                    raise type(error)(f"{str(error).rstrip('.')} (iteration {self.iter}).") from None
+                values = torch.stack([loss.float() for loss in losses.values()]) / len(parts)
+                self.precision.scaler.scale(values.sum()).backward()
+            total = values.detach() if total is None else total + values.detach()
+        assert total is not None  # a batch has at least one part
+        return list(losses), total
+
+    def _exchange(self, *, last: bool) -> AbstractContextManager:
+        """Return a context in which processes exchange gradients: in the last part of a step only."""
+        no_sync = getattr(self.model, "no_sync", None)  # of DistributedDataParallel
+        return nullcontext() if last or no_sync is None else no_sync()
 
     def _clip_gradient(self) -> Tensor:
         """Scale the whole gradient to a norm of at most `clip_max_norm`; return the norm before, on the device."""
@@ -127,10 +152,16 @@ class Trainer(SimpleTrainer):
 
     def state_dict(self) -> dict[str, Any]:
         """Return iteration, hook states, optimizer and loss scale: plain Python and tensors only."""
-        return {**super().state_dict(), "grad_scaler": self.precision.state_dict()}
+        last = min(self.iter, getattr(self, "max_iter", math.inf) - 1)  # after training, `iter` is the number of steps
+        return {**super().state_dict(), "iteration": last, "grad_scaler": self.precision.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` returned; raise ConfigError if the optimizer's groups have changed since."""
+        """Restore what `state_dict` returned; raise ConfigError if the optimizer's groups have changed since.
+
+        Moments come from the state; the options of the groups (rates, weight decay, betas) stay those of the optimizer,
+        so that a resumed run uses what its config says.
+        """
+        options = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
         try:
             super().load_state_dict(state)
         except ValueError as error:
@@ -138,4 +169,6 @@ class Trainer(SimpleTrainer):
                 f"The saved optimizer state does not fit this model or its parameter groups ({error}): "
                 "start from the checkpoint's weights with train.init_checkpoint instead of --resume."
             ) from error
+        for group, of_config in zip(self.optimizer.param_groups, options, strict=True):
+            group.update(of_config, initial_lr=of_config["lr"])  # the schedule multiplies `initial_lr`
         self.precision.load_state_dict(state.get("grad_scaler", {}))

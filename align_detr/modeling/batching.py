@@ -1,5 +1,6 @@
 """Batches of images of different sizes: their backbone features, detections and annotations."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -10,7 +11,7 @@ from detectron2.modeling import Backbone
 from torch import Tensor
 
 from align_detr.errors import DatasetError
-from align_detr.structures import Targets
+from align_detr.structures import StepPart, Targets
 
 Size = tuple[int, int]
 
@@ -78,8 +79,8 @@ def targets_of_batch(
 ) -> Targets:
     """Return the annotations of detectron2's inputs on `device`.
 
-    Raise DatasetError for an empty batch, for an image without `instances`, and as `Targets.from_instances`; the error
-    names the image's file if it is known.
+    The trainer's `step_part` in the inputs becomes `Targets.step`. Raise DatasetError for an empty batch, for an image
+    without `instances`, and as `Targets.from_instances`; the error names the image's file if it is known.
     """
     if not batched_inputs:
         raise DatasetError("The training batch has no image: check the data loader's batch size.")
@@ -91,7 +92,8 @@ def targets_of_batch(
                 "first."
             )
     instances = [x["instances"] for x in batched_inputs]
-    return Targets.from_instances(instances, num_classes=num_classes, device=device, names=names)
+    targets = Targets.from_instances(instances, num_classes=num_classes, device=device, names=names)
+    return dataclasses.replace(targets, step=batched_inputs[0].get("step_part", StepPart()))
 
 
 def pad_and_stack(maps: Sequence[Tensor], size: Size) -> Tensor:

@@ -64,7 +64,8 @@ class SetCriterion(nn.Module):
             if skipped:
                 sets = {name: preds.without_images(sorted(skipped)) for name, preds in sets.items()}
             count = sum(n for image, n in enumerate(targets.counts) if image not in skipped)
-            num_boxes = mean_over_ranks(torch.full((), float(count), device=targets.boxes.device)).clamp(min=1)
+            count_per_part = torch.full((), targets.step.mean(count), device=targets.boxes.device)
+            num_boxes = mean_over_ranks(count_per_part).clamp(min=1 / targets.step.parts)
             losses: dict[str, Tensor] = {}
             silent = {loss.name for loss in self.losses}
             for name, preds in sets.items():

@@ -8,7 +8,15 @@ train = dict(
     init_averaged=True,  # of a checkpoint with averaged weights, take those, to start and to evaluate
     epochs=50,
     max_iter=None,  # None: epochs x (training images // images per batch)
+    image_size=None,  # short side of evaluation in pixels, all other sizes scaled with it; None: as the data's config
+    accumulate=1,  # parts that a batch is computed in, one after the other: memory for one, gradient of all
+    lr_scaling="none",  # by the ratio of the batch to base_batch_size: linear, sqrt (its root) or none
+    base_batch_size=None,  # images in all; None: the batch of the config file, before overrides
+    warmup_epochs=None,  # linear from 0.001 of the rate, before lr_multiplier; 0: none; None: as lr_multiplier
+    freeze=[],  # names or patterns of parameters: backbone, backbone.res2, encoder.layers.[0-2].*
     eval_period=None,  # in iterations; None: once per epoch; 0: only at the end
+    best=None,  # a result of evaluation such as bbox/AP, of whose best value model_best.pth is kept; None: of none
+    patience=None,  # evaluations without a better `best` (None: bbox/AP) after which training stops
     log_period=20,
     checkpointer=dict(period=None, max_to_keep=3),  # None: once per epoch
     amp=dict(enabled=False, dtype="bfloat16"),  # or float16, on CUDA only

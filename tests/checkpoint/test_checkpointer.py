@@ -4,18 +4,26 @@ import argparse
 import os
 import pickle
 from collections import OrderedDict
+from importlib import import_module
 from pathlib import Path
 from urllib.error import URLError
 
 import numpy as np
 import pytest
 import torch
+from detectron2.config import instantiate
 from detectron2.layers import FrozenBatchNorm2d
 from torch import nn
 
+from align_detr import model_zoo
 from align_detr.checkpoint.checkpointer import Checkpointer
+from align_detr.checkpoint.contents import read_weights
+from align_detr.checkpoint.conversion import find_release
 from align_detr.checkpoint.restricted import read_pickle
 from align_detr.errors import ConfigError, EnvironmentProblem
+from align_detr.projects import PROJECTS
+from support.golden import load_manifest
+from support.paths import GOLDEN
 
 
 class RunsCode:
@@ -218,3 +226,111 @@ def test_a_backbones_weights_find_it_under_a_pyramid(tmp_path):
     checkpointer.load(str(tmp_path / "backbone.pth"))
     assert checkpointer.report.new == ["backbone.fpn.weight"]
     assert model.backbone["bottom_up"].bias.tolist() == [1, 1] and model.backbone["fpn"].bias.tolist() == [1]
+
+
+def manifest_file(name: str, path: Path) -> str:
+    """Write a file of one random number per key of a recorded state dict."""
+    shapes = load_manifest(GOLDEN / "manifests" / f"{name}.json").shapes
+    torch.save({"model": {key: torch.rand(()).expand(shape) for key, shape in shapes.items()}}, path)
+    return str(path)
+
+
+@pytest.mark.skipif(not (GOLDEN / "manifests").is_dir(), reason=f"no manifests in {GOLDEN}")
+@pytest.mark.parametrize(
+    ("release", "config", "right"),
+    [
+        ("raw_dino_r50_4scale", "dino/dino_r50_4scale_12ep.py", "dino/dino_r50_4scale_official.py"),
+        ("dino_r50_4scale", "detr/detr_r50_500ep.py", "dino/dino_r50_4scale_12ep.py"),
+        ("raw_detr_r50", "conditional_detr/conditional_detr_r50_50ep.py", "detr/detr_r50_500ep.py"),
+        ("dn_detr_r50", "dab_detr/dab_detr_r50_50ep.py", "dn_detr/dn_detr_r50_50ep.py"),
+        ("dab_detr_r50", "dn_detr/dn_detr_r50_50ep.py", "dab_detr/dab_detr_r50_50ep.py"),
+    ],
+)
+def test_a_release_of_another_model_names_its_config(tmp_path, release, config, right):
+    file = manifest_file(release, tmp_path / "release.pth")
+    with torch.device("meta"):
+        model = instantiate(model_zoo.get_config(config).model)
+    with pytest.raises(ConfigError, match=rf"release\.pth has the weights of .*: use the config {right}, or") as error:
+        Checkpointer(model).load(file, checkpointables=[])
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.skipif(not (GOLDEN / "manifests").is_dir(), reason=f"no manifests in {GOLDEN}")
+def test_the_config_of_every_release():
+    """Read off its keys and shapes; aligned detectors have their parents' tensors, and DC5 has those of R50."""
+    same = {
+        "align_dab_detr_r50": "dab_detr_r50",
+        "align_dab_detr_r50_dc5": "dab_detr_r50",
+        "align_detr_r50_dino": "dino_r50_4scale",
+        "h_deformable_detr_r50_two_stage": "h_deformable_detr_r50",
+        "raw_detr_r50_dc5": "detr_r50",
+        "raw_smca_detr_r50": "smca_r50",
+    }
+    for project in PROJECTS:
+        import_module(f"align_detr.projects.{project}")
+    checked = []
+    for path in sorted((GOLDEN / "manifests").glob("*.json")):
+        if path.stem.endswith("_param_groups") or path.stem.startswith("detrex_"):
+            continue
+        manifest = load_manifest(path)
+        release = find_release(manifest.state)
+        config = release.config(manifest.state)
+        assert config in model_zoo.names()
+        begin = same.get(path.stem, path.stem.removeprefix("raw_"))
+        checked.append(path.stem)
+        assert config.rpartition("/")[2].startswith(begin), path.stem
+    assert len(checked) > 20
+
+
+def test_a_backbone_is_one_line(tmp_path, caplog):
+    model = nn.ModuleDict({"backbone": nn.Linear(3, 2), "head": nn.Linear(2, 2)})
+    torch.save({f"backbone.{key}": torch.from_numpy(value) for key, value in arrays().items()}, tmp_path / "a.pth")
+    with caplog.at_level("INFO"):
+        Checkpointer(model).load(str(tmp_path / "a.pth"), checkpointables=[])
+    assert "Loaded the backbone (2 tensors); 2 others start fresh." in caplog.text
+    del model["head"]
+    torch.save({"backbone.weight": torch.zeros(2, 3)}, tmp_path / "less.pth")
+    caplog.clear()
+    with caplog.at_level("WARNING"):
+        Checkpointer(model).load(str(tmp_path / "less.pth"), checkpointables=[])
+    assert "Loaded 1 of 2 tensors (75 % of the numbers); new: backbone (1)." in caplog.text
+
+
+def test_every_truncation_is_refused_in_one_sentence(tmp_path):
+    torch.save({"model": {key: torch.from_numpy(value) for key, value in arrays().items()}}, tmp_path / "whole.pth")
+    whole = (tmp_path / "whole.pth").read_bytes()
+    for k in range(20):
+        (tmp_path / "cut.pth").write_bytes(whole[: k * len(whole) // 20])
+        with pytest.raises(ConfigError, match=r"cut\.pth is damaged or not a PyTorch checkpoint .*: get the") as error:
+            read_weights(tmp_path / "cut.pth")
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pt", ".ckpt"])
+def test_a_lightning_file_is_unwrapped(tmp_path, suffix):
+    state = {f"model.{key}": torch.from_numpy(value) for key, value in arrays().items()}
+    content = {"state_dict": state, "pytorch-lightning_version": "2.0", "hyper_parameters": {"lr": 0.1}}
+    torch.save(content, tmp_path / f"lightning{suffix}")
+    model = nn.Linear(3, 2)
+    Checkpointer(model).load(str(tmp_path / f"lightning{suffix}"))
+    assert_loaded(model)
+
+
+def test_mmdetection_is_refused_with_a_remedy(tmp_path):
+    state = {"bbox_head.cls_branches.0.weight": torch.zeros(2), "encoder.layers.0.ffn.bias": torch.zeros(2)}
+    torch.save({"state_dict": state, "meta": {"epoch": 12}}, tmp_path / "mm.pth")
+    with pytest.raises(ConfigError, match=r"mm\.pth holds a detector of mmdetection, .*'bbox_head.cls.*: take the"):
+        read_weights(tmp_path / "mm.pth")
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"classes": {"names": [1]}}, "has class names that are no list of texts"),
+        ({"config": {"yaml": 1}}, "has a config that is no text"),
+    ],
+)
+def test_what_stands_beside_the_weights_is_checked(tmp_path, more, message):
+    torch.save({"model": {"weight": torch.zeros(1)}, **more}, tmp_path / "file.pth")
+    with pytest.raises(ConfigError, match=rf"file\.pth {message}"):
+        read_weights(tmp_path / "file.pth")

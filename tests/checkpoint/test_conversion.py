@@ -14,50 +14,13 @@ from align_detr.checkpoint.conversion import convert
 from align_detr.checkpoint.detr import convert_official_detr
 from align_detr.errors import ConfigError
 from align_detr.modeling.backbone import MobileNetV2, build_resnet
-from align_detr.modeling.meta_arch import DETR
 from support.detectors import tiny_detr
-
-
-def detr() -> DETR:
-    """Return a tiny DETR whose backbone has one weight."""
-    model = tiny_detr()
-    model.backbone = nn.ModuleDict({"stem": nn.ModuleDict({"conv1": nn.Conv2d(3, 4, 3, bias=False)})})
-    return model
-
-
-def official_names(model: DETR) -> dict[str, torch.Tensor]:
-    """Return `model` under the names of the official code, written out by hand."""
-    layer = {"self_attn": "self_attn", "ffn.linear1": "linear1", "ffn.linear2": "linear2", "self_attn_norm": "norm1"}
-    names = {
-        "encoder": {**layer, "ffn_norm": "norm2"},
-        "decoder": {**layer, "cross_attn": "multihead_attn", "cross_attn_norm": "norm2", "ffn_norm": "norm3"},
-    }
-    state = {}
-    for key, value in model.state_dict().items():
-        part, *rest = key.split(".")
-        if part == "backbone":
-            state["backbone.0.body.conv1.weight"] = value
-        if part in names and rest[0] == "layers":
-            module, _, leaf = ".".join(rest[2:]).rpartition(".")
-            for ours, theirs in sorted(names[part].items(), key=lambda item: -len(item[0])):
-                if module == ours or module.startswith(f"{ours}."):
-                    module = theirs + module[len(ours) :]
-                    break
-            state[f"transformer.{part}.layers.{rest[1]}.{module}.{leaf}"] = value
-        elif part == "decoder":
-            state[f"transformer.decoder.{'.'.join(rest)}"] = value
-        elif part == "head":
-            state[".".join(rest)] = value
-        elif key == "queries.position.weight":
-            state["query_embed.weight"] = value
-        elif part == "neck":
-            state[f"input_proj.{rest[-1]}"] = value
-    return state
+from support.official import official_names, small_detr
 
 
 def test_an_official_file_loads(tmp_path: Path) -> None:
     """The official release has its weights under "model", and the arguments as a Namespace."""
-    source, model = detr(), detr()
+    source, model = small_detr(), small_detr()
     for p in model.parameters():
         nn.init.zeros_(p)
     file = tmp_path / "detr.pth"
@@ -69,7 +32,7 @@ def test_an_official_file_loads(tmp_path: Path) -> None:
 
 
 def test_a_key_that_is_not_detrs_is_named() -> None:
-    state = {**official_names(detr()), "mask_head.lay1.weight": torch.zeros(1)}
+    state = {**official_names(small_detr()), "mask_head.lay1.weight": torch.zeros(1)}
     with pytest.raises(ConfigError, match="'mask_head.lay1.weight' is not one of DETR's"):
         convert_official_detr(state, num_classes=3)
 

@@ -4,6 +4,7 @@ import json
 import logging
 import re
 import shlex
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,11 +13,14 @@ import torch
 from detectron2.config import instantiate
 from detectron2.data import DatasetCatalog
 from detectron2.data.datasets import register_coco_instances
+from PIL import Image
 
-from align_detr.cli import demo, train
+from align_detr.cli import demo, predict, train
+from align_detr.cli import main as cli
 from align_detr.errors import DatasetError
 from align_detr.lazy_config import load_config
 from align_detr.paths import data_path
+from align_detr.shipped import shipped_weights
 from support.paths import PROJECT, require_data
 
 README = (PROJECT / "README.md").read_text()
@@ -79,7 +83,9 @@ def test_every_project_shows_its_configs_and_a_command() -> None:
         assert configs <= named_configs(READMES[readme])
 
 
-def test_python_of_the_readme() -> None:
+def test_python_of_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (128, 96), "white").save("photo.jpg")
     namespace: dict = {}
     snippets = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     assert snippets
@@ -88,9 +94,25 @@ def test_python_of_the_readme() -> None:
             exec(compile(snippet, "README.md", "exec"), namespace)
         assert instantiate(namespace["model"].head).class_embed.out_features == 3 + 1
         assert namespace["dataloader"].train.dataset == "cells_train"
+        assert Path("found.jpg").is_file()
     finally:
         for name in ("cells_train", "cells_val"):
             DatasetCatalog.pop(name, None)
+
+
+def test_predict_commands_of_the_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The README's runs; that of docs/inference.md, which needs a video reader, has known arguments."""
+    (shown,) = re.findall(r"^align-detr predict ([^`#\n]+)", README, flags=re.MULTILINE)
+    monkeypatch.chdir(tmp_path)
+    for path in (Path("photos/a.png"), Path("output/cells/weights.pth")):
+        path.parent.mkdir(parents=True)
+    Image.new("RGB", (128, 96), "white").save("photos/a.png")
+    shutil.copy(shipped_weights("digits"), "output/cells/weights.pth")
+    assert cli.main(["predict", *shlex.split(shown)]) == 0
+    assert {path.name for path in Path("found").iterdir()} == {"a.png", "predictions.json", "predictions.csv"}
+    page = (PROJECT / "docs/inference.md").read_text()
+    for command in re.findall(r"^align-detr predict ([^`#\n]+)", page, flags=re.MULTILINE):
+        assert predict.build_parser().parse_args(shlex.split(command)).sources
 
 
 @pytest.mark.parametrize("name", ["coco_mini", "bccd"])

@@ -3,9 +3,11 @@
 import json
 import logging
 import re
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from omegaconf import OmegaConf
 
 import align_detr
@@ -69,6 +71,11 @@ def test_evaluation_compares_classes_by_name(yolo, tmp_path, monkeypatch, capsys
     weights = tmp_path / "output/my_parts/model_final.pth"
     other = voc(tmp_path / "parts_voc")
     results = align_detr.evaluate(weights, data=other)
+    alone = tmp_path / "alone" / "weights.pth"  # whose config is inside
+    alone.parent.mkdir()
+    shutil.copy(weights.parent / "weights.pth", alone)
+    assert align_detr.evaluate(alone, data=other)["bbox"] == pytest.approx(results["bbox"], nan_ok=True)
+    assert (alone.parent / "evaluate_parts_voc_train/inference/coco_instances_results.json").is_file()
     assert (weights.parent / "evaluate_parts_voc_train/inference/coco_instances_results.json").is_file()
     assert main(["evaluate", "--data", str(yolo), "--weights", str(weights)]) == 0
     metrics = (weights.parent / "evaluate_my_parts_train/metrics.json").read_text()
@@ -82,8 +89,8 @@ def test_evaluation_compares_classes_by_name(yolo, tmp_path, monkeypatch, capsys
         align_detr.evaluate(weights, data=other, split="test")
     assert main(["evaluate", "--data", str(other), "--weights", "nowhere.pth"]) == 2
     assert "There is no checkpoint nowhere.pth: pass the path" in capsys.readouterr().err
-    (tmp_path / "bare.pth").write_bytes(b"")
-    with pytest.raises(ConfigError, match=r"There is no .*config.yaml, which training leaves beside its weights"):
+    torch.save({"weight": torch.zeros(1)}, tmp_path / "bare.pth")
+    with pytest.raises(ConfigError, match=r"There is no .*config.yaml, which .*bare.pth holds no config: name the"):
         align_detr.evaluate(tmp_path / "bare.pth", data=other)
 
 

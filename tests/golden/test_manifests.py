@@ -1,18 +1,21 @@
-"""Published state dicts: every key has a place of the same shape in the config's model, and the parameter counts are
-equal.
+"""Published state dicts: every key has a place of the same shape in the config's model, through every loader, and the
+parameter counts are equal.
 """
 
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 import torch
+from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import instantiate
 from torch import nn
 
 from align_detr import model_zoo
+from align_detr.checkpoint.checkpointer import Checkpointer
 from align_detr.checkpoint.conversion import convert
-from support.golden import load_manifest
+from support.golden import Manifest, load_manifest
 from support.paths import GOLDEN
 
 
@@ -90,7 +93,7 @@ def build(
 
 @pytest.mark.skipif(not MANIFESTS, reason=f"no manifests in {GOLDEN} (set ALIGN_DETR_GOLDEN)")
 @pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.name)
-def test_counts_and_keys(path: Path) -> None:
+def test_counts_and_keys(path: Path, tmp_path: Path) -> None:
     assert path.stem in ROWS, f"no config for {path}"
     row, manifest = ROWS[path.stem], load_manifest(path)
     background = 1 if row.config.startswith("detr/") else 0
@@ -104,8 +107,23 @@ def test_counts_and_keys(path: Path) -> None:
     assert {key: value.shape for key, value in converted.items()} == {
         key: value.shape for key, value in model.state_dict().items()
     }
+    assert_every_loader_takes(manifest, model, tmp_path / f"{path.stem}.pth")
     # what has no place of its own is another name of a tensor
     assert len(manifest.shapes) - len(converted) + row.halves == manifest.repeated + row.constants
+
+
+def assert_every_loader_takes(manifest: Manifest, model: nn.Module, file: Path) -> None:
+    """Load a file of one random number per key through our checkpointer, detectron2's and PyTorch's function."""
+    torch.save({"model": {key: torch.rand(()).expand(shape) for key, shape in manifest.shapes.items()}}, file)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that a model without numbers takes none
+        checkpointer = Checkpointer(model)
+        checkpointer.load(str(file))
+        found = DetectionCheckpointer(model)._load_model(torch.load(file, weights_only=True))
+        model.load_state_dict(torch.load(file, weights_only=True)["model"], strict=True)
+    assert checkpointer.report is not None and checkpointer.report.share == 1
+    assert [*checkpointer.report.new, *checkpointer.report.left_over, *checkpointer.report.wrong_shapes] == []
+    assert [*found.missing_keys, *found.unexpected_keys, *found.incorrect_shapes] == []
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from align_detr import __version__
 from align_detr.cli import main as cli
@@ -32,6 +33,15 @@ print(toy.__file__)
 print(toy.NAME, model_zoo.config_path("TOY/toy_r50"), model_zoo.config_path("toys/toy_r18"), sep="\\n")
 assert {"TOY/toy_r50.py", "toys/toy_r18.py"} <= set(model_zoo.names()), model_zoo.names()
 assert model_zoo.get_config("TOY/toy_r50").value.a == model_zoo.get_config("toys/toy_r18").value.a == 1
+"""
+
+THREE_LINES = """
+import align_detr
+from align_detr import Detector
+detector = Detector("digits", device="cpu")
+found = detector.predict("photo.png")
+print(align_detr.__file__, len(found), sep="\\n")
+detector.save("mine.pth")
 """
 
 
@@ -114,6 +124,19 @@ def test_projects_and_configs_resolve(
         zipfile.ZipFile(wheel).extractall(root)
     package, *configs = [str(root / path) for path in expected]
     assert run_python("-c", PROBE, path=root, cwd=tmp_path).splitlines() == [package, "toy", *configs]
+
+
+def test_the_three_lines_work_from_the_wheel_alone(wheel: Path, tmp_path: Path) -> None:
+    """With the detector that it holds; a file that this saves works, too, and so does the command."""
+    site = tmp_path / "site"
+    zipfile.ZipFile(wheel).extractall(site)
+    Image.new("RGB", (128, 96), "white").save(tmp_path / "photo.png")
+    package, count = run_python("-c", THREE_LINES, path=site, cwd=tmp_path).splitlines()
+    assert package == str(site / "align_detr/__init__.py") and count == "100"
+    options = ["--weights", "mine.pth", "--out", "found", "--json", "--csv", "--device", "cpu"]
+    printed = run_python("-m", "align_detr.cli.main", "predict", "photo.png", *options, path=site, cwd=tmp_path)
+    assert printed.startswith("1 images; ")
+    assert {x.name for x in (tmp_path / "found").iterdir()} == {"photo.png", "predictions.json", "predictions.csv"}
 
 
 def test_a_project_in_the_table_without_a_package_stops_the_build(checkout: Path, tmp_path: Path) -> None:

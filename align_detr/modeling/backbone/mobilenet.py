@@ -48,6 +48,18 @@ class MobileNetV2(Backbone):
                 outputs[wanted[i]] = x
         return outputs
 
+    @property
+    def stages(self) -> dict[str, list[str]]:
+        """The modules of each stage by its output, as `train.freeze` names them: res2 to res5."""
+        ends = [end for end, _, _ in _OUTPUTS.values()]
+        starts = [0, *(end + 1 for end in ends)]
+        last = len(self.features)
+        return {
+            name: [f"features.{i}" for i in range(start, min(end + 1, last))]
+            for name, start, end in zip(_OUTPUTS, starts, ends, strict=False)
+            if start < last
+        }
+
     def output_shape(self) -> dict[str, ShapeSpec]:
         """Return channels and stride of every output."""
         return {name: ShapeSpec(channels=_OUTPUTS[name][2], stride=_OUTPUTS[name][1]) for name in self._out_features}

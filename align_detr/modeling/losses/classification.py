@@ -14,7 +14,8 @@ class SoftmaxCrossEntropy(SetLoss):
     and equation 2).
 
     As in the official code, and unlike the box losses, the value is the weighted mean over all queries: it does not
-    depend on the number of targets.
+    depend on the number of targets. Where gradients are accumulated, it is the mean over the queries of the whole step
+    (of a one-to-one matching, whose weights follow from the numbers of objects).
     """
 
     softmax = True
@@ -41,8 +42,13 @@ class SoftmaxCrossEntropy(SetLoss):
         terms, weight = self.elementwise(preds.logits, labels), self._weight(labels, classes)
         if preds.valid is not None:
             terms, weight = torch.where(preds.valid, terms, 0.0), weight * preds.valid
-        total = weight.sum((1, 2))
+        total = weight.sum((1, 2)) + self._excess_of_step(targets, preds.logits.shape[2])
         return terms.sum((1, 2)) / torch.where(total > 0, total, 1.0)  # 0 if there is no query
+
+    def _excess_of_step(self, targets: Targets, queries: int) -> float:
+        """Return by how much the sum of weights is greater in the mean of the step's parts than in this part."""
+        matched = sum(min(n, queries) for n in targets.counts)
+        return (1 - self.background_weight) * (targets.step.mean(matched, lambda n: min(n, queries)) - matched)
 
     def _weight(self, labels: Tensor, classes: int) -> Tensor:
         return torch.where(labels == classes - 1, self.background_weight, 1.0)

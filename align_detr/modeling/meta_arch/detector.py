@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from align_detr.lazy_config import model_from_yacs
 from align_detr.modeling.batching import targets_of_batch
 from align_detr.modeling.half_precision import Float32PixelStatistics
+from align_detr.modeling.meta_arch.release_reader import ReleaseReader
 from align_detr.structures import Targets
 
 
-class DetectorBase(Float32PixelStatistics, nn.Module):
-    """Base of the registered detectors, whose `head` has the number of classes.
+class DetectorBase(ReleaseReader, Float32PixelStatistics):
+    """Base of the registered detectors, whose `head` has the number of classes; published weights load as they are.
 
     `pixel_mean` and `pixel_std` are in the channel order and range of the images (RGB, 0 to 255).
     """

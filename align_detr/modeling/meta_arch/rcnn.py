@@ -11,9 +11,10 @@ from align_detr.errors import DatasetError
 from align_detr.lazy_config import model_from_yacs
 from align_detr.modeling.batching import one_size_at_a_time, targets_of_batch
 from align_detr.modeling.half_precision import Float32PixelStatistics, in_precision_of_weights
+from align_detr.modeling.meta_arch.release_reader import ReleaseReader
 
 
-class RCNN(Float32PixelStatistics, GeneralizedRCNN):
+class RCNN(ReleaseReader, Float32PixelStatistics, GeneralizedRCNN):
     """detectron2's R-CNN: its inputs, outputs, losses, state dict and yacs keys.
 
     It adds what every detector of the library has: the number of classes, errors that name the image of a wrong

@@ -1,0 +1,160 @@
+"""The best evaluation of a run: its checkpoint, and the end of training when nothing gets better."""
+
+import json
+import logging
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from detectron2.engine import HookBase
+from detectron2.evaluation.testing import flatten_results_dict
+from detectron2.utils import comm
+
+from align_detr.checkpoint.checkpointer import Checkpointer
+from align_detr.engine.hooks import EvaluationHook
+from align_detr.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+BEST_FILE = "best.json"
+DEFAULT_METRIC = "bbox/AP"
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """The value of the metric after a number of iterations; NaN, as AP is without objects, is never the best."""
+
+    iteration: int
+    value: float
+
+
+class BestCheckpoint(HookBase):
+    """The checkpoint of the best evaluation as model_best.pth, and the end of training after `patience` evaluations
+    without a better one (None: never).
+
+    `metric` is a result such as "bbox/AP", of which more is better. All its values are kept in best.json, so that a
+    resumed run knows them. Stands after the evaluation hook, on every process. `on_best` is called
+    with the number of iterations beside the saving.
+    Raise ConfigError after the first evaluation if that has no such result.
+    """
+
+    def __init__(
+        self,
+        *,
+        metric: str,
+        patience: int | None,
+        evaluation: EvaluationHook,
+        checkpointer: Checkpointer,
+        on_best: Callable[[int], None] | None = None,
+    ) -> None:
+        self.metric = metric
+        self.patience = patience
+        self.evaluation = evaluation
+        self.checkpointer = checkpointer
+        self.on_best = on_best
+        self.evaluations: list[Evaluated] = []
+        self._seen = 0  # evaluations of the hook
+
+    @property
+    def file(self) -> Path:
+        """The file of all values."""
+        return Path(self.checkpointer.save_dir) / BEST_FILE
+
+    @property
+    def best(self) -> Evaluated | None:
+        """The first of the best evaluations."""
+        numbers = [each for each in self.evaluations if not math.isnan(each.value)]
+        return max(numbers, key=lambda each: each.value, default=None)
+
+    def before_train(self) -> None:
+        """Read the evaluations of the run that is resumed, up to where it continues."""
+        start = self.trainer.start_iter
+        if start > 0 and comm.is_main_process() and self.file.is_file():
+            saved = json.loads(self.file.read_text(encoding="utf-8"))
+            if saved["metric"] == self.metric:
+                known = [_read(row) for row in saved["evaluations"]]
+                self.evaluations = [each for each in known if each.iteration <= start]
+
+    def after_step(self) -> None:
+        """Look at an evaluation that has just been made; end training if it is one too many without a gain."""
+        if self._is_new() and self._look(self.trainer.iter + 1):
+            self.trainer.max_iter = self.trainer.iter + 1
+            self.checkpointer.save("model_final", iteration=self.trainer.iter)
+
+    def after_train(self) -> None:
+        """Look at the last evaluation."""
+        if self._is_new():
+            self._look(self.trainer.iter)
+
+    def _is_new(self) -> bool:
+        new, self._seen = self.evaluation.rounds > self._seen, self.evaluation.rounds
+        return new
+
+    def _look(self, iteration: int) -> bool:
+        """Keep the results if they are the best; return, on every process, whether patience is at its end."""
+        ended = False
+        if comm.is_main_process():
+            before = self.best
+            self.evaluations.append(Evaluated(iteration, self._value(self.evaluation.results)))
+            if self.best is not before:
+                self._save(iteration)
+            rows = [{**asdict(each), "value": _finite(each.value)} for each in self.evaluations]
+            _write(self.file, json.dumps({"metric": self.metric, "evaluations": rows}))
+            ended = self._is_at_its_end()
+        return bool(comm.all_gather(ended)[0])
+
+    def _value(self, results: Mapping[str, Any]) -> float:
+        flat = flatten_results_dict(results)
+        if self.metric not in flat:
+            known = ", ".join(sorted(flat)) or "none"
+            raise ConfigError(f"train.best={self.metric} is no result of the evaluation: use one of {known}.")
+        return float(flat[self.metric])
+
+    def _save(self, iteration: int) -> None:
+        """Save model_best.pth; the checkpoint to resume from stays the last one."""
+        last = self.checkpointer.last_checkpoint()
+        self.checkpointer.save("model_best", iteration=iteration - 1)
+        if last:
+            self.checkpointer.tag_last_checkpoint(os.path.basename(last))
+        if self.on_best is not None:
+            self.on_best(iteration)
+        logger.info("Best %s so far: %.4g after iteration %d.", self.metric, self.evaluations[-1].value, iteration)
+
+    def _is_at_its_end(self) -> bool:
+        best = self.best
+        since = sum(best is None or each.iteration > best.iteration for each in self.evaluations)
+        if self.patience is None or since < self.patience:
+            return False
+        known = "has no value" if best is None else f"is not above the {best.value:.4g} of iteration {best.iteration}"
+        logger.info("Training ends: %s %s in %d evaluations (train.patience).", self.metric, known, since)
+        return True
+
+
+def check_best(metric: str | None, patience: int | None, eval_period: int) -> str | None:
+    """Return the metric whose best value counts (None: none); raise ConfigError for settings that make no sense."""
+    if patience is None:
+        return metric or None
+    if type(patience) is not int or patience < 1:
+        raise ConfigError(f"train.patience={patience} must count evaluations: set it to at least 1, or to null.")
+    if eval_period <= 0:
+        raise ConfigError(
+            f"train.patience={patience} needs evaluations during training: set train.eval_period above {eval_period}."
+        )
+    return metric or DEFAULT_METRIC
+
+
+def _read(row: Mapping[str, Any]) -> Evaluated:
+    return Evaluated(int(row["iteration"]), math.nan if row["value"] is None else float(row["value"]))
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _write(path: Path, text: str) -> None:
+    new = path.with_name(f".{path.name}")
+    new.write_text(text + "\n", encoding="utf-8")
+    new.replace(path)

@@ -1,0 +1,79 @@
+"""What a run leaves in its output folder: checkpoints, the evaluated weights alone, and its numbers."""
+
+import logging
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from detectron2.engine import HookBase, hooks
+from detectron2.utils import comm
+from omegaconf import DictConfig
+from torch import nn
+
+from align_detr.checkpoint.checkpointer import Checkpointer
+from align_detr.checkpoint.contents import BEST_WEIGHTS_FILE, WEIGHTS_FILE, write_weights
+from align_detr.engine.best import BestCheckpoint
+from align_detr.engine.class_names import ClassNames, TrainedConfig
+from align_detr.engine.hooks import EvaluationHook, WeightsWriter
+from align_detr.engine.run_length import RunLength
+from align_detr.engine.writers import build_writers
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class EvaluatedWeights:
+    """The weights that a run evaluates, `averaged` or plain, with what a file of them says."""
+
+    folder: Path
+    model: nn.Module
+    averaged: bool
+    classes: ClassNames
+    config: TrainedConfig
+
+    def write(self, name: str, iteration: int) -> None:
+        """Write them alone into the file `name` of the folder: on the main process only."""
+        if comm.is_main_process():
+            write_weights(
+                self.folder / name,
+                self.model,
+                class_names=self.classes.names,
+                config=self.config.text,
+                averaged=self.averaged,
+                iteration=iteration,
+            )
+            logger.info("The evaluated weights alone are in %s.", self.folder / name)
+
+
+def output_hooks(
+    options: DictConfig,
+    length: RunLength,
+    *,
+    checkpointer: Checkpointer,
+    weights: EvaluatedWeights,
+    evaluation: EvaluationHook,
+    best_metric: str | None,
+) -> list[HookBase | None]:
+    """Return the hooks that save, evaluate and write, in their order, of which some are of the main process alone.
+
+    Checkpoints and weights come before evaluation, so that a failing evaluation loses nothing.
+    """
+    best = checkpoints = writers = None
+    if best_metric is not None:
+        best = BestCheckpoint(
+            metric=best_metric,
+            patience=options.patience,
+            evaluation=evaluation,
+            checkpointer=checkpointer,
+            on_best=partial(weights.write, BEST_WEIGHTS_FILE),
+        )
+    if comm.is_main_process():
+        checkpoints = hooks.PeriodicCheckpointer(checkpointer, **options.checkpointer)
+        outputs = build_writers(
+            output_dir=options.output_dir,
+            max_iter=length.max_iter,
+            iterations_per_epoch=length.iterations_per_epoch,
+            device=options.device,
+        )
+        writers = hooks.PeriodicWriter(outputs, period=options.log_period)
+    return [checkpoints, WeightsWriter(function=partial(weights.write, WEIGHTS_FILE)), evaluation, best, writers]

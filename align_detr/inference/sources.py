@@ -1,0 +1,95 @@
+"""What a user points a detector at: one image, several, a folder or a video, as a sequence of pictures."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from align_detr.data.layouts.images import images_below
+from align_detr.errors import ConfigError, DatasetError
+from align_detr.inference.pixels import as_pixels, local_path
+from align_detr.inference.video import frames, is_video, pyav
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One image that is read when it is asked for: a path, an image in memory or a video's frame.
+
+    `file_name` is its path or its video's, None in memory; `frame` the number in a video, from 0.
+    """
+
+    image: Any
+    file_name: str | None = None
+    frame: int | None = None
+    channels: str = "RGB"
+
+    def pixels(self, white_level: float | None = None) -> np.ndarray:
+        """Return the image as `as_pixels` does, and raise as it does."""
+        return as_pixels(self.image, channels=self.channels, white_level=white_level)
+
+
+def require_readable(paths: Iterable[str]) -> None:
+    """Raise before anything is read: ConfigError for a URL, EnvironmentProblem for a video without PyAV."""
+    if any(is_video(path) for path in [local_path(path) for path in paths]):
+        pyav()
+
+
+def is_one(source: Any) -> bool:
+    """Return whether a source is one image."""
+    if isinstance(source, (str, Path)):
+        path = local_path(source)
+        return not Path(path).is_dir() and not is_video(path)
+    return isinstance(source, (Image.Image, np.ndarray, Tensor))
+
+
+def is_endless(source: Any) -> bool:
+    """Return whether the pictures of a source are to be had one at a time alone: of a video, of an iterator."""
+    if isinstance(source, (str, Path)):
+        return is_video(local_path(source))
+    return isinstance(source, Iterator)
+
+
+OnError = Callable[[DatasetError], None]
+
+
+def pictures(source: Any, *, channels: str = "RGB", on_error: OnError | None = None) -> Iterator[Picture]:
+    """Yield the pictures of a source: of an image, of a folder's images with its subfolders', sorted by path, of a
+    video's frames, or of each of several such sources.
+
+    Raise ConfigError for a URL and for what is no source. A folder without images and a video that breaks off raise
+    DatasetError, or are handed to `on_error`.
+    """
+    if isinstance(source, (str, Path)):
+        try:
+            yield from _of_path(local_path(source))
+        except DatasetError as error:
+            if on_error is None:
+                raise
+            on_error(error)
+    elif isinstance(source, (Image.Image, np.ndarray, Tensor)):
+        yield Picture(source, channels=channels)
+    elif isinstance(source, Iterable) and not isinstance(source, (bytes, bytearray, dict)):
+        for part in source:
+            yield from pictures(part, channels=channels, on_error=on_error)
+    else:
+        raise ConfigError(
+            f"A {type(source).__name__} is no source of images: pass a path, a folder, a video, a PIL image, an array, "
+            "a tensor, or a list of them."
+        )
+
+
+def _of_path(path: str) -> Iterator[Picture]:
+    if Path(path).is_dir():
+        found = images_below(Path(path))
+        if not found:
+            raise DatasetError(f"The folder {path} holds no images: name one with images, or a file.")
+        yield from (Picture(str(each), file_name=str(each)) for each in found)
+    elif is_video(path):
+        for number, pixels in enumerate(frames(path)):
+            yield Picture(pixels, file_name=path, frame=number)
+    else:
+        yield Picture(path, file_name=path)

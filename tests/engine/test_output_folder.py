@@ -1,0 +1,47 @@
+"""Two runs in one output folder."""
+
+from pathlib import Path
+
+import pytest
+
+from align_detr.engine.output_folder import check_folder, clear_folder
+from align_detr.errors import ConfigError
+
+OF_A_RUN = ("model_0000003.pth", "model_final.pth", "model_best.pth", "last_checkpoint", "metrics.json", "best.json")
+OF_A_RUN += ("weights.pth", "weights_best.pth", "events.out.tfevents.1.host")
+OF_THE_USER = ("mobilenet.pth", "model_2.pth", "metrics.json.old", "log.txt", "config.py", "notes.md")
+
+
+def test_a_second_run_is_refused_or_replaces_the_first(tiny_run, capsys):
+    assert tiny_run.train("train.max_iter=2", "train.eval_period=0") == 0
+    before = (tiny_run.output / "metrics.json").read_text()
+    capsys.readouterr()
+    assert tiny_run.train("train.max_iter=1") == 2
+    assert f"{tiny_run.output} has checkpoints of an earlier run (model_" in (err := capsys.readouterr().err)
+    assert "--resume" in err and "--overwrite" in err and (tiny_run.output / "metrics.json").read_text() == before
+    assert tiny_run.train("--overwrite", "--resume") == tiny_run.train("--eval-only", "--overwrite") == 2
+    assert capsys.readouterr().err.count("leave") == 2
+
+    start = f"train.init_checkpoint={tiny_run.output}/model_final.pth"  # is read before it is removed
+    assert tiny_run.train("--overwrite", "train.max_iter=1", "train.eval_period=0", start) == 0
+    assert [row["iteration"] for row in tiny_run.metrics()] == [0, 1]
+    assert "metrics.json, model_0000001.pth, model_final.pth" in capsys.readouterr().out
+
+
+def test_only_files_of_a_run_are_removed(tmp_path: Path) -> None:
+    (tmp_path / "inference").mkdir()
+    for name in (*OF_A_RUN, *OF_THE_USER):
+        (tmp_path / name).touch()
+    clear_folder(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {*OF_THE_USER, "inference"}
+    check_folder(tmp_path, resume=False, overwrite=False)
+
+
+@pytest.mark.parametrize("name", ["model_best.pth", "last_checkpoint"])
+def test_checkpoints_of_an_earlier_run(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    with pytest.raises(ConfigError, match=f"has checkpoints of an earlier run .{name}"):
+        check_folder(tmp_path, resume=False, overwrite=False)
+    check_folder(tmp_path, resume=True, overwrite=False)
+    check_folder(tmp_path, resume=False, overwrite=True)
+    check_folder(tmp_path / "absent", resume=False, overwrite=False)

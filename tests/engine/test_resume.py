@@ -1,0 +1,52 @@
+"""Resumed runs: what the log announces is what is used, and epochs stay epochs."""
+
+import pytest
+import torch
+
+
+def group(output, name="model_final.pth"):
+    """Return the options of the first group of a checkpoint's optimizer, and the trainer's iteration."""
+    trainer = torch.load(output / name, weights_only=True)["trainer"]
+    return trainer["optimizer"]["param_groups"][0], trainer["iteration"]
+
+
+SHORT = ["train.eval_period=0", "lr_multiplier.values=[1,1]"]
+
+
+def test_the_announced_rate_and_decay_are_used(tiny_run, capsys):
+    """Those of the command line, with the moments of the checkpoint."""
+    assert tiny_run.train("train.epochs=1", *SHORT) == 0
+    options = ["optimizer.lr=0.02", "optimizer.weight_decay=0.5", "optimizer.betas=[0.8,0.9]"]
+    assert tiny_run.train("--resume", "train.epochs=2", *options, *SHORT) == 0
+    rates = capsys.readouterr().out.rpartition("Learning rates: ")[2].splitlines()[0]
+    assert rates == "backbone 0.002, base 0.02 (not scaled: the batch is that of the config)"
+    rows = [row for row in tiny_run.metrics() if "lr_base" in row]
+    assert [row["lr_base"] for row in rows] == pytest.approx([0.01, 0.01, 0.02, 0.02])
+    used, iteration = group(tiny_run.output)
+    assert (used["weight_decay"], tuple(used["betas"]), iteration) == (0.5, (0.8, 0.9), 3)
+    state = torch.load(tiny_run.output / "model_final.pth", weights_only=True)["trainer"]["optimizer"]["state"]
+    assert state[0]["step"] == 4
+
+
+def test_another_batch_keeps_the_epochs(tiny_run, capsys):
+    """Two of three epochs at batch 2 are 8 iterations; at batch 4 they are 4 of 6, and the third epoch is trained."""
+    assert tiny_run.train("train.epochs=2", "dataloader.train.total_batch_size=2", *SHORT) == 0
+    capsys.readouterr()
+    assert tiny_run.train("--resume", "train.epochs=3", *SHORT) == 0
+    out = capsys.readouterr().out
+    assert "An epoch had 4 iterations when the checkpoint was saved, and has 2 now" in out
+    assert "Resuming at iteration 4 of 6." in out and group(tiny_run.output)[1] == 5
+
+
+def test_more_iterations_than_the_config_asks_for(tiny_run, capsys):
+    """Are an error; exactly as many are evaluated again, as a finished job that a scheduler starts once more."""
+    assert tiny_run.train("train.max_iter=3", *SHORT) == 0
+    capsys.readouterr()
+    assert tiny_run.train("--resume", "train.max_iter=2", *SHORT) == 2
+    message = (
+        "Nothing is left to train: the checkpoint is at iteration 3, and the config asks for 2: raise train.max_iter"
+    )
+    assert message in capsys.readouterr().err
+    assert tiny_run.train("--resume", "train.max_iter=3", *SHORT) == 0
+    assert "Nothing is left to train of 3 iterations" in capsys.readouterr().out
+    assert tiny_run.metrics()[-1]["bbox/AP"] == tiny_run.metrics()[-2]["bbox/AP"]

@@ -1,0 +1,76 @@
+"""Training and evaluation from a detector: it starts from its weights and becomes what results."""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from align_detr.detector import Detector
+from support import trees
+
+from .conftest import pixels, small_config
+
+SHORT = [
+    "train.max_iter=2", "train.log_period=1", "dataloader.train.total_batch_size=2", "dataloader.train.num_workers=0",
+    "dataloader.test.num_workers=0",
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def loggers() -> Iterator[None]:
+    """Training takes over some loggers: give them back."""
+    loggers = [logging.getLogger(name) for name in ("align_detr", "detectron2", "fvcore")]
+    before = [(logger, list(logger.handlers), logger.propagate, logger.level) for logger in loggers]
+    yield
+    for logger, handlers, propagate, level in before:
+        logger.handlers, logger.propagate = handlers, propagate
+        logger.setLevel(level)
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> Path:
+    root = tmp_path / "my parts"
+    trees.write_images(root / "images")
+    trees.write_labels(root / "labels")
+    trees.write_text(root / "data.yaml", "train: images\nnames: [ring, bolt]\n")
+    return root
+
+
+def test_a_detector_is_trained_evaluated_and_used(
+    detector: Detector, parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On other classes: the backbone starts from its weights, which a rate of zero keeps; then it knows the new
+    classes, and so does the file that is left, which evaluates to the same.
+    """
+    monkeypatch.chdir(tmp_path)
+    ours = Detector(weights=detector.save(tmp_path / "cells.pth"), device="cpu")
+    small = "dataloader.train.mapper.augmentations.1.short_edge_length=[64]"
+    without_crop = "dataloader.train.mapper.augmentations_with_crop=null"
+    fixed = "optimizer.params.lr_factors={backbone: 0}"
+    results = ours.train(parts, overrides=[*SHORT, small, without_crop, fixed])
+    assert set(results["bbox"]) >= {"AP", "AP-ring", "AP-bolt"}
+    assert ours.class_names == ["ring", "bolt"] and not ours.model.training
+    for name, value in detector.model.backbone.state_dict().items():
+        assert torch.equal(ours.model.backbone.state_dict()[name], value)
+    before = detector.model.encoder.state_dict()
+    assert not all(torch.equal(value, before[name]) for name, value in ours.model.encoder.state_dict().items())
+
+    again = Detector(weights=tmp_path / "output/my_parts/weights.pth", device="cpu")
+    assert again.class_names == ["ring", "bolt"]
+    image = pixels(60, 80)
+    assert torch.equal(again.predict(image).scores, ours.predict(image).scores)
+    evaluated = again.evaluate(parts, split="val", output_dir=tmp_path / "evaluated")
+    assert evaluated["bbox"]["AP"] == pytest.approx(results["bbox"]["AP"], nan_ok=True)
+    assert (tmp_path / "evaluated/inference/coco_instances_results.json").is_file()
+
+
+def test_a_detector_without_weights_is_trained_from_its_config(
+    parts: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """For as many epochs as are asked for, into the folder that is named."""
+    fresh = Detector(small_config(), device="cpu")
+    assert "has no weights and finds nothing sensible before it is trained" in caplog.text
+    fresh.train(parts, epochs=1, output_dir=tmp_path / "a run", overrides=SHORT[1:])
+    assert fresh.class_names == ["ring", "bolt"] and (tmp_path / "a run" / "model_final.pth").is_file()
