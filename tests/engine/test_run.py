@@ -110,7 +110,9 @@ def test_evaluation_prefers_the_trained_checkpoint_to_the_configs_initial_one(ti
     assert tiny_run.train("--eval-only", f"train.init_checkpoint={backbone}") == 2
     assert "backbone.pth lacks 7 of the model's tensors" in capsys.readouterr().err
     assert tiny_run.train("--eval-only", f"train.output_dir={tiny_run.output}_empty") == 2
-    capsys.readouterr()
+    message = capsys.readouterr().err
+    assert f"{tiny_run.output}_empty has no checkpoint to evaluate, and train.init_checkpoint of the config" in message
+    assert "folder of a run" in message
     fresh = f"{tiny_run.output}_fresh"
     assert tiny_run.train(f"train.output_dir={fresh}", "train.max_iter=1", "train.eval_period=0") == 0
     out, details = capsys.readouterr().out, "Tensors not in the file, start fresh: seen, norm.weight, norm.bias"
