@@ -15,7 +15,7 @@ from align_detr.errors import ConfigError
 logger = logging.getLogger(__name__)
 
 
-def freeze(model: nn.Module, patterns: str | Sequence[str]) -> list[nn.Module]:
+def freeze(model: nn.Module, patterns: str | Sequence[str] | None) -> list[nn.Module]:
     """Freeze the parameters that fit any of the `patterns`, log their number, and return the batch norms that have
     become fixed with them: `FixedNorms` keeps them so.
 
@@ -24,7 +24,7 @@ def freeze(model: nn.Module, patterns: str | Sequence[str]) -> list[nn.Module]:
     a backbone's modules have other names, its `stages` say what a stage is: of MobileNetV2 stem and res2 to res5. Raise
     ConfigError for a pattern that fits nothing.
     """
-    patterns = [patterns] if isinstance(patterns, str) else list(patterns)
+    patterns = [patterns] if isinstance(patterns, str) else list(patterns or [])
     if not patterns:
         return []
     names = [name for name, _ in model.named_parameters(remove_duplicate=False)]

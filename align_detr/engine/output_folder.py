@@ -29,7 +29,7 @@ def check_folder(folder: str | Path, *, resume: bool, overwrite: bool) -> None:
         named = next((name for name in found if name.endswith(".pth")), found[0])
         raise ConfigError(
             f"{folder} has checkpoints of an earlier run ({named}): continue it with --resume, replace it with "
-            "--overwrite, or set another train.output_dir."
+            "--overwrite (in Python resume=True, overwrite=True), or set another train.output_dir."
         )
 
 

@@ -35,9 +35,10 @@ class ProgressPrinter(EventWriter):
         self.window = window
 
     def write(self) -> None:
-        """Print the line of the present iteration, or nothing after the last."""
+        """Print the line of the present iteration, or nothing after the last, also if training ended early."""
         storage = get_event_storage()
-        if storage.iter < self.max_iter:
+        _, iteration = storage.latest().get("total_loss", (None, storage.iter))
+        if iteration == storage.iter < self.max_iter:
             logger.info(self.line(storage))
 
     def line(self, storage: EventStorage) -> str:

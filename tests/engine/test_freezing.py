@@ -57,6 +57,12 @@ def test_stages_of_any_backbone(caplog: pytest.LogCaptureFixture) -> None:
     assert f"{number / 1e6:.3f} M parameters in 9 tensors" in caplog.text
 
 
+@pytest.mark.parametrize("nothing", [None, []])
+def test_nothing_to_freeze(nothing: list[str] | None) -> None:
+    model = Model(nn.Identity())
+    assert freeze(model, nothing) == [] and trainable(model) == {"head.weight", "head.bias"}
+
+
 def test_frozen_batch_norms_stay_fixed() -> None:
     model = Model(build_small_resnet(channels=(4, 5, 6, 7), blocks=(1, 1, 1, 1)))
     norms = freeze(model, "backbone.stem")

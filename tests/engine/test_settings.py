@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 
 from align_detr import model_zoo
 from align_detr.lazy_config import has_key, load_config
-from align_detr.overrides import train_defaults
+from align_detr.overrides import train_defaults, unread_keys
 from support.paths import PROJECT
 from support.shrink import config
 
@@ -29,6 +29,10 @@ def test_every_config_has_the_key_and_its_default(line: str) -> None:
     if default != "the config's":
         first, _, rest = key.partition(".")
         assert first == "train" and str(OmegaConf.select(train_defaults(), rest)) == default
+
+
+def test_no_config_has_a_key_that_nothing_reads() -> None:
+    assert [key for name in model_zoo.names() for key in unread_keys(config(name).train)] == []
 
 
 @pytest.mark.parametrize("line", LINES)

@@ -1,11 +1,12 @@
 """Lines of metrics.json: strict JSON whatever the numbers are."""
 
 import json
+import logging
 import math
 
 from detectron2.utils.events import EventStorage
 
-from align_detr.engine.writers import MetricsWriter, append_results, metrics_line
+from align_detr.engine.writers import MetricsWriter, ProgressPrinter, append_results, metrics_line
 from align_detr.evaluation.figures import draw_curves
 
 
@@ -35,6 +36,18 @@ def test_each_number_is_written_once_at_its_iteration(tmp_path):
         {"iteration": 2, "loss": 2.0},
         {"iteration": 3, "bbox/APs": None, "bbox/AP": 12.5},
     ]
+
+
+def test_no_progress_line_follows_the_last_iteration(caplog):
+    """Also where training ends before `max_iter`: the writers run once more, at the number of iterations done."""
+    printer = ProgressPrinter(max_iter=10, iterations_per_epoch=2, device="cpu")
+    with EventStorage() as storage, caplog.at_level(logging.INFO):
+        for _ in range(2):
+            storage.put_scalar("total_loss", 1.0)
+            printer.write()
+            storage.step()
+        printer.write()
+    assert [record.getMessage()[:10] for record in caplog.records] == ["iter 1/10 ", "iter 2/10 "]
 
 
 def test_curves_leave_out_what_is_no_number(tmp_path):
