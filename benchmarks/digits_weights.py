@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     set_up(cfg.train)
     trained, out = Path(args.run, WEIGHTS_FILE), Path(args.out)
     if not trained.is_file():
-        train(cfg)
+        train(cfg, overwrite=True)
     size = write_half(trained, out)
     results = evaluate_only(cfg, checkpoint=str(out))["bbox"]
     print(f"{out}: {size:,} bytes, AP {results['AP']:.1f}, AP50 {results['AP50']:.1f}, AP75 {results['AP75']:.1f}")

@@ -59,7 +59,7 @@ class Study:
         """Return the training command of a run."""
         command = [sys.executable, str(ROOT / "train_net.py"), "--config-file", variant.config]
         overrides = [*self.overrides_of(variant, seed), f"train.output_dir={self.folder(variant, seed)}"]
-        return [*command, "--overwrite", *overrides]  # what an interrupted run has left
+        return [*command, *overrides, "--overwrite"]  # what an interrupted run has left
 
     def fingerprint(self, variant: Variant, seed: int) -> str:
         """Return a hash of the run's whole config except its output folder."""

@@ -64,6 +64,11 @@ class Checkpointer(DetectionCheckpointer):
         self.report = load_weights(self.model, weights, class_names=class_names, strict=strict)
         return self.report
 
+    def require_complete(self) -> None:
+        """Raise ConfigError if the file loaded last lacks tensors of the model or has them in other shapes."""
+        if self.report is not None:
+            self.report.require_complete()
+
     def find(self, path: str) -> str:
         """Return the local path of a checkpoint, downloaded if need be, after all processes have seen it."""
         path = os.fspath(path)

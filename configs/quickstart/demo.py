@@ -15,12 +15,14 @@ model.backbone.freeze_at = 2
 model.proposals.update(num_queries=100, anchor_sides=[0.07, 0.16, 0.30])  # platelets, red cells, white cells
 model.queries.main.num_queries = 100
 
+dataloader.train.num_workers = 1
 _train, _test = dataloader.train.mapper, dataloader.test.mapper
 _train.augmentations_with_crop = None
 _train.augmentations.insert(1, L(T.RandomFlip)(horizontal=False, vertical=True))
 _train.augmentations[2].update(short_edge_length=[208, 224, 240, 256, 272], max_size=384)
 _test.augmentations[0].update(short_edge_length=[240, 240])
 
+optimizer.lr = 8e-4
 optimizer.params.lr_factors = dict(backbone=0.2)
 train.max_iter = 1200
 train.eval_period = 600

@@ -32,8 +32,8 @@ def test_commands_load_and_folders_differ(name: str, studies: ModuleType) -> Non
     study, folders = importlib.import_module(name).STUDY, set()
     for variant in study.variants:
         command = study.command(variant, 7)
-        assert command[2:4] == ["--config-file", variant.config]
-        cfg = load_config(variant.config, command[4:])
+        assert command[2:4] == ["--config-file", variant.config] and command[-1] == "--overwrite"
+        cfg = load_config(variant.config, command[4:-1])
         assert cfg.train.seed == 7 and cfg.train.output_dir == str(study.folder(variant, 7))
         folders.update(study.folder(variant, seed) for seed in (1, 7))
     assert len(folders) == 2 * len(study.variants)
@@ -83,7 +83,7 @@ def trained(studies: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     seeds = []
 
     def train(command: list[str], **options) -> subprocess.CompletedProcess:
-        values = dict(text.split("=", 1) for text in command[4:])
+        values = dict(text.split("=", 1) for text in command[4:-1])
         seeds.append(values["train.seed"])
         ap = 10.0 * int(values["train.seed"])
         row = {"iteration": 9, "bbox/AP": ap, "bbox/AP50": ap + 1, "bbox/AP75": ap + 2}
