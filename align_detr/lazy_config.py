@@ -1,5 +1,7 @@
 """LazyConfig files below the models: loading with overrides, and a model's arguments from yacs keys."""
 
+import inspect
+import logging
 import os
 import re
 import traceback
@@ -18,6 +20,9 @@ from align_detr.overrides import check_overrides, complete_train, has_key, settl
 
 __all__ = ["REQUIRED", "check_overrides", "has_key", "load_config", "model_from_yacs", "settle"]
 
+logger = logging.getLogger(__name__)
+
+_DEFAULT_TRAINER = "detectron2.engine.defaults.DefaultTrainer"
 REQUIRED = ("model", "optimizer", "lr_multiplier", "train", "dataloader")
 
 
@@ -103,4 +108,26 @@ def model_from_yacs(cfg: CfgNode, detector: type) -> dict[str, Any]:
             f"{cfg.MODEL.ALIGN_DETR.CONFIG} describes a {target.__name__}, but MODEL.META_ARCHITECTURE is "
             f"{detector.__name__}: change one of the two."
         )
+    _warn_of_solver(cfg.MODEL.ALIGN_DETR.CONFIG)
     return {key: instantiate(value) for key, value in lazy.model.items() if key != "_target_"}
+
+
+def _warn_of_solver(name: str) -> None:
+    """Warn if the model is for a DefaultTrainer with detectron2's optimizer, to which SGD and its rates belong.
+
+    Only the trainer that is being made, some frames above, tells this case from prediction and from a trainer that
+    builds another optimizer.
+    """
+    frame = inspect.currentframe()
+    while frame is not None:
+        trainer: Any = type(frame.f_locals.get("self"))
+        if any(f"{base.__module__}.{base.__name__}" == _DEFAULT_TRAINER for base in trainer.__mro__):
+            if trainer.build_optimizer.__module__ == _DEFAULT_TRAINER.rpartition(".")[0]:
+                logger.warning(
+                    "%s takes detectron2's SGD and the SOLVER keys, not the optimizer, rates, schedule and clipping of "
+                    "%s: override build_optimizer and build_lr_scheduler with those of align_detr.config.",
+                    trainer.__name__,
+                    name,
+                )
+            return
+        frame = frame.f_back

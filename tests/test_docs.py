@@ -1,5 +1,6 @@
 """What the documents name exists: links, paths and dotted names; their Python runs; forms and hooks are well made."""
 
+import ast
 import pkgutil
 import re
 from pathlib import Path
@@ -188,3 +189,13 @@ def test_forms_and_hooks() -> None:
     assert describe_environment() in required
     (hook,) = yaml.safe_load((PROJECT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
     assert hook["entry"] == "make lint" and hook["language"] == "system"
+
+
+@pytest.mark.parametrize("path", sorted((PROJECT / "configs" / "quickstart").glob("*.py")), ids=lambda path: path.stem)
+def test_a_quickstart_says_what_it_needs(path: Path) -> None:
+    """Files, folders and network, in its docstring; the README has a row for it."""
+    text = ast.get_docstring(ast.parse(path.read_text()))
+    assert "Needs" in text and ("is downloaded" in text or "network" in text or "nothing downloaded" in text)
+    readme = (PROJECT / "README.md").read_text()
+    rows = [line for line in readme.splitlines() if line.startswith("| `quickstart/")]
+    assert any(path.name in row or ("digits*.py" in row and path.name.startswith("digits")) for row in rows)

@@ -6,13 +6,17 @@ from typing import Any
 
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils import comm
+from detectron2.utils.file_io import PathManager
 
 from align_detr.checkpoint.contents import AVERAGES_BESIDE, Weights, read_weights, weights_in
 from align_detr.checkpoint.loading import load_weights
+from align_detr.checkpoint.packages import PackageFiles
 from align_detr.checkpoint.report import LoadReport
 from align_detr.checkpoint.restricted import read_checkpoint
 from align_detr.errors import ConfigError, EnvironmentProblem
 from align_detr.paths import SMALL_DATA_REMEDY, is_small_data
+
+PathManager.register_handler(PackageFiles(), allow_override=True)
 
 
 class Checkpointer(DetectionCheckpointer):
@@ -59,6 +63,11 @@ class Checkpointer(DetectionCheckpointer):
         """Load weights that were read into the model, as `align_detr.checkpoint.loading.load_weights` does."""
         self.report = load_weights(self.model, weights, class_names=class_names, strict=strict)
         return self.report
+
+    def require_complete(self) -> None:
+        """Raise ConfigError if the file loaded last lacks tensors of the model or has them in other shapes."""
+        if self.report is not None:
+            self.report.require_complete()
 
     def find(self, path: str) -> str:
         """Return the local path of a checkpoint, downloaded if need be, after all processes have seen it."""

@@ -36,6 +36,7 @@ from align_detr.checkpoint.dino import (
     is_detrex_dino,
     is_official_dino,
 )
+from align_detr.checkpoint.efficientnet import convert_efficientnet_lite, is_efficientnet_lite
 from align_detr.checkpoint.key_map import rename, torchvision_resnet_rules
 
 State = Mapping[str, Tensor]
@@ -138,4 +139,5 @@ _RELEASES: list[Release] = [
         is_torchvision_mobilenet_v2,
         lambda state, _: {f"backbone.{key}": value for key, value in state.items()},
     ),
+    Release("EfficientNet-Lite", is_efficientnet_lite, lambda state, _: convert_efficientnet_lite(state)),
 ]

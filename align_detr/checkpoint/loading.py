@@ -28,7 +28,7 @@ def load_weights(
     release of another model, with the name of its config.
     """
     model_state = model.state_dict()
-    release = find_release(weights.state)
+    release = None if weights.state.keys() <= model_state.keys() else find_release(weights.state)
     of_coco = release is not None and release.config is not None  # a detector, not a backbone
     state = _renamed(model_state, weights, release)
     num_classes, classes = getattr(model, "num_classes", None), None

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from align_detr.errors import ConfigError
+from align_detr.errors import ConfigError, EnvironmentProblem
 
 # names in pickles of numpy arrays, under numpy 1 and 2 and pickle protocols 2 to 5, and of plain containers
 _NUMPY_MODULES = ("numpy.core.multiarray", "numpy._core.multiarray")
@@ -88,7 +88,32 @@ def read_torch(path: str) -> Any:
         raise ConfigError(_damaged(path, error)) from error
 
 
-READERS = {".pkl": read_pickle, ".npz": read_npz, ".pth": read_torch, ".pt": read_torch, ".ckpt": read_torch}
+def read_safetensors(path: str) -> dict[str, torch.Tensor]:
+    """Return the tensors of a .safetensors file, which cannot hold code.
+
+    Raise EnvironmentProblem without the package safetensors, and ConfigError for a damaged file.
+    """
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+    except ImportError:
+        raise EnvironmentProblem(
+            f"{path} needs the package safetensors to be read: pip install 'align_detr[safetensors]'."
+        ) from None
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ConfigError(f"{path} is damaged or not a safetensors file ({error}): get the file again.") from error
+
+
+READERS = {
+    ".pkl": read_pickle,
+    ".npz": read_npz,
+    ".pth": read_torch,
+    ".pt": read_torch,
+    ".ckpt": read_torch,
+    ".safetensors": read_safetensors,
+}
 
 
 def read_checkpoint(path: str) -> Any:

@@ -20,9 +20,9 @@ def freeze(model: nn.Module, patterns: str | Sequence[str]) -> list[nn.Module]:
     become fixed with them: `FixedNorms` keeps them so.
 
     A pattern is a name whose dotted parts occur in a row in a parameter's name ("backbone", "backbone.res2",
-    "encoder.layers.0"), or a pattern of the whole name or of its beginning ("backbone.features.[0-3]", "*.bias"). The
-    stages res2 to res5 of a backbone with other names are those of its `stages`. Raise ConfigError for a pattern that
-    fits nothing.
+    "encoder.layers.0"), or a pattern of the whole name or of its beginning ("backbone.features.[0-3]", "*.bias"). Where
+    a backbone's modules have other names, its `stages` say what a stage is: of MobileNetV2 stem and res2 to res5. Raise
+    ConfigError for a pattern that fits nothing.
     """
     patterns = [patterns] if isinstance(patterns, str) else list(patterns)
     if not patterns:

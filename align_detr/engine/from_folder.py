@@ -8,7 +8,7 @@ from typing import Any
 from detectron2.config import LazyConfig
 from omegaconf import DictConfig, OmegaConf
 
-from align_detr.checkpoint.contents import read_weights
+from align_detr.checkpoint.contents import Weights, read_weights
 from align_detr.checkpoint.trusted_config import model_config
 from align_detr.data.layouts import DataFolder, find
 from align_detr.engine import run
@@ -71,9 +71,8 @@ def evaluate(
     Raise AlignDetrError for everything that a user can correct.
     """
     path = Path(weights)
-    if not path.is_file():
-        raise ConfigError(f"There is no checkpoint {path}: pass the path of a local file of weights.")
-    cfg = _config_of(path, config_file, overrides)
+    content = read_weights(path)
+    cfg = _config_of(content, config_file, overrides)
     if not averaged:
         OmegaConf.update(cfg, "train.init_averaged", False, force_add=True)
     found = find(data, layout=layout)
@@ -82,7 +81,7 @@ def evaluate(
         found = found.with_validation(fraction=fraction, seed=split_seed or DataOptions.split_seed)
     name = split or next(each for each in ("val", "test", "train") if each in found.splits)
     chosen = DataFolder(found.root, found.layout, {name: found.split(name)})
-    trained = cfg.train.get("class_names", None)
+    trained = cfg.train.get("class_names", None) or content.class_names
     names = found.class_names if trained is None else list(trained)
     (dataset,) = chosen.with_class_names(names).register(registered_name(found))
     OmegaConf.update(cfg, "dataloader.test.dataset", dataset)
@@ -103,18 +102,17 @@ def evaluate(
     return run.evaluate_only(cfg, checkpoint=str(path))
 
 
-def _config_of(weights: Path, config_file: str | None, overrides: Sequence[str]) -> DictConfig:
+def _config_of(weights: Weights, config_file: str | None, overrides: Sequence[str]) -> DictConfig:
     """Return the config that is named, else that beside the weights, else that in them; raise ConfigError without."""
-    beside = weights.parent / "config.yaml"
+    beside = Path(weights.path).parent / "config.yaml"
     if config_file or beside.is_file():
         return load_config(config_file or str(beside), overrides)
-    text = read_weights(weights).config
-    if text is None:
+    if weights.config is None:
         raise ConfigError(
-            f"There is no {beside}, which training leaves beside its weights, and {weights} holds no config: name the "
-            "--config-file."
+            f"There is no {beside}, which training leaves beside its weights, and {weights.path} holds no config: name "
+            "the --config-file."
         )
-    cfg = model_config(text, str(weights))
+    cfg = model_config(weights.config, weights.path)
     require_evaluation(cfg.get("dataloader", {}))
     if "output_dir" in cfg.dataloader.evaluator:  # a stranger's file does not choose where results are written
         cfg.dataloader.evaluator.output_dir = "${...train.output_dir}/inference"

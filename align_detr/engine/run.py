@@ -137,5 +137,6 @@ def _load_start(
     state = checkpointer.load(path)
     if "trainer" not in state:
         raise ConfigError(f"{path} holds weights only and cannot be resumed: set train.init_checkpoint to it instead.")
+    checkpointer.require_complete()
     check_trained_classes(state.get("classes", {}).get("names"), path, dataset_names)
     return state

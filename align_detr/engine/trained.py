@@ -29,7 +29,8 @@ def load_trained(cfg: DictConfig, *, checkpoint: str = "", averaged: bool = True
     names = dataset_names(cfg.dataloader.get("test", {}))
     check_classes(model, names)
     checkpointer = build_checkpointer(options.output_dir, model, None)
-    path = checkpoint or checkpointer.last_checkpoint() or options.init_checkpoint
+    of_a_run = checkpoint or checkpointer.last_checkpoint()
+    path = of_a_run or options.init_checkpoint
     if not path:
         raise ConfigError(
             f"There is nothing to evaluate, as {options.output_dir} has no checkpoint and train.init_checkpoint is "
@@ -38,7 +39,16 @@ def load_trained(cfg: DictConfig, *, checkpoint: str = "", averaged: bool = True
     averaged = averaged and options.get("init_averaged", True)
     weights = checkpointer.read(path, averaged=averaged)
     check_trained_classes(weights.class_names, path, names)
-    checkpointer.load_weights(weights, class_names=known_classes(names[0]) if names else None, strict=True)
+    try:
+        checkpointer.load_weights(weights, class_names=known_classes(names[0]) if names else None, strict=True)
+    except ConfigError as error:
+        if of_a_run:
+            raise
+        raise ConfigError(
+            f"{options.output_dir} has no checkpoint to evaluate, and train.init_checkpoint of the config is only a "
+            f"start for training ({str(error).partition(':')[0]}): set train.output_dir to the folder of a run, or "
+            "pass train.init_checkpoint with a whole model."
+        ) from error
     if averaged and options.ema.enabled and not weights.averaged:
         logger.warning("%s has no averaged weights: taking its plain ones although train.ema.enabled is set.", path)
     logger.info("Loaded the %sweights of %s.", "averaged " if weights.averaged else "", path)

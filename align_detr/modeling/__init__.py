@@ -7,7 +7,7 @@ import warnings
 
 from align_detr.layers import LearnedPositionEncoding, SinePositionEncoding
 from align_detr.modeling.alignment import align, class_loss_of, set_class_loss
-from align_detr.modeling.backbone import MobileNetV2, build_resnet, build_small_resnet
+from align_detr.modeling.backbone import EfficientNetLite, MobileNetV2, build_resnet, build_small_resnet
 from align_detr.modeling.conditional import ConditionalDecoderLayer, FirstConditionalDecoderLayer
 from align_detr.modeling.criterion import SetCriterion
 from align_detr.modeling.decoder import Decoder
@@ -134,6 +134,7 @@ __all__ = [
     "DenoisingQueries",
     "DenoisingSource",
     "DetectorBase",
+    "EfficientNetLite",
     "EncodedMixedSelectionQueries",
     "EncodedProposalQueries",
     "Encoder",

@@ -1,4 +1,7 @@
-"""The small DINO on blood cells under a microscope, aligned."""
+"""The small DINO on blood cells under a microscope, aligned.
+
+Needs what `bccd_dino.py` needs: the folder `datasets/` of a checkout, nothing downloaded.
+"""
 
 from ..common.align import align
 from .bccd_dino import dataloader, lr_multiplier, model, optimizer, train

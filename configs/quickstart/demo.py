@@ -2,6 +2,8 @@
 
 Photos of half their size, a backbone whose first stages do not train, more queries (up to 30 cells a photo, in three
 copies) and anchors of the cells' sizes; flips in both directions, as a microscope has no top, take the place of crops.
+
+Needs what `bccd_dino.py` needs: the folder `datasets/` of a checkout, nothing downloaded.
 """
 
 import detectron2.data.transforms as T

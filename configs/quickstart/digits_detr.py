@@ -1,4 +1,8 @@
-"""A small plain DETR from scratch on the built-in digits, on the CPU."""
+"""A small plain DETR from scratch on the built-in digits, on the CPU.
+
+Needs: nothing. The pictures are drawn from scikit-learn's digits and photos at the first use, without network, and kept
+in the cache folder (`ALIGN_DETR_CACHE`, default `~/.cache/align_detr`).
+"""
 
 from ..common.data.digits import dataloader
 from ..common.from_scratch import lr_multiplier, optimizer, train

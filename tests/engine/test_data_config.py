@@ -113,3 +113,25 @@ def test_other_class_names_are_kept(tmp_path, name):
     """Signs that only look like a config's own stay as they are."""
     made = load_config(str(write_config(write_yolo(tmp_path / "parts", f"['{name}', bolt]"))))
     assert list(made.train.class_names) == [name, "bolt"]
+
+
+def test_epochs_replace_the_iterations_of_the_config(tmp_path):
+    """Also where the file runs by itself later; 0, evaluation at the end only, stays."""
+    data = write_yolo(tmp_path / "parts")
+    train = load_config(str(write_config(data, "quickstart/bccd_dino.py", ["train.epochs=5"]))).train
+    assert (train.epochs, train.max_iter) == (5, None)
+    train = load_config(str(write_config(data, "quickstart/bccd_dino.py", ["train.output_dir=other"]))).train
+    assert train.max_iter == 600
+
+
+def test_an_earlier_run_keeps_its_config(tmp_path):
+    """A second run in its folder is refused before config.py changes, unless it continues or replaces the first."""
+    data = write_yolo(tmp_path / "parts")
+    path = write_config(data)
+    made = path.read_text()
+    (path.parent / "model_final.pth").touch()
+    with pytest.raises(ConfigError, match="has checkpoints of an earlier run"):
+        write_config(data, overrides=["train.epochs=7"])
+    assert path.read_text() == made
+    write_config(data, overrides=["train.epochs=7"], resume=True)
+    assert "train.epochs = 7" in write_config(data, overrides=["train.epochs=7"], overwrite=True).read_text()

@@ -1,6 +1,7 @@
 """Whole runs of the training command on a tiny detector: train, evaluate, resume, refuse."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -109,6 +110,14 @@ def test_evaluation_prefers_the_trained_checkpoint_to_the_configs_initial_one(ti
     assert tiny_run.train("--eval-only", f"train.init_checkpoint={backbone}") == 2
     assert "backbone.pth lacks 7 of the model's tensors" in capsys.readouterr().err
     assert tiny_run.train("--eval-only", f"train.output_dir={tiny_run.output}_empty") == 2
+    message = capsys.readouterr().err
+    assert f"{tiny_run.output}_empty has no checkpoint to evaluate, and train.init_checkpoint of the config" in message
+    assert "folder of a run" in message
+    fresh = f"{tiny_run.output}_fresh"
+    assert tiny_run.train(f"train.output_dir={fresh}", "train.max_iter=1", "train.eval_period=0") == 0
+    out, details = capsys.readouterr().out, "Tensors not in the file, start fresh: seen, norm.weight, norm.bias"
+    assert "Loaded the backbone (2 tensors); 7 others start fresh." in out and "Tensors" not in out
+    assert details in Path(fresh, "log.txt").read_text()  # there alone
 
 
 def test_resumed_run_ends_as_the_uninterrupted_one(tiny_run, tmp_path):
@@ -206,6 +215,8 @@ def test_evaluation_names_the_parameter_of_another_shape(tiny_run, capsys):
     capsys.readouterr()
     assert tiny_run.train("--eval-only", "+model.channels=5") == 2
     message = capsys.readouterr().err
+    assert tiny_run.train("--resume", "train.max_iter=2", "+model.channels=5") == 2
+    assert "'backbone.weight' in another shape" in capsys.readouterr().err
     assert "'backbone.weight' in another shape than the model's, (4, 3, 3, 3) instead of (5, 3, 3, 3)" in message
     assert "lacks" not in message
 

@@ -10,9 +10,10 @@ import pytest
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import instantiate
+from omegaconf import DictConfig
 from torch import nn
 
-from align_detr import model_zoo
+from align_detr import Detector, model_zoo
 from align_detr.checkpoint.checkpointer import Checkpointer
 from align_detr.checkpoint.conversion import convert
 from support.golden import Manifest, load_manifest
@@ -78,17 +79,22 @@ CLASSIFIERS = {
 MANIFESTS = sorted(path for path in (GOLDEN / "manifests").glob("*.json") if not path.stem.endswith("_param_groups"))
 
 
-def build(
-    config: str, num_classes: int | None = None, classes: str = "head", freeze_at: int | None = None
-) -> nn.Module:
-    """Build a config's model without numbers."""
-    model = model_zoo.get_config(config).model
+def described(
+    name: str, num_classes: int | None = None, classes: str = "head", freeze_at: int | None = None
+) -> DictConfig:
+    """Return a config with a release's number of classes."""
+    cfg = model_zoo.get_config(name)
     if num_classes is not None:
-        model[classes].num_classes = num_classes
+        cfg.model[classes].num_classes = num_classes
     if freeze_at is not None:
-        model.backbone.freeze_at = freeze_at
+        cfg.model.backbone.freeze_at = freeze_at
+    return cfg
+
+
+def build(cfg: DictConfig) -> nn.Module:
+    """Build a config's model without numbers."""
     with torch.device("meta"):
-        return instantiate(model)
+        return instantiate(cfg.model)
 
 
 @pytest.mark.skipif(not MANIFESTS, reason=f"no manifests in {GOLDEN} (set ALIGN_DETR_GOLDEN)")
@@ -98,7 +104,8 @@ def test_counts_and_keys(path: Path, tmp_path: Path) -> None:
     row, manifest = ROWS[path.stem], load_manifest(path)
     background = 1 if row.config.startswith("detr/") else 0
     rows = [manifest.shapes[key][0] - more for key, more in CLASSIFIERS.items() if key in manifest.shapes]
-    model = build(row.config, rows[0] - background if rows else None, row.classes, row.freeze_at)
+    cfg = described(row.config, rows[0] - background if rows else None, row.classes, row.freeze_at)
+    model = build(cfg)
     assert sum(p.numel() for p in model.parameters()) == manifest.total - row.unused
     assert sum(p.numel() for p in model.parameters() if p.requires_grad) == manifest.trainable - row.unused
     if not row.keys:
@@ -107,13 +114,15 @@ def test_counts_and_keys(path: Path, tmp_path: Path) -> None:
     assert {key: value.shape for key, value in converted.items()} == {
         key: value.shape for key, value in model.state_dict().items()
     }
-    assert_every_loader_takes(manifest, model, tmp_path / f"{path.stem}.pth")
+    assert_every_loader_takes(manifest, cfg, model, tmp_path / f"{path.stem}.pth")
     # what has no place of its own is another name of a tensor
     assert len(manifest.shapes) - len(converted) + row.halves == manifest.repeated + row.constants
 
 
-def assert_every_loader_takes(manifest: Manifest, model: nn.Module, file: Path) -> None:
-    """Load a file of one random number per key through our checkpointer, detectron2's and PyTorch's function."""
+def assert_every_loader_takes(manifest: Manifest, cfg: DictConfig, model: nn.Module, file: Path) -> None:
+    """Load a file of one random number per key through our checkpointer, detectron2's, PyTorch's function, `Detector`,
+    which refuses a file that leaves a tensor of either side over.
+    """
     torch.save({"model": {key: torch.rand(()).expand(shape) for key, shape in manifest.shapes.items()}}, file)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that a model without numbers takes none
@@ -121,8 +130,11 @@ def assert_every_loader_takes(manifest: Manifest, model: nn.Module, file: Path) 
         checkpointer.load(str(file))
         found = DetectionCheckpointer(model)._load_model(torch.load(file, weights_only=True))
         model.load_state_dict(torch.load(file, weights_only=True)["model"], strict=True)
+        with torch.device("meta"):
+            detector = Detector(cfg, weights=file, device="meta")
     assert checkpointer.report is not None and checkpointer.report.share == 1
     assert [*checkpointer.report.new, *checkpointer.report.left_over, *checkpointer.report.wrong_shapes] == []
+    assert len(detector.class_names) == model.num_classes
     assert [*found.missing_keys, *found.unexpected_keys, *found.incorrect_shapes] == []
 
 
@@ -137,7 +149,7 @@ def assert_every_loader_takes(manifest: Manifest, model: nn.Module, file: Path) 
 )
 def test_r101(config: str, num_classes: int, millions: int) -> None:
     """19 M more than with a ResNet-50."""
-    assert round(sum(p.numel() for p in build(config, num_classes).parameters()) / 1e6) == millions
+    assert round(sum(p.numel() for p in build(described(config, num_classes)).parameters()) / 1e6) == millions
 
 
 @pytest.mark.skipif(not MANIFESTS, reason=f"no manifests in {GOLDEN} (set ALIGN_DETR_GOLDEN)")
@@ -148,7 +160,7 @@ def test_the_authors_h_deformable_detr() -> None:
     for key, value in state.items():
         if ".linear" in key:
             state[key] = torch.empty([2048 if n == 1024 else n for n in value.shape], device="meta")
-    model = build("h_deformable_detr/h_deformable_detr_r50_12ep.py", 91)
+    model = build(described("h_deformable_detr/h_deformable_detr_r50_12ep.py", 91))
     assert {key: value.shape for key, value in convert(state, num_classes=91).items()} == {
         key: value.shape for key, value in model.state_dict().items()
     }

@@ -50,15 +50,10 @@ class MobileNetV2(Backbone):
 
     @property
     def stages(self) -> dict[str, list[str]]:
-        """The modules of each stage by its output, as `train.freeze` names them: res2 to res5."""
-        ends = [end for end, _, _ in _OUTPUTS.values()]
-        starts = [0, *(end + 1 for end in ends)]
-        last = len(self.features)
-        return {
-            name: [f"features.{i}" for i in range(start, min(end + 1, last))]
-            for name, start, end in zip(_OUTPUTS, starts, ends, strict=False)
-            if start < last
-        }
+        """The modules of the stages stem and res2 to res5, by which `train.freeze` may name them."""
+        ends = [min(end, len(self.features)) for end in (0, *_FROZEN)]
+        stages = zip(("stem", *_OUTPUTS), ends, ends[1:], strict=False)
+        return {name: [f"features.{i}" for i in range(first, end)] for name, first, end in stages if first < end}
 
     def output_shape(self) -> dict[str, ShapeSpec]:
         """Return channels and stride of every output."""
