@@ -83,8 +83,8 @@ class LoadReport:
         lacking = f"{len(new)} of the model's are not in it, such as '{new[0]}'" if new else ""
         raise ConfigError(
             f"{self.path} has the weights of {release}, and {' and '.join(filter(None, (lost, lacking)))}: use the "
-            f"config {config}, or one made from it (of a file that `align-detr weights convert` writes, any model "
-            "takes what fits)."
+            f"config {config}, or one made from it (any model takes what fits of a file that `align-detr weights "
+            "convert` writes)."
         )
 
     def require_complete(self) -> None:
