@@ -2,7 +2,7 @@
 
 One photo of 640x480 pixels at a time. The forward pass gets the resized tensor; `predict` gets the photo as an array or
 as a JPEG file. Passes alternate, so that a busy machine slows all alike, and medians are compared. What they detect is
-equal. Run: python benchmarks/predict.py [--configs NAME ...] [--repeats N] [--photos N] [--device cuda]
+equal. Run: python benchmarks/predict.py [--configs NAME ...] [--repeats N] [--photos N] [--device cuda] [--cpu-seconds]
 """
 
 import argparse
@@ -36,18 +36,18 @@ def photo(folder: Path) -> Path:
     return path
 
 
-def milliseconds(run: Callable[[], object]) -> float:
+def milliseconds(run: Callable[[], object], clock: Callable[[], float]) -> float:
     """Return the time of one call, with the device idle before and after."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    start = time.perf_counter()
+    start = clock()
     run()
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    return 1000 * (time.perf_counter() - start)
+    return 1000 * (clock() - start)
 
 
-def latency(detector: Detector, path: Path, repeats: int) -> dict[str, float]:
+def latency(detector: Detector, path: Path, repeats: int, clock: Callable[[], float]) -> dict[str, float]:
     """Return the median of each way in milliseconds, after checking that all detect the same."""
     pixels = np.asarray(Image.open(path).convert("RGB"))
     (view,) = detector.test_view.views()
@@ -69,7 +69,7 @@ def latency(detector: Detector, path: Path, repeats: int) -> dict[str, float]:
     times: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(repeats):
         for name, run in ways.items():
-            times[name].append(milliseconds(run))
+            times[name].append(milliseconds(run, clock))
     return {name: statistics.median(values) for name, values in times.items()}
 
 
@@ -96,6 +96,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--photos", type=int, default=MARKS[-1], help="of the memory of the first config; 0: none")
     parser.add_argument("--device", default=None)
+    parser.add_argument("--cpu-seconds", action="store_true", help="of the process, not the clock's: on a busy machine")
     args = parser.parse_args()
     logging.disable(logging.WARNING)  # the weights are random
     with tempfile.TemporaryDirectory() as folder:
@@ -103,7 +104,7 @@ def main() -> None:
         for number, name in enumerate(args.configs):
             torch.manual_seed(0)
             detector = Detector(name, device=args.device)
-            times = latency(detector, path, args.repeats)
+            times = latency(detector, path, args.repeats, time.process_time if args.cpu_seconds else time.perf_counter)
             print(f"{name} on {detector.device}, {torch.get_num_threads()} threads:", flush=True)
             for way, value in times.items():
                 print(f"  {way:<15}{value:10.1f} ms  {value / times['forward']:5.3f}x", flush=True)
