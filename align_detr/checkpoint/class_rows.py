@@ -85,7 +85,8 @@ def coco_names(count: int) -> list[str | None] | None:
 
 def take_rows(theirs: Tensor, ours: Tensor, rows: Rows, source: Sequence[int | None]) -> Tensor:
     """Return `ours` with the rows of class c from class `source[c]` of `theirs` (None: as they are), and the extra."""
-    result = theirs.new_zeros(ours.shape) if ours.is_meta else ours.detach().to("cpu", theirs.dtype, copy=True)
+    theirs = theirs.to(ours.dtype)
+    result = theirs.new_zeros(ours.shape) if ours.is_meta else ours.detach().to(theirs.device, copy=True)
     step = torch.arange(rows.per_class)
     pairs = [(c, s) for c, s in enumerate(source) if s is not None]
     if pairs:

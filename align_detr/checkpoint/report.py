@@ -1,6 +1,7 @@
 """The report of loading weights: one line for the terminal, details for log.txt, and what must not be left over."""
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from align_detr.checkpoint.class_rows import ClassReport
 from align_detr.errors import ConfigError
 
 logger = logging.getLogger(__name__)
+# what a file of a backbone may hold that the model has not: an ImageNet classifier
+_OF_BACKBONE = re.compile(r"backbone\..+|(?:.*\.)?(?:fc\d*|classifier)\..+")
 _LISTED = 8  # classes and parts in the line, at most
 
 
@@ -47,15 +50,20 @@ class LoadReport:
 
     @property
     def is_backbone(self) -> bool:
-        """Whether the file gave the whole backbone and nothing else."""
-        rest = [*self.new, *self.left_over]
-        only = all(name.startswith("backbone.") for name in [*self.loaded, *self.left_over])
-        return only and bool(self.new) and not any(name.startswith("backbone.") for name in self.new) and bool(rest)
+        """Whether the file gave the whole backbone and nothing else; its own classifier does not count."""
+        others = [name for name in self.left_over if not _OF_BACKBONE.fullmatch(name)]
+        only = bool(self.loaded) and all(name.startswith("backbone.") for name in self.loaded)
+        return only and bool(self.new) and not others and not self._lacks_backbone()
+
+    def _lacks_backbone(self) -> bool:
+        """Return whether a tensor of the backbone starts fresh; those of a feature pyramid are beside it."""
+        inner = "backbone.bottom_up."
+        pyramid = any(name.startswith(inner) for name in [*self.loaded, *self.new])
+        return any(name.startswith(inner if pyramid else "backbone.") for name in self.new)
 
     def log(self) -> None:
         """Log the line, as a warning if not even the backbone is whole, and the names for log.txt."""
-        incomplete = any(name.startswith("backbone.") for name in self.new)
-        logger.log(logging.WARNING if incomplete else logging.INFO, "%s", self)
+        logger.log(logging.WARNING if self._lacks_backbone() else logging.INFO, "%s", self)
         for text, names in (
             ("not in the file, start fresh", self.new),
             ("in the file and not in the model", self.left_over),
@@ -75,7 +83,8 @@ class LoadReport:
         lacking = f"{len(new)} of the model's are not in it, such as '{new[0]}'" if new else ""
         raise ConfigError(
             f"{self.path} has the weights of {release}, and {' and '.join(filter(None, (lost, lacking)))}: use the "
-            f"config {config}, or one that is made from it."
+            f"config {config}, or one made from it (of a file that `align-detr weights convert` writes, any model "
+            "takes what fits)."
         )
 
     def require_complete(self) -> None:

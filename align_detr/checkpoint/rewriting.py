@@ -87,8 +87,9 @@ def _origin(weights: Weights) -> str:
     """Return who the weights are of, by their keys, and the file of the table by name or hash."""
     release = find_release(weights.state)
     if release is None:
-        known = "names of this library or of an unknown model"
-        return "a training of this library" if weights.config is not None else known
+        if weights.config is None:
+            return "names of this library or of an unknown model"
+        return "names of this library" if weights.iteration is None else "a training of this library"
     text = release.name
     if release.config is not None:
         text += f", for {release.config(weights.state)} or a config made from it"

@@ -56,7 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         report, config = _check(args.config_file, converted)
         print(report)
     write_renamed(converted, args.out, config)
-    print(f"{args.out}: {len(converted.state)} tensors{_classes(converted.class_names)}")
+    names = converted.class_names if args.out.lower().endswith(".pth") else None  # .npz has no place for them
+    print(f"{args.out}: {len(converted.state)} tensors{'' if names is None else f', {len(names)} classes'}")
     return 0
 
 
@@ -81,7 +82,3 @@ def _check(config_file: str, weights: "Weights") -> tuple[str, str | None]:
     with tempfile.TemporaryDirectory() as folder:
         LazyConfig.save(cfg, str(Path(folder, "config.yaml")))
         return str(report), Path(folder, "config.yaml").read_text()
-
-
-def _classes(names: Sequence[str] | None) -> str:
-    return "" if names is None else f", {len(names)} classes"

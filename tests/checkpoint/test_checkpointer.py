@@ -296,6 +296,18 @@ def test_a_backbone_is_one_line(tmp_path, caplog):
     assert "Loaded 1 of 2 tensors (75 % of the numbers); new: backbone (1)." in caplog.text
 
 
+def test_a_pyramid_is_beside_the_backbone(tmp_path, caplog):
+    """And the classifier of ImageNet in a file is not worth a word."""
+    model = nn.Module()
+    model.backbone = nn.ModuleDict({"bottom_up": nn.Linear(3, 2), "fpn": nn.Linear(1, 1)})
+    state = {f"backbone.{key}": torch.from_numpy(value) for key, value in arrays().items()}
+    torch.save({**state, "fc.weight": torch.zeros(1), "stem.fc.bias": torch.zeros(1)}, tmp_path / "a.pth")
+    with caplog.at_level("INFO"):
+        Checkpointer(model).load(str(tmp_path / "a.pth"), checkpointables=[])
+    lines = {record.getMessage(): record.levelname for record in caplog.records}
+    assert lines["Loaded the backbone (2 tensors); 2 others start fresh."] == "INFO"
+
+
 def test_every_truncation_is_refused_in_one_sentence(tmp_path):
     torch.save({"model": {key: torch.from_numpy(value) for key, value in arrays().items()}}, tmp_path / "whole.pth")
     whole = (tmp_path / "whole.pth").read_bytes()

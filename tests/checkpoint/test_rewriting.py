@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from align_detr.checkpoint import rewriting
 from align_detr.checkpoint.contents import read_weights
 from align_detr.cli.main import main
 from align_detr.modeling.backbone import MobileNetV2
@@ -47,7 +48,7 @@ def test_an_official_file(ending: str, wrapper: str | None, tmp_path: Path, caps
     torch.save({wrapper: state, "args": Namespace(lr=1)} if wrapper else state, tmp_path / "detr.pth")
     out = tmp_path / f"ours{ending}"
     assert main(["weights", "convert", str(tmp_path / "detr.pth"), str(out)]) == 0
-    assert capsys.readouterr().out == f"{out}: 5 tensors, 80 classes\n"
+    assert capsys.readouterr().out == f"{out}: 5 tensors{', 80 classes' if ending == '.pth' else ''}\n"
     written = read_weights(out)
     assert written.state["head.class_embed.bias"][[0, 11, 79, 80]].tolist() == [1, 13, 90, 91]
     assert torch.equal(written.state["queries.position.weight"], state["query_embed.weight"])
@@ -94,7 +95,7 @@ def test_a_backbone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert written.class_names is None and written.config is None and ", " not in capsys.readouterr().out
 
 
-def test_what_a_file_holds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_a_file_holds(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """A checkpoint with averages, with the plain weights when asked for, and a release."""
     state = {"head.class_embed.bias": torch.zeros(2, dtype=torch.float16), "x": torch.zeros(1000)}
     checkpoint = {
@@ -122,6 +123,9 @@ def test_what_a_file_holds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     text = capsys.readouterr().out
     assert "origin: DETR, for detr/detr_r50_500ep.py or a config made from it\n" in text
     assert "classes: not named, 92 rows in the classifier" in text and "iterations: not stated" in text
+    monkeypatch.setattr(rewriting, "_sha256", lambda path: "e632da11" + "0" * 56)
+    main(["weights", "show", str(tmp_path / "detr-r50-e632da11.pth")])
+    assert "in the table: detr-r50\n" in capsys.readouterr().out and "in the table" not in text
 
 
 @pytest.mark.parametrize(

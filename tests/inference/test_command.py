@@ -2,6 +2,7 @@
 
 import csv
 import json
+import struct
 import sys
 from fractions import Fraction
 from pathlib import Path
@@ -132,3 +133,17 @@ def test_a_picture_is_drawn_in_its_own_pixels(detector: Detector, weights: str, 
     assert main(["predict", str(tmp_path / "photo.gif"), "--out", str(tmp_path / "found"), *arguments]) == 0
     with Image.open(tmp_path / "found" / "photo.png") as drawn:
         assert np.array_equal(np.asarray(drawn), np.asarray(found.draw(threshold=float(threshold))))
+
+
+def test_a_turned_video_is_read_as_it_is_shown(tmp_path: Path) -> None:
+    """As a phone's: its track header turns the stored frames clockwise, so that their left half is on top."""
+    pytest.importorskip("av")
+    path = tmp_path / "clip.mp4"
+    with video_writer(path, Fraction(10)) as writer:
+        writer.write(np.repeat(np.repeat(np.array([[[255], [0]]], np.uint8), 64, 0), 48, 1).repeat(3, 2))
+    content = bytearray(path.read_bytes())
+    matrix = content.index(b"tkhd") + 4 + 40  # behind version, times, track, duration, layer, group, volume
+    content[matrix : matrix + 20] = struct.pack(">5i", 0, 1 << 16, 0, -(1 << 16), 0)
+    path.write_bytes(content)
+    (frame,) = frames(path)
+    assert frame.shape == (96, 64, 3) and frame[:40].mean() > 240 and frame[56:].mean() < 15

@@ -8,6 +8,7 @@ import pytest
 import torch
 from detectron2.config import instantiate
 from detectron2.structures import Instances
+from omegaconf import OmegaConf
 from PIL import Image
 from torch.testing import assert_close
 
@@ -17,6 +18,8 @@ from align_detr.detector import Detector
 from align_detr.errors import ConfigError, DatasetError
 from align_detr.inference import Detections
 from align_detr.inference.building import classes_of
+from align_detr.inference.configs import training_config
+from align_detr.shipped import SHIPPED
 
 from .conftest import CLASSES, NAME, pixels, small_config
 
@@ -227,6 +230,26 @@ def test_a_detector_without_config_or_with_a_missing_file_is_refused(tmp_path: P
         torch.save({"model": {"a": torch.zeros(1)}}, tmp_path / "bare.pth")
         Detector(weights=tmp_path / "bare.pth")
     assert align_detr.Detector is Detector
+
+
+def test_a_config_may_hold_a_model_alone(detector: Detector) -> None:
+    """What training needs beside it is that of the default config; a config without a model is refused."""
+    alone = OmegaConf.create({"model": small_config().model}, flags={"allow_objects": True})
+    found = Detector(alone, device="cpu").predict(pixels(60, 80), sides=64)
+    assert found.class_names == ["0", "1", "2"] and len(found) == 36
+    assert set(training_config(alone)) == {"model", "optimizer", "lr_multiplier", "train", "dataloader"}
+    with pytest.raises(ConfigError, match="The config has no node 'model': pass a whole config"):
+        Detector(OmegaConf.create({"head": 1}))
+
+
+def test_the_detector_that_comes_with_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It finds nothing in a grey image; a file that is missing is named with the remedy."""
+    digits = Detector("digits", device="cpu")
+    assert len(digits.class_names) == 10 and digits.device.type == "cpu"
+    assert len(digits.predict(np.full((96, 128), 127, np.uint8), threshold=0.5)) == 0
+    monkeypatch.setitem(SHIPPED, "letters", "letters.pth")
+    with pytest.raises(ConfigError, match=r"'letters' should come with the package, but .*letters\.pth does not exist"):
+        Detector("letters")
 
 
 def test_a_mapper_without_augmentations_leaves_images_as_they_are(caplog: pytest.LogCaptureFixture) -> None:
