@@ -5,6 +5,8 @@ DATA ?= bccd
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.setup-done
+# a process takes up to 3 GB
+PROCESSES := -n auto --maxprocesses 4 --dist worksteal
 SETUP_INPUTS := Makefile requirements.txt setup.py pyproject.toml align_detr/projects/table.py \
 	$(wildcard align_detr/repack/*.py) align_detr/cli/install_detectron2.py
 
@@ -51,7 +53,7 @@ demo: setup
 	@$(PY) -m align_detr.cli.main demo --data $(DATA)
 
 test: setup
-	@$(PY) -m pytest -q tests
+	@$(PY) -m pytest -q $(PROCESSES) tests
 
 lint: setup
 	@$(PY) -m ruff check .
@@ -60,7 +62,7 @@ lint: setup
 	@$(PY) -m codespell_lib
 
 coverage: setup
-	@$(PY) -m pytest -q --cov --cov-report=term:skip-covered tests
+	@$(PY) -m pytest -q $(PROCESSES) --cov --cov-report=term:skip-covered tests
 
 bench: setup
 	@$(PY) benchmarks/flops.py

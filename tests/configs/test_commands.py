@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 from detectron2.config import instantiate
-from detectron2.data import DatasetCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 from PIL import Image
 
 from align_detr.cli import demo, predict, train
 from align_detr.cli import main as cli
+from align_detr.data import load_dataset
 from align_detr.errors import DatasetError
 from align_detr.lazy_config import load_config
 from align_detr.paths import data_path
@@ -115,12 +116,24 @@ def test_predict_commands_of_the_pages(tmp_path: Path, monkeypatch: pytest.Monke
         assert predict.build_parser().parse_args(shlex.split(command)).sources
 
 
-@pytest.mark.parametrize("name", ["coco_mini", "bccd"])
-def test_quickstart_trains_evaluates_and_resumes(name: str, tmp_path: Path) -> None:
-    """The README's two quickstart commands, shortened to four iterations and small test images."""
+@pytest.fixture
+def few(request: pytest.FixtureRequest) -> Iterator[list[str]]:
+    """Overrides that shorten the test data of the set that the test's parameter names to eight small images."""
+    name = request.getfixturevalue("name")
     require_data(name)
+    records = load_dataset(f"{name}_val")
+    DatasetCatalog.register(f"{name}_few", lambda: records[:8])
+    MetadataCatalog.get(f"{name}_few").thing_classes = MetadataCatalog.get(f"{name}_val").thing_classes
     small = "dataloader.test.mapper.augmentations.0.short_edge_length=[128,128]"
-    options = ["--config-file", f"quickstart/{name}.py", f"train.output_dir={tmp_path}", "train.log_period=1", small]
+    yield [f"dataloader.test.dataset={name}_few", small]
+    DatasetCatalog.remove(f"{name}_few")
+    MetadataCatalog.remove(f"{name}_few")
+
+
+@pytest.mark.parametrize("name", ["coco_mini", "bccd"])
+def test_quickstart_trains_evaluates_and_resumes(name: str, few: list[str], tmp_path: Path) -> None:
+    """The README's two quickstart commands, shortened to four iterations and eight small test images."""
+    options = ["--config-file", f"quickstart/{name}.py", f"train.output_dir={tmp_path}", "train.log_period=1", *few]
     assert train.main([*options, "train.max_iter=4", "train.checkpointer.period=2"]) == 0
     rows = metrics(tmp_path)
     trained = [row for row in rows if "bbox/AP" in row][-1]
