@@ -11,7 +11,6 @@ import pytest
 from detectron2.config import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from align_detr import model_zoo
 from align_detr.cli import train
 from align_detr.lazy_config import load_config
 from support.paths import PROJECT
@@ -131,7 +130,7 @@ def test_row(row: Row) -> None:
     assert type(postprocess).__name__ == ("TopKPostprocess" if row.fused is None else "FusedPostprocess")
     assert getattr(postprocess, "weight", None) == row.fused
     parent = "h_deformable_detr/h_deformable_detr_r50_12ep.py" if row.table == "7" else "dino/dino_r50_4scale_12ep.py"
-    assert untouched(cfg) == untouched(model_zoo.get_config(parent))
+    assert untouched(cfg) == untouched(load_config(parent))
 
 
 def test_different_commands_have_different_folders() -> None:
