@@ -29,6 +29,10 @@ _SYNONYMS: Mapping[str, tuple[str, ...]] = {
         ("grad_accum", "grad_accum_steps", "grad_accumulation", "gradient_accumulation_steps", "accumulate"),
         ("train.accumulate",),
     ),
+    **dict.fromkeys(
+        ("gradient_checkpointing", "activation_checkpointing", "use_checkpoint", "with_cp"),
+        ("train.checkpoint_activations",),
+    ),
     **dict.fromkeys(("early_stopping", "patience"), ("train.patience",)),
     **dict.fromkeys(("warmup", "warmup_epochs"), ("train.warmup_epochs",)),
     **dict.fromkeys(("clip", "clip_max_norm", "grad_clip", "max_norm"), ("train.clip_grad.max_norm",)),

@@ -25,6 +25,7 @@ from align_detr.engine.output_folder import check_folder, clear_folder
 from align_detr.engine.outputs import EvaluatedWeights, output_hooks
 from align_detr.engine.precision import Precision
 from align_detr.engine.rates import build_schedule, scale_rates
+from align_detr.engine.recomputation import checkpoint_activations
 from align_detr.engine.run_length import read_data, resolve_length
 from align_detr.engine.start import seed
 from align_detr.engine.summary import describe_run
@@ -63,6 +64,7 @@ def train(cfg: DictConfig, *, resume: bool = False, overwrite: bool = False) -> 
         check_classes(model, [*length.data.names, *test_data.names])
         check_capacity(cfg.model, [*length.data.names, *test_data.names])
         fixed_norms = freeze(model, options.freeze)
+        checkpoint_activations(model, options.checkpoint_activations)
         optimizer = build_optimizer(cfg.optimizer, model)
         scaling = scale_rates(optimizer, options, length.total_batch)
         schedule = build_schedule(cfg.lr_multiplier, options.warmup_epochs, length)

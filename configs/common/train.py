@@ -10,6 +10,7 @@ train = dict(
     max_iter=None,  # None: epochs x (training images // images per batch)
     image_size=None,  # short side of evaluation in pixels, all other sizes scaled with it; None: as the data's config
     accumulate=1,  # parts that a batch is computed in, one after the other: memory for one, gradient of all
+    checkpoint_activations=False,  # blocks computed again in the backward pass: True, or parts such as [encoder]
     lr_scaling="none",  # by the ratio of the batch to base_batch_size: linear, sqrt (its root) or none
     base_batch_size=None,  # images in all; None: the batch of the config file, before overrides
     warmup_epochs=None,  # linear from 0.001 of the rate, before lr_multiplier; 0: none; None: as lr_multiplier
