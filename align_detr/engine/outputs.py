@@ -74,6 +74,7 @@ def output_hooks(
             max_iter=length.max_iter,
             iterations_per_epoch=length.iterations_per_epoch,
             device=options.device,
+            total_batch=length.total_batch,
         )
         writers = hooks.PeriodicWriter(outputs, period=options.log_period)
     return [checkpoints, WeightsWriter(function=partial(weights.write, WEIGHTS_FILE)), evaluation, best, writers]

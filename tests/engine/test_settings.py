@@ -69,3 +69,10 @@ def test_all_lines_together_train(tiny_run, capsys) -> None:
     assert last["ema"]["num_updates"] == 2 and best["model"].keys() == last["model"].keys()
     assert {group["name"] for group in last["trainer"]["optimizer"]["param_groups"]} == {"base"}
     assert (tiny_run.output / "weights_best.pth").is_file()
+
+
+def test_epochs_between_evaluations_replace_iterations() -> None:
+    """Also in a config that has iterations, unless both are given."""
+    assert config("quickstart/bccd.py").train.eval_period is not None
+    assert load_config("quickstart/bccd.py", ["train.eval_epochs=2"]).train.eval_period is None
+    assert load_config("quickstart/bccd.py", ["train.eval_epochs=2", "train.eval_period=9"]).train.eval_period == 9
