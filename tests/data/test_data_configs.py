@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from detectron2.config import LazyConfig, instantiate
 from detectron2.data import MetadataCatalog
+from detectron2.data import transforms as T
 
 from align_detr.data.datasets import as_names
 from align_detr.evaluation import DetectionEvaluator
@@ -27,10 +29,17 @@ def test_config_names_registered_data_and_its_evaluator(path: Path) -> None:
 
 
 def test_digits_are_neither_flipped_nor_resized() -> None:
+    """Photos of another size are, in evaluation: their short side becomes that of the data."""
     dataloader = LazyConfig.load(str(FOLDER / "digits.py")).dataloader
-    for node in (dataloader.train, dataloader.test):
-        mapper = instantiate(node.mapper)
-        assert mapper.augmentations.augs == [] and mapper.augmentations_with_crop is None
+    train, test = instantiate(dataloader.train.mapper), instantiate(dataloader.test.mapper)
+    assert train.augmentations.augs == [] and train.augmentations_with_crop is None
+    image = np.random.default_rng(0).integers(0, 256, (128, 128, 3), dtype=np.uint8)
+    seen = T.AugInput(image.copy())
+    test.augmentations(seen)
+    assert np.array_equal(seen.image, image)
+    photo = T.AugInput(np.zeros((960, 1280, 3), np.uint8))
+    test.augmentations(photo)
+    assert photo.image.shape == (128, 171, 3)
 
 
 def test_a_variant_leaves_its_parent_as_it_is() -> None:

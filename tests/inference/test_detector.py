@@ -247,6 +247,7 @@ def test_the_detector_that_comes_with_the_package(monkeypatch: pytest.MonkeyPatc
     digits = Detector("digits", device="cpu")
     assert len(digits.class_names) == 10 and digits.device.type == "cpu"
     assert len(digits.predict(np.full((96, 128), 127, np.uint8), threshold=0.5)) == 0
+    assert digits.test_view.views()[0].image(pixels(900, 1200), "photo").shape == (3, 128, 171)  # as those it knows
     monkeypatch.setitem(SHIPPED, "letters", "letters.pth")
     with pytest.raises(ConfigError, match=r"'letters' should come with the package, but .*letters\.pth does not exist"):
         Detector("letters")
