@@ -5,10 +5,12 @@ folder (`train`, `evaluate`), configs and models by name (`model_zoo`), the brid
 (`add_align_detr_config`) and the errors. The parts of the models are in `align_detr.modeling`.
 """
 
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 from align_detr import model_zoo
+from align_detr.dependency_warnings import ignore_deprecated_script
 from align_detr.errors import AlignDetrError, ConfigError, DatasetError, EnvironmentProblem, NonFinitePrediction
 
 if TYPE_CHECKING:
@@ -26,7 +28,9 @@ else:
     def __getattr__(name: str) -> object:
         """Import what needs torch at its first use: set-up imports this package before there is a torch."""
         if name in _HOMES:
-            return getattr(import_module(_HOMES[name]), name)
+            with warnings.catch_warnings():
+                ignore_deprecated_script()
+                return getattr(import_module(_HOMES[name]), name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -1,6 +1,7 @@
 """Checks of settings, of annotations, and of parts that must fit each other; every wrong number reads the same."""
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
@@ -40,6 +41,34 @@ def check_count(value: int, key: str, least: int = 1, remedy: str = "set it to s
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise ConfigError(f"{key} is {value!r}, but must be a whole number of at least {least}: {remedy}.")
     return value
+
+
+def check_flag(value: bool, key: str) -> bool:
+    """Return `value`. Raise ConfigError unless it is True or False."""
+    if not isinstance(value, bool):
+        raise ConfigError(f"{key} is {value!r}, but must be True or False: set it to one of them.")
+    return value
+
+
+def check_choice(value: str, key: str, choices: Sequence[str]) -> str:
+    """Return `value`. Raise ConfigError unless it is one of `choices`."""
+    if value not in choices:
+        raise ConfigError(f"{key} is {value!r}, but must be one of {', '.join(choices)}: set it to one of them.")
+    return value
+
+
+def check_texts(value: Sequence[str], key: str, example: str) -> list[str]:
+    """Return `value` as a list. Raise ConfigError unless it is a list of texts; one text alone is none."""
+    if isinstance(value, str) or not isinstance(value, Sequence) or not all(isinstance(each, str) for each in value):
+        raise ConfigError(f"{key} is {value!r}, but must be a list of texts: write it as {key}=[{example!r}].")
+    return list(value)
+
+
+def require_finite(model: nn.Module, path: str) -> None:
+    """Raise ConfigError for a tensor of `model` that is not finite, as the file of weights `path` gave it."""
+    for name, value in model.state_dict().items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise ConfigError(f"{path} gives '{name}' a number that is NaN or infinite: take another checkpoint.")
 
 
 def is_number(value: object) -> bool:

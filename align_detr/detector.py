@@ -15,20 +15,21 @@ from typing import Any
 import torch
 from detectron2.config import LazyConfig, instantiate
 from omegaconf import DictConfig
-from torch import nn
 
 from align_detr.checkpoint.contents import WEIGHTS_FILE, read_weights, write_weights
 from align_detr.checkpoint.loading import load_weights
+from align_detr.checks import check_choice, check_count, check_number, check_texts, require_finite
 from align_detr.engine.distributed import check_device
-from align_detr.errors import ConfigError
+from align_detr.errors import ConfigError, EnvironmentProblem
 from align_detr.inference import training
 from align_detr.inference.building import classes_of, read_test_view, set_class_count
 from align_detr.inference.configs import config_in_file, config_text, named_config, training_config
 from align_detr.inference.detections import Classes, Detections
+from align_detr.inference.pixels import CHANNELS
 from align_detr.inference.running import Options, Runner
 from align_detr.inference.sources import OnError, is_endless, is_one, pictures
 from align_detr.inference.views import TestView
-from align_detr.shipped import SHIPPED, shipped_weights
+from align_detr.shipped import SHIPPED, shipped_weights, weights_file
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +40,8 @@ class Detector:
     config: a path, a name of the model zoo, or a loaded config; "digits" is a small detector that comes with the
     package. None: the config that our training keeps in its file of weights. weights: a local file, of our training or
     a published one, whose averaged weights are taken if it has any, unless `averaged` is False. Without weights the
-    model is as its config initialises it, for training alone. device: by default CUDA where there is a GPU.
+    model is as its config initialises it, for training alone: it refuses to predict. device: by default CUDA where
+    there is a GPU.
     Raise ConfigError for a config or a file that cannot be used, and EnvironmentProblem for a device that is not there.
 
     `model` is the module, in evaluation mode, `config` its config.
@@ -56,8 +58,8 @@ class Detector:
         if isinstance(config, str) and config in SHIPPED and weights is None:
             weights, config = shipped_weights(config), None
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        check_device(device)
-        self._load(config, weights, device, averaged)
+        check_device(device, key="device")
+        self._load(config, None if weights is None else weights_file(weights), device, averaged)
 
     def _load(
         self, config: str | Path | DictConfig | None, path: str | Path | None, device: str, averaged: bool
@@ -65,25 +67,26 @@ class Detector:
         weights = None if path is None else read_weights(path, averaged=averaged)
         names = None if weights is None else weights.class_names
         if config is not None:
-            self.config = named_config(config)
+            cfg = named_config(config)
             if names is not None:
-                set_class_count(self.config, len(names))
+                set_class_count(cfg, len(names))
         elif weights is not None:
-            self.config = config_in_file(weights)
+            cfg = config_in_file(weights)
         else:
             raise ConfigError(
                 "A Detector needs a config or weights: pass weights=FILE for a file that training here has written, a "
                 f"config with weights=FILE for others, or one of {', '.join(SHIPPED)}."
             )
-        self.model: nn.Module = instantiate(self.config.model)
-        self.averaged, self._has_weights = weights is not None and weights.averaged, weights is not None
+        model: Any = instantiate(cfg.model)
         if weights is None:
-            logger.warning("The detector has no weights and finds nothing sensible before it is trained.")
+            logger.warning("The detector has no weights and finds nothing before it is trained.")
         else:
-            load_weights(self.model, weights, class_names=names, strict=True).require_nothing_left_over()
-        self.model.to(device).eval()
-        classes = classes_of(self.config, int(self.model.num_classes), names)
-        self._runner = Runner(self.model, read_test_view(self.config), classes)
+            load_weights(model, weights, class_names=names, strict=True).require_nothing_left_over()
+            require_finite(model, weights.path)
+        model.to(device).eval()
+        self._runner = Runner(model, read_test_view(cfg), classes_of(cfg, int(model.num_classes), names))
+        self.config, self.model = cfg, model
+        self.averaged, self._has_weights = weights is not None and weights.averaged, weights is not None
 
     @property
     def classes(self) -> Classes:
@@ -116,23 +119,35 @@ class Detector:
         sides: int | Sequence[int] | None = None,
         nms: float | None = None,
         channels: str = "RGB",
+        white_level: float | None = None,
     ) -> Any:
         """Return the Detections of one image, a list of them for several or a folder, an iterator for a video.
 
-        source: a path (of an image, a folder, a video), a PIL image, an array (H, W, 3) in RGB as PIL's (as OpenCV's
-        with channels="BGR") or grey (H, W), a tensor (3, H, W), or a list of those. Arrays and tensors hold uint8 from
-        0 to 255 or floats from 0 to 1. Nothing is fetched from URLs. Boxes are in the pixels of the image as shown.
+        source: a path (of an image, a folder, a video), a file's bytes or the open file, a PIL image, an array
+        (H, W, 3) in RGB as PIL's (as OpenCV's with channels="BGR") or grey (H, W), a tensor (3, H, W), or a list of
+        those. Arrays and tensors hold uint8 from 0 to 255 or floats from 0 to 1. Nothing is fetched from URLs. Boxes
+        are in the pixels of the image as shown.
         threshold: least score; by default none, and each image has the number of detections that the config gives
         (`model.postprocess.num_detections`, 300 in DINO; every query in DETR), or the `top_k` best.
         batch_size: images per pass; what is found in an image does not depend on it.
         flip, sides: test-time augmentation, in the image flipped as well, and in each of several short sides in pixels
         (a number: in that size in place of the config's). The views are merged as `merge_views` says, without NMS, or
         by detectron2's NMS at the IoU `nms`.
-        Raise ConfigError for a source or a number that cannot be used, and DatasetError for an image that cannot be
-        read.
+        white_level: the level of grey images of more than 8 bits that becomes 255; by default the config's, else 65535.
+        Raise ConfigError for a source or a number that cannot be used, and of a detector without weights, and
+        DatasetError for an image that cannot be read.
         """
-        options: dict[str, Any] = dict(threshold=threshold, top_k=top_k, flip=flip, sides=sides, nms=nms)
-        found = self.stream(source, batch_size=batch_size, channels=channels, **options)
+        found = self.stream(
+            source,
+            batch_size=batch_size,
+            channels=channels,
+            threshold=threshold,
+            top_k=top_k,
+            flip=flip,
+            sides=sides,
+            nms=nms,
+            white_level=white_level,
+        )
         if is_endless(source):
             return found
         return next(found) if is_one(source) else list(found)
@@ -144,20 +159,27 @@ class Detector:
         batch_size: int = 1,
         channels: str = "RGB",
         on_error: OnError | None = None,
-        **options: Any,
+        threshold: float | None = None,
+        top_k: int | None = None,
+        flip: bool = False,
+        sides: int | Sequence[int] | None = None,
+        nms: float | None = None,
+        white_level: float | None = None,
     ) -> Iterator[Detections]:
         """Return an iterator of the Detections of each image or frame, which are read as they are asked for.
 
         source: as in `predict`, also an iterator of images. No more than `batch_size` images are in memory. on_error:
         called with the DatasetError of each image that cannot be read, which is then left out; by default it is raised.
-        options: threshold, top_k, flip, sides, nms, as in `predict`.
+        All other arguments are as in `predict`.
         """
-        chosen = Options(**options)
-        chosen.check(self.model)
-        if batch_size < 1:
-            raise ConfigError(f"batch_size is {batch_size}, but a pass takes at least one image: set it to 1 or more.")
+        self._require_weights()
+        options = Options(threshold, top_k, flip, sides, nms, white_level)
+        options.check(self.model)
+        self.test_view.views(flip=flip, sides=sides)  # checks them
+        check_count(batch_size, "batch_size")
+        check_choice(channels, "channels", CHANNELS)
         images = pictures(source, channels=channels, on_error=on_error)
-        return self._runner.stream(images, chosen, batch_size=batch_size, on_error=on_error)
+        return self._runner.stream(images, options, batch_size=batch_size, on_error=on_error)
 
     def train(
         self,
@@ -174,11 +196,12 @@ class Detector:
         ./output/NAME by default, NAME from the folder. Classes that have the names of the detector's keep their rows.
         options: layout, val_fraction, split_seed, as in `align_detr.train`. Raise AlignDetrError as that does.
         """
+        overrides = check_texts(overrides, "overrides", "train.epochs=12")
+        if epochs is not None:
+            check_number(epochs, "epochs", 0)
         folder = training.output_folder(data, output_dir, layout=options.get("layout"))
-        cfg, start = self._whole_config(), None
-        if self._has_weights:
-            start = self.save(folder / training.START / WEIGHTS_FILE)
-        results = training.train(cfg, start, data=data, folder=folder, epochs=epochs, overrides=overrides, **options)
+        begin = training.Start(self._whole_config(), self.save if self._has_weights else None)
+        results = training.train(begin, data=data, folder=folder, epochs=epochs, overrides=overrides, **options)
         trained = LazyConfig.load(str(folder / "config.yaml"))
         self._load(trained, training.trained_weights(folder), str(self.device), averaged=True)
         return results
@@ -189,6 +212,7 @@ class Detector:
         The detections are written into `output_dir`, by default ./output/evaluate_NAME. options: split, layout,
         val_fraction, split_seed, overrides, as in `align_detr.evaluate`. Raise AlignDetrError as that does.
         """
+        self._require_weights()
         folder = training.output_folder(data, output_dir, "evaluate_", layout=options.get("layout"))
         with tempfile.TemporaryDirectory() as beside:
             weights = self.save(Path(beside) / WEIGHTS_FILE)
@@ -201,10 +225,25 @@ class Detector:
         cfg.train.class_names = self.class_names
         return cfg
 
+    def _require_weights(self) -> None:
+        if not self._has_weights:
+            raise ConfigError(
+                "The detector has no weights, and what it finds would be random: pass weights=FILE, or train it first "
+                "with detector.train(DATA)."
+            )
+
     def save(self, path: str | Path) -> Path:
-        """Write weights, config and class names into a file, which `Detector(weights=path)` loads; return the path."""
+        """Write weights, config and class names into a file, which `Detector(weights=path)` loads; return the path.
+
+        Raise ConfigError for another ending than .pth and .pt, and EnvironmentProblem if it cannot be written.
+        """
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix.lower() not in (".pth", ".pt") or path.is_dir():
+            raise ConfigError(f"{path} is no file that could be loaded again: name a file that ends with .pth.")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise EnvironmentProblem(f"{path} cannot be written ({error.strerror}): name another folder.") from error
         write_weights(
             path, self.model, class_names=self.class_names, config=config_text(self.config), averaged=self.averaged
         )

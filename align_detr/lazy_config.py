@@ -17,6 +17,7 @@ from align_detr.data.image_size import set_image_size
 from align_detr.data.register import registration_of_configs
 from align_detr.errors import AlignDetrError, ConfigError
 from align_detr.overrides import check_overrides, complete_train, has_key, settle_length
+from align_detr.shipped import SHIPPED, weights_file
 
 __all__ = ["REQUIRED", "check_overrides", "has_key", "load_config", "model_from_yacs", "settle"]
 
@@ -55,6 +56,8 @@ def settle(cfg: DictConfig) -> None:
     nothing.
     """
     complete_train(cfg)
+    if cfg.train.init_checkpoint in SHIPPED:
+        cfg.train.init_checkpoint = str(weights_file(cfg.train.init_checkpoint))
     if cfg.train.image_size is not None:
         set_image_size(cfg.dataloader, cfg.train.image_size)
 

@@ -58,8 +58,10 @@ def check_overrides(cfg: DictConfig, overrides: Iterable[str]) -> None:
         if has_key(cfg, key):
             continue
         if not (override.is_add() or override.is_force_add()):
-            end = "" if _has_no_reader(cfg, key) else f" (+{key}=... adds a new one)"
-            raise ConfigError(f"The config has no key '{key}'{_suggestion(cfg, key)}{end}.")
+            sentence = f"The config has no key '{key}'{_suggestion(cfg, key)}"
+            if not _has_no_reader(cfg, key):
+                sentence += f" (+{key}=... adds a new one)."
+            raise ConfigError(sentence if sentence.endswith(("?", ".")) else f"{sentence}.")
         if _has_no_reader(cfg, key):
             raise ConfigError(
                 f"Nothing reads the key '{key}'{_suggestion(cfg, key)} (a key for code of your own goes elsewhere, "

@@ -12,6 +12,13 @@ SMALL_DATA_REMEDY = (
 )
 
 
+# What else starts a training where that is the pretrained backbone of a checkout.
+WITHOUT_CHECKOUT = (
+    "or train without it: Detector('digits').train(DATA) in Python, pip install 'align_detr[backbones]' with "
+    "--config-file quickstart/bccd_align_dino_efficientnet.py, or train.init_checkpoint= for random weights"
+)
+
+
 def data_folders() -> list[Path]:
     """Return the folders in which the small real data sets are looked for, in this order.
 

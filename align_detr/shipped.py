@@ -8,6 +8,13 @@ SHIPPED = {"digits": "digits.pth"}
 """Name -> file in the package's folder `weights`."""
 
 
+def weights_file(name: str | Path) -> str | Path:
+    """Return the file of weights that a user names: a path, or the name of a detector that comes with the package."""
+    if isinstance(name, str) and name in SHIPPED and not Path(name).is_file():
+        return shipped_weights(name)
+    return name
+
+
 def shipped_weights(name: str) -> Path:
     """Return the file of a detector that comes with the package; raise ConfigError where it is missing."""
     path = Path(__file__).resolve().parent / "weights" / SHIPPED[name]

@@ -18,7 +18,7 @@ from align_detr.checkpoint.packages import PackageFiles
 from align_detr.checkpoint.report import LoadReport
 from align_detr.checkpoint.restricted import read_checkpoint
 from align_detr.errors import ConfigError, EnvironmentProblem
-from align_detr.paths import SMALL_DATA_REMEDY, is_small_data
+from align_detr.paths import SMALL_DATA_REMEDY, WITHOUT_CHECKOUT, is_small_data
 
 PathManager.register_handler(PackageFiles(), allow_override=True)
 
@@ -165,7 +165,7 @@ class Checkpointer(DetectionCheckpointer):
         if path == self.last_checkpoint():
             return f"put it back, or remove the file last_checkpoint of {self.save_dir}"
         if is_small_data(path):
-            return f"{SMALL_DATA_REMEDY}, or correct train.init_checkpoint"
+            return f"{SMALL_DATA_REMEDY}, {WITHOUT_CHECKOUT}"
         return "correct train.init_checkpoint"
 
     def _download(self, url: str) -> str:

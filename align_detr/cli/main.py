@@ -6,6 +6,7 @@ from difflib import get_close_matches
 from importlib import import_module
 
 from align_detr import __version__
+from align_detr.dependency_warnings import ignore_deprecated_script
 from align_detr.errors import EXIT_USER_ERROR, AlignDetrError
 
 # subcommand -> (module with `main(argv)`, line of the help)
@@ -35,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     EXIT_USER_ERROR stands for wrong usage and for a problem that the user can act on, printed as one sentence without
     a traceback.
     """
+    ignore_deprecated_script()
     arguments = sys.argv[1:] if argv is None else [*argv]
     if not arguments or arguments[0] in {"-h", "--help"}:
         print(usage())

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from align_detr.cli.help_texts import EXIT_CODES
 from align_detr.cli.requirements import require_detectron2
-from align_detr.errors import EXIT_USER_ERROR, AlignDetrError
+from align_detr.errors import EXIT_USER_ERROR, AlignDetrError, ConfigError
 from align_detr.shipped import SHIPPED
 
 DRAWN = 0.3  # least score in pictures, by default
@@ -56,6 +56,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--sides", type=int, nargs="+", metavar="N", help="short sides to look at each image in, and merge"
     )
+    parser.add_argument(
+        "--white-level", type=float, metavar="L", help="white of grey images with more than 8 bits, such as 4095"
+    )
     parser.add_argument("--device", metavar="D", help="cuda or cpu (default: cuda where there is a GPU)")
     parser.add_argument("--batch-size", type=int, default=1, metavar="N", help="images per pass (default: 1)")
     return parser
@@ -76,6 +79,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     out = Path(args.out)
     require_new(out)
+    if args.config_file and not args.weights:
+        raise ConfigError(f"--config-file {args.config_file} has no weights by itself: add --weights FILE.")
+    if args.no_pictures and not (args.json or args.csv):
+        raise ConfigError("--no-pictures alone writes nothing: add --json or --csv.")
     require_readable(args.sources)
     config = args.config_file if args.config_file or args.weights else next(iter(SHIPPED))
     detector = Detector(config, weights=args.weights, device=args.device)
@@ -94,6 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         top_k=args.top_k,
         flip=args.flip,
         sides=args.sides,
+        white_level=args.white_level,
         on_error=leave_out,
     )
     threshold = None if args.no_pictures else drawn
@@ -103,7 +111,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             images += 1
             counts.update(found[found.scores >= drawn].labels)
     print(summary(images, len(unread), counts, drawn))
-    print(f"The files are in {out}.")
+    if images or args.json or args.csv:
+        print(f"The files are in {out}.")
+    else:
+        out.rmdir()
     return EXIT_USER_ERROR if unread else 0
 
 

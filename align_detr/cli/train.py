@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from align_detr.cli.help_texts import DATA_HELP, EXIT_CODES, LAYOUT_HELP, SEED_HELP
 from align_detr.cli.requirements import require_detectron2
+from align_detr.dependency_warnings import ignore_deprecated_script
 from align_detr.errors import EXIT_INTERRUPTED, EXIT_KEYBOARD, EXIT_USER_ERROR, AlignDetrError, ConfigError
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ def _add_data_arguments(parser: argparse.ArgumentParser) -> None:
 def main(argv: Sequence[str] | None = None, *, prog: str = "align-detr train") -> int:
     """Run the command; return 0, or another of EXIT_CODES after one printed sentence on what the user can do."""
     args = build_parser(prog).parse_intermixed_args(argv)
+    ignore_deprecated_script()
     try:
         require_detectron2()
         if args.data is None and args.config_file is None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from align_detr.cli.help_texts import EXIT_CODES
 from align_detr.cli.requirements import require_detectron2
+from align_detr.shipped import weights_file
 
 if TYPE_CHECKING:
     from align_detr.checkpoint.contents import Weights
@@ -47,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from align_detr.checkpoint.contents import read_weights
     from align_detr.checkpoint.rewriting import describe, renamed, write_renamed
 
-    weights = read_weights(args.file, averaged=not args.plain_weights)
+    weights = read_weights(weights_file(args.file), averaged=not args.plain_weights)
     if args.command == "show":
         print("\n".join(describe(weights)))
         return 0

@@ -1,6 +1,7 @@
 """Reading of image files as 8-bit pixels; every fault of a file is one sentence."""
 
 import logging
+from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,18 @@ def read_photo(path: str, *, image_format: str = "RGB", white_level: float | Non
 
 def photo_of(image: Image.Image, *, image_format: str = "RGB", white_level: float | None = None) -> np.ndarray:
     """Return an image in memory, of any of Pillow's modes, as `read_photo` returns its file."""
-    return _as_shown(image, "in memory", image_format, white_level)
+    return _as_shown(image, "", image_format, white_level)
+
+
+def photo_in(content: bytes, *, image_format: str = "RGB", white_level: float | None = None) -> np.ndarray:
+    """Return the image in the bytes of an image file as `read_photo` returns the file's; raise DatasetError as it."""
+    try:
+        with Image.open(BytesIO(content)) as stored:
+            return _as_shown(stored, "", image_format, white_level)
+    except DatasetError:
+        raise
+    except Exception as error:  # as in `_read`
+        raise _unreadable("", "", error, "") from error
 
 
 def _read(file_name: str, entry: str, image_format: str, white_level: float | None) -> tuple[np.ndarray, int]:
@@ -51,7 +63,7 @@ def _read(file_name: str, entry: str, image_format: str, white_level: float | No
     remedy = ", or remove the image from the annotations" if entry else ""
     try:
         with PathManager.open(file_name, "rb") as file, Image.open(file) as stored:
-            return _as_shown(stored, file_name, image_format, white_level), orientation_of(stored)
+            return _as_shown(stored, file_name, image_format, white_level, entry), orientation_of(stored)
     except FileNotFoundError as error:
         raise DatasetError(
             f"The image file {file_name}{entry} does not exist: "
@@ -63,9 +75,11 @@ def _read(file_name: str, entry: str, image_format: str, white_level: float | No
         raise _unreadable(file_name, entry, error, remedy) from error
 
 
-def _as_shown(stored: Image.Image, file_name: str, image_format: str, white_level: float | None) -> np.ndarray:
+def _as_shown(
+    stored: Image.Image, file_name: str, image_format: str, white_level: float | None, entry: str = ""
+) -> np.ndarray:
     shown = detection_utils._apply_exif_orientation(stored)
-    grey = _to_8_bits(shown, file_name, white_level) if shown.mode in _WHITE else shown
+    grey = _to_8_bits(shown, _named(file_name, entry), white_level, bool(entry)) if shown.mode in _WHITE else shown
     return detection_utils.convert_PIL_to_numpy(grey, image_format)
 
 
@@ -77,37 +91,52 @@ def orientation_of(image: Image.Image) -> int:
         return 1
 
 
-def _to_8_bits(image: Image.Image, file_name: str, white_level: float | None) -> Image.Image:
+def _named(file_name: str, entry: str) -> str:
+    """Return how an error calls an image, one in memory without a file's name."""
+    return f"The image file {file_name}{entry}" if file_name else "The image in memory"
+
+
+def _to_8_bits(image: Image.Image, named: str, white_level: float | None, of_data: bool) -> Image.Image:
     """Return an image of integers or floats as 8-bit grey; raise DatasetError where the level of white is not known."""
     white = white_level or _WHITE[image.mode]
     if white is None:
         kind = "floats" if image.mode == "F" else "32-bit integers"
         raise DatasetError(
-            f"The image file {file_name} holds {kind}, of which white is not known: set white_level of the mappers "
-            "(+dataloader.train.mapper.white_level=..., and of test), or convert the images to 8 bits."
+            f"{named} holds {kind}, of which white is not known: {_white_remedy('...', of_data)}, or convert the "
+            "images to 8 bits."
         )
     levels = np.nan_to_num(np.asarray(image, dtype=np.float32))
     if white_level is None and levels.size and levels.max() < _DARK:
         log_first_n(
             logging.WARNING,
-            f"The 16-bit image {file_name} has no level above {int(levels.max())} and comes out almost black: if the "
-            "camera has 12 bits, set white_level=4095 of the mappers (+dataloader.train.mapper.white_level=4095, and "
-            "of test).",
+            f"{named} has 16 bits, but no level above {int(levels.max())}, and comes out almost black: if the camera "
+            f"has 12 bits, {_white_remedy('4095', of_data)}.",
             name=__name__,
         )
     return Image.fromarray((levels * (255 / white)).clip(0, 255).round().astype(np.uint8))
 
 
+def _white_remedy(level: str, of_data: bool) -> str:
+    """Return how the level of white is set: for a data set, or where one predicts."""
+    if of_data:
+        return (
+            f"set white_level of the mappers (+dataloader.train.mapper.white_level={level}, and of test: "
+            f"+dataloader.test.mapper.white_level={level})"
+        )
+    return f"predict with white_level={level} (--white-level {level})"
+
+
 def _unreadable(file_name: str, entry: str, error: Exception, remedy: str) -> DatasetError:
     if isinstance(error, Image.DecompressionBombError):
+        where = "in the config file" if entry else "in Python before you predict"
         return DatasetError(
-            f"The image file {file_name}{entry} has more pixels than Pillow's limit against malicious files: use "
-            "smaller images, or set PIL.Image.MAX_IMAGE_PIXELS = None in the config file if you trust them."
+            f"{_named(file_name, entry)} has more pixels than Pillow's limit against malicious files: use smaller "
+            f"images, or set PIL.Image.MAX_IMAGE_PIXELS = None {where} if you trust them."
         )
     reason = f"{type(error).__name__}: {error}"
     if isinstance(error, UnidentifiedImageError):  # its text shows the open file as a Python object
         reason = "it is in no image format that Pillow knows"
-    return DatasetError(f"The image file {file_name}{entry} cannot be read ({reason}): replace the file{remedy}.")
+    return DatasetError(f"{_named(file_name, entry)} cannot be read ({reason}): replace the file{remedy}.")
 
 
 def _other_size(record: dict[str, Any], entry: str, shown: tuple[int, int], orientation: int) -> DatasetError:

@@ -1,11 +1,16 @@
 """What checkpoints hold beside weights: names of the classes, which the weights alone do not tell, and the config."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from align_detr.data.datasets import describe_difference, known_classes
 from align_detr.errors import DatasetError
+
+_ABSOLUTE = (
+    r"['\"]?(?:/|[A-Za-z]:[\\/])"  # begin of a path of this machine in YAML, whose lines LazyConfig does not break
+)
 
 
 class ClassNames:
@@ -21,14 +26,25 @@ class ClassNames:
 
 
 class TrainedConfig:
-    """Text of a run's config.yaml, as its checkpoints hold it; None where the config cannot be written as YAML."""
+    """Text of a run's config.yaml, as its checkpoints hold it; None where the config cannot be written as YAML.
+
+    Paths of this machine are left out: the files are shared.
+    """
 
     def __init__(self, path: Path) -> None:
-        self.text = path.read_text(encoding="utf-8") if path.is_file() else None
+        self.text = without_local_paths(path.read_text(encoding="utf-8")) if path.is_file() else None
 
     def state_dict(self) -> dict[str, Any]:
         """Return the text as a checkpoint holds it."""
         return {"yaml": self.text}
+
+
+def without_local_paths(text: str) -> str:
+    """Return a config's YAML with no absolute path in `train`: no start, and results in ./output."""
+    text = re.sub(rf"^  init_checkpoint: {_ABSOLUTE}.*$", "  init_checkpoint: ''", text, flags=re.MULTILINE)
+    return re.sub(
+        rf"^  output_dir: {_ABSOLUTE}.*?([\w.-]+)['\"]?$", r"  output_dir: ./output/\1", text, flags=re.MULTILINE
+    )
 
 
 def check_trained_classes(trained: Sequence[str] | None, path: str, dataset_names: Sequence[str]) -> None:

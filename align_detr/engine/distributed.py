@@ -56,19 +56,20 @@ def torchrun_rank(environment: Mapping[str, str] = os.environ) -> ProcessRank | 
     )
 
 
-def check_device(device: str, local_size: int = 1) -> None:
+def check_device(device: str, local_size: int = 1, *, key: str = "train.device") -> None:
     """Raise EnvironmentProblem unless this machine has the devices that `local_size` processes need.
 
+    `key` is what an error calls the setting.
     Raise ConfigError for a device that PyTorch does not know.
     """
     try:
         kind = torch.device(device).type
     except (RuntimeError, TypeError) as error:
-        raise ConfigError(f"train.device={device} is no device that PyTorch knows: set it to cuda or cpu.") from error
+        raise ConfigError(f"{key}={device} is no device that PyTorch knows: set it to cuda or cpu.") from error
     if kind != "cuda":
         return
     if not torch.cuda.is_available():
-        raise EnvironmentProblem(f"train.device={device}, but PyTorch finds no CUDA device here: set train.device=cpu.")
+        raise EnvironmentProblem(f"{key}={device}, but PyTorch finds no CUDA device here: set {key}=cpu.")
     if local_size > torch.cuda.device_count():
         raise EnvironmentProblem(
             f"{local_size} processes need as many GPUs, but this machine has {torch.cuda.device_count()}: "

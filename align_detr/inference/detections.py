@@ -9,6 +9,7 @@ import numpy as np
 from detectron2.structures import Instances
 from PIL import Image
 
+from align_detr.checks import check_between
 from align_detr.errors import ConfigError, DatasetError, EnvironmentProblem
 from align_detr.inference.drawing import draw_boxes
 from align_detr.inference.pixels import as_pixels
@@ -134,6 +135,7 @@ class Detections(Instances):
         `image` is anything that `Detector.predict` takes as one image; by default the one that was given to it, of
         which a file is read again. Raise ConfigError for an image of another size.
         """
+        check_between(threshold, "threshold", 0, 1, "set it to a score between them, such as 0.3")
         if image is None and self._pixels is None:
             raise ConfigError("The detections do not know their image: pass it, as in found.draw(image).")
         pixels = as_pixels(image) if self._pixels is None or image is not None else self._pixels()

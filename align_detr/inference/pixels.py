@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from align_detr.data.images import photo_of, read_photo
+from align_detr.checks import check_choice
+from align_detr.data.images import photo_in, photo_of, read_photo
 from align_detr.errors import ConfigError
 
 CHANNELS = ("RGB", "BGR")
@@ -17,14 +18,16 @@ CHANNELS = ("RGB", "BGR")
 def as_pixels(image: Any, *, channels: str = "RGB", white_level: float | None = None) -> np.ndarray:
     """Return one image as (H, W, 3) uint8 RGB, as it is shown.
 
-    A path or a PIL image may have any mode (grey, RGBA, palette, 16 bits, EXIF orientation). An array is (H, W, 3)
-    with its channels in the order `channels`, (H, W, 4) of which the fourth, alpha, is dropped, or grey (H, W) or
+    A path, a file's bytes or a PIL image may have any mode (grey, RGBA, palette, 16 bits, EXIF orientation). An array
+    is (H, W, 3) with its channels in the order `channels`, (H, W, 4) of which alpha is dropped, or grey (H, W) or
     (H, W, 1); a tensor has its channels first: (3, H, W), (1, H, W), or grey (H, W). Their values are uint8 from 0 to
     255, or floats from 0 to 1; grey arrays may also be uint16. `white_level` is the level of grey images of more than
     8 bits that becomes 255. Raise ConfigError for any other form, and DatasetError for a file that cannot be read.
     """
     if isinstance(image, (str, Path)):
         return read_photo(local_path(image), white_level=white_level)
+    if isinstance(image, bytes):
+        return photo_in(image, white_level=white_level)
     if isinstance(image, Image.Image):
         return photo_of(image, white_level=white_level)
     if isinstance(image, Tensor):
@@ -38,8 +41,10 @@ def as_pixels(image: Any, *, channels: str = "RGB", white_level: float | None = 
 
 
 def local_path(path: str | Path) -> str:
-    """Return a path as text; raise ConfigError for a URL."""
+    """Return a path as text; raise ConfigError for a URL and for an empty text."""
     text = str(path)
+    if not text.strip():
+        raise ConfigError("The path of an image is empty: name an image, a folder or a video.")
     scheme, separator, _ = text.partition("://")
     if separator and scheme.isalnum() or text.partition(":/")[0] in ("http", "https"):  # Path joins the two slashes
         raise ConfigError(f"{text} is a URL, and nothing is fetched here: download the file and pass its path.")
@@ -64,8 +69,7 @@ def _channels_last(image: Tensor) -> np.ndarray:
 
 def _of_array(image: np.ndarray, channels: str, white_level: float | None, *, kind: str) -> np.ndarray:
     """Return an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) as RGB uint8."""
-    if channels not in CHANNELS:
-        raise ConfigError(f"channels is {channels!r}, but arrays are read as RGB or BGR: use one of the two.")
+    check_choice(channels, "channels", CHANNELS)
     if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)) or 0 in image.shape:
         raise ConfigError(
             f"An array of shape {image.shape} is no image: pass (H, W, 3) in RGB, or (H, W) in grey"

@@ -11,6 +11,7 @@ import torch
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
+from align_detr.checks import check_between, check_count, check_flag, is_number
 from align_detr.errors import ConfigError, DatasetError
 from align_detr.inference.detections import Classes, Detections, detections_of
 from align_detr.inference.merging import merge_views, merge_with_nms
@@ -28,15 +29,22 @@ class Options:
     flip: bool = False
     sides: int | Sequence[int] | None = None
     nms: float | None = None
+    white_level: float | None = None
 
     def check(self, model: nn.Module) -> None:
         """Raise ConfigError for a number out of its range, or more detections than the model gives."""
-        if self.threshold is not None and not 0 <= self.threshold <= 1:
-            raise ConfigError(f"threshold is {self.threshold}, but scores are from 0 to 1: set it in between.")
-        if self.nms is not None and not 0 < self.nms < 1:
-            raise ConfigError(f"nms is {self.nms}, but it is an IoU: set it between 0 and 1, such as 0.7.")
+        if self.threshold is not None:
+            check_between(self.threshold, "threshold", 0, 1, "set it to a score between them, such as 0.5")
+        if self.nms is not None:
+            check_between(self.nms, "nms", 0, 1, "set it to an IoU between them, such as 0.7")
+        check_flag(self.flip, "flip")
+        if self.white_level is not None and not (is_number(self.white_level) and self.white_level > 0):
+            raise ConfigError(
+                f"white_level is {self.white_level!r}, but must be a positive number: set it to the grey level of "
+                "white, such as 4095 of a camera with 12 bits."
+            )
         limit = getattr(getattr(model, "postprocess", None), "num_detections", math.inf)
-        if self.top_k is not None and not 1 <= self.top_k <= limit:
+        if self.top_k is not None and check_count(self.top_k, "top_k") > limit:
             raise ConfigError(
                 f"top_k is {self.top_k}, but the model gives at most {limit} detections per image: set top_k from 1 to "
                 "that, or model.postprocess.num_detections of the config higher."
@@ -77,7 +85,7 @@ class Runner:
         batch: list[Seen] = []
         for picture in images:
             try:
-                batch.append(self._see(picture, views))
+                batch.append(self._see(picture, views, self._white_level(options)))
             except DatasetError as error:
                 if on_error is None:
                     raise
@@ -88,8 +96,11 @@ class Runner:
         if batch:
             yield from self._detect(batch, views, options)
 
-    def _see(self, picture: Picture, views: Sequence[View]) -> Seen:
-        pixels = picture.pixels(self.view.white_level)
+    def _white_level(self, options: Options) -> float | None:
+        return self.view.white_level if options.white_level is None else options.white_level
+
+    def _see(self, picture: Picture, views: Sequence[View], white_level: float | None) -> Seen:
+        pixels = picture.pixels(white_level)
         name = f"The image file {picture.file_name}" if picture.file_name else "The image in memory"
         return Seen(picture, (pixels.shape[0], pixels.shape[1]), [view.image(pixels, name) for view in views])
 
@@ -117,7 +128,7 @@ class Runner:
             "_classes": self.classes,
             "_file_name": picture.file_name,
             "_frame": picture.frame,
-            "_pixels": partial(picture.pixels, self.view.white_level),
+            "_pixels": partial(picture.pixels, self._white_level(options)),
         }
         if len(views) == 1:
             return detections_of(views[0], **context)

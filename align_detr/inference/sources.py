@@ -1,6 +1,7 @@
 """What a user points a detector at: one image, several, a folder or a video, as a sequence of pictures."""
 
-from collections.abc import Callable, Iterable, Iterator
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,12 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from align_detr.data.layouts.images import images_below
+from align_detr.data.layouts.images import UNREAD, files_below, is_image
 from align_detr.errors import ConfigError, DatasetError
 from align_detr.inference.pixels import as_pixels, local_path
 from align_detr.inference.video import frames, is_video, pyav
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -43,14 +46,19 @@ def is_one(source: Any) -> bool:
     if isinstance(source, (str, Path)):
         path = local_path(source)
         return not Path(path).is_dir() and not is_video(path)
-    return isinstance(source, (Image.Image, np.ndarray, Tensor))
+    return isinstance(source, (bytes, Image.Image, np.ndarray, Tensor)) or _is_file(source)
+
+
+def _is_file(source: Any) -> bool:
+    """Return whether a source is an open file, which iterates over lines and is one image."""
+    return callable(getattr(source, "read", None)) and not isinstance(source, Image.Image)
 
 
 def is_endless(source: Any) -> bool:
     """Return whether the pictures of a source are to be had one at a time alone: of a video, of an iterator."""
     if isinstance(source, (str, Path)):
         return is_video(local_path(source))
-    return isinstance(source, Iterator)
+    return isinstance(source, Iterator) and not _is_file(source)
 
 
 OnError = Callable[[DatasetError], None]
@@ -70,9 +78,15 @@ def pictures(source: Any, *, channels: str = "RGB", on_error: OnError | None = N
             if on_error is None:
                 raise
             on_error(error)
-    elif isinstance(source, (Image.Image, np.ndarray, Tensor)):
-        yield Picture(source, channels=channels)
-    elif isinstance(source, Iterable) and not isinstance(source, (bytes, bytearray, dict)):
+    elif isinstance(source, np.ndarray):  # copied, as cameras fill one array again and again
+        yield Picture(source.copy(), channels=channels)
+    elif isinstance(source, Tensor):
+        yield Picture(source.detach().clone(), channels=channels)
+    elif isinstance(source, (bytes, Image.Image)):
+        yield Picture(source)
+    elif _is_file(source):
+        yield Picture(_content(source))
+    elif isinstance(source, Iterable) and not isinstance(source, (bytearray, Mapping)):
         for part in source:
             yield from pictures(part, channels=channels, on_error=on_error)
     else:
@@ -82,11 +96,32 @@ def pictures(source: Any, *, channels: str = "RGB", on_error: OnError | None = N
         )
 
 
+def _content(file: Any) -> bytes:
+    """Return the bytes of an open file; raise ConfigError for one that is read as text."""
+    content = file.read()
+    if not isinstance(content, bytes):
+        raise ConfigError(
+            "The open file gives text instead of an image's bytes: open it with mode 'rb', or pass its path."
+        )
+    return content
+
+
 def _of_path(path: str) -> Iterator[Picture]:
     if Path(path).is_dir():
-        found = images_below(Path(path))
+        files = list(files_below(Path(path)))
+        found = sorted(file for file in files if is_image(file))
+        left_out = [file for file in files if is_video(file) or file.suffix.lower() in UNREAD]
         if not found:
-            raise DatasetError(f"The folder {path} holds no images: name one with images, or a file.")
+            others = f", but {len(left_out)} files such as {left_out[0]}" if left_out else ""
+            raise DatasetError(f"The folder {path} holds no images{others}: name one with images, or a file.")
+        if left_out:
+            logger.warning(
+                "The folder %s also holds %d videos or photos of a format that is not read, such as %s, which are left "
+                "out: name videos themselves, and convert photos to JPEG or PNG.",
+                path,
+                len(left_out),
+                left_out[0],
+            )
         yield from (Picture(str(each), file_name=str(each)) for each in found)
     elif is_video(path):
         for number, pixels in enumerate(frames(path)):

@@ -1,8 +1,12 @@
 """Training and evaluation of a detector on a data set's folder, by way of files that also run by themselves."""
 
 import json
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from detectron2.config import LazyConfig
@@ -11,7 +15,9 @@ from omegaconf import DictConfig, OmegaConf
 from align_detr.checkpoint.contents import WEIGHTS_FILE
 from align_detr.data.layouts import find
 from align_detr.engine import from_folder
-from align_detr.engine.data_config import default_length, registered_name
+from align_detr.engine.data_config import DataOptions, default_length, make_config, registered_name
+from align_detr.engine.output_folder import check_folder
+from align_detr.errors import AlignDetrError
 
 START = "start"  # folder of what a training begins with, in that of its results
 
@@ -29,33 +35,86 @@ def write_config(cfg: DictConfig, path: Path) -> None:
     LazyConfig.save(cfg, str(path))
 
 
+@dataclass(frozen=True)
+class Start:
+    """What a training begins with: a whole config, and what writes the weights into a file, None without any."""
+
+    cfg: DictConfig
+    write_weights: Callable[[Path], Path] | None
+
+
 def train(
-    cfg: DictConfig,
-    weights: Path | None,
+    start: Start,
     *,
     data: str | Path,
     folder: Path,
     epochs: int | None,
     overrides: Sequence[str],
+    resume: bool = False,
+    overwrite: bool = False,
     **options: Any,
 ) -> Mapping[str, Any]:
-    """Train what `cfg` describes, from `weights` if there are any, with results in `folder`; return them.
+    """Train from `start`, with results in `folder`; return them.
 
-    epochs: None for the length that `cfg` states, or if it states none for that of the default config.
+    epochs: None for the length that the config states, or if it states none for that of the default config. Data,
+    overrides and the folder are checked before anything is written; a training that fails before its first checkpoint
+    leaves the folder as it was, but for its log.
     """
-    run = cfg.copy()
-    if weights is not None:
-        run.train.init_checkpoint = str(weights.absolute())
+    run = start.cfg.copy()
+    if start.write_weights is not None:
+        run.train.init_checkpoint = str((folder / START / WEIGHTS_FILE).absolute())
     if epochs is not None:
         run.train.update(epochs=epochs, max_iter=None)
     elif run.train.epochs is None and run.train.max_iter is None:
         images = len(find(data, layout=options.get("layout")).split("train").annotations.images)
         for key, value in default_length(run, images).items():
             OmegaConf.update(run, key, value)
+    settings = [f"train.output_dir={json.dumps(str(folder))}", *overrides]
+    with TemporaryDirectory() as beside:
+        draft = Path(beside) / "config.yaml"
+        write_config(run, draft)
+        path, _ = make_config(DataOptions(str(data), **options), str(draft), settings)
+    check_folder(path.parent, resume=resume, overwrite=overwrite)
     config = folder / START / "config.yaml"
-    write_config(run, config)
-    where = f"train.output_dir={json.dumps(str(folder))}"
-    return from_folder.train(str(config), data=data, overrides=[where, *overrides], **options)
+    with undone_on_failure(folder):
+        write_config(run, config)
+        if start.write_weights is not None and not (resume and (folder / START / WEIGHTS_FILE).is_file()):
+            start.write_weights(folder / START / WEIGHTS_FILE)
+        return from_folder.train(
+            str(config), data=data, overrides=settings, resume=resume, overwrite=overwrite, **options
+        )
+
+
+@contextmanager
+def undone_on_failure(folder: Path) -> Iterator[None]:
+    """Put the start of an earlier run and its config.py back, or remove the new ones, if nothing has been saved."""
+    start, kept, config = folder / START, folder / f".{START}", folder / "config.py"
+    new, saved = not folder.exists(), _checkpoints(folder)
+    text = config.read_bytes() if config.is_file() else None
+    if start.is_dir():
+        shutil.rmtree(kept, ignore_errors=True)
+        shutil.copytree(start, kept)
+    try:
+        yield
+    except BaseException as error:
+        if not _checkpoints(folder).items() - saved.items():
+            shutil.rmtree(start, ignore_errors=True)
+            if kept.is_dir():
+                kept.replace(start)
+            if text is not None:
+                config.write_bytes(text)
+            else:
+                config.unlink(missing_ok=True)
+            if new and isinstance(error, AlignDetrError):
+                shutil.rmtree(folder, ignore_errors=True)
+        raise
+    finally:
+        shutil.rmtree(kept, ignore_errors=True)
+
+
+def _checkpoints(folder: Path) -> dict[Path, int]:
+    """Return the checkpoints in a folder, with their times."""
+    return {path: path.stat().st_mtime_ns for path in folder.glob("model_*.pth")}
 
 
 def evaluate(

@@ -10,7 +10,11 @@ from detectron2.data import transforms as T
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
+from align_detr.checks import check_count
 from align_detr.errors import ConfigError, DatasetError
+
+MAX_SIDE = 4096
+"""Largest short side, in pixels, that test-time augmentation looks at an image in."""
 
 
 @dataclass(frozen=True)
@@ -65,11 +69,18 @@ class TestView:
         """Return the views of test-time augmentation: each of the sizes, plain and, with `flip`, flipped.
 
         sides: short sides in pixels, in place of the config's; its longest side grows or shrinks with them. Raise
-        ConfigError for a side that is no positive number.
+        ConfigError for a side that is no number of pixels from 1 to MAX_SIDE.
         """
-        listed = [None] if sides is None else [sides] if isinstance(sides, int) else list(sides)
-        if not listed or any(side is not None and (not isinstance(side, int) or side < 1) for side in listed):
-            raise ConfigError(f"sides is {sides!r}: name one or several short sides in pixels, such as [640, 800].")
+        listed: list[int | None] = [None]
+        if sides is not None:
+            several = isinstance(sides, Sequence) and not isinstance(sides, str)
+            listed = list(sides) if several else [sides]  # type: ignore[arg-type,list-item]  # a number alone
+        remedy = "name one or several short sides in pixels, such as [640, 800]"
+        for side in listed:
+            if sides is not None and check_count(side, "sides", 1, remedy) > MAX_SIDE:  # type: ignore[arg-type]
+                raise ConfigError(f"sides is {sides!r}, of which {side} is above {MAX_SIDE} pixels: {remedy}.")
+        if not listed:
+            raise ConfigError(f"sides is {sides!r}: {remedy}.")
         return [
             View(self._augmentations(side), flipped, self.image_format)
             for side in listed

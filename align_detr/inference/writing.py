@@ -20,7 +20,11 @@ _WRITTEN = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 
 def require_new(folder: Path) -> None:
     """Raise DatasetError if a folder holds files already: those of two predictions are not mixed."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.is_file() or (folder.suffix.lower() in _WRITTEN and not folder.exists()):
+        raise DatasetError(
+            f"{folder} is the name of a file, but pictures and lists go into a folder: name a new folder."
+        )
+    if folder.exists() and any(folder.iterdir()):
         raise DatasetError(f"{folder} holds files already: name a new folder, or empty it.")
 
 

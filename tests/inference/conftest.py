@@ -28,12 +28,17 @@ def small_config() -> DictConfig:
 
 
 @pytest.fixture(scope="session")
-def detector() -> Detector:
+def detector(tmp_path_factory: pytest.TempPathFactory) -> Detector:
     """The detector; whoever changes it puts it back."""
     torch.manual_seed(6)
     detector = Detector(small_config(), device="cpu")
     randomise(detector.model)
-    return detector
+    return Detector(small_config(), weights=saved(detector, tmp_path_factory.mktemp("weights")), device="cpu")
+
+
+def saved(detector: Detector, folder: Path) -> Path:
+    """Return a file of the detector's weights."""
+    return detector.save(folder / "weights.pth")
 
 
 def pixels(height: int, width: int, seed: int = 0) -> np.ndarray:

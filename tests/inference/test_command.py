@@ -3,6 +3,7 @@
 import csv
 import json
 import struct
+import subprocess
 import sys
 from fractions import Fraction
 from pathlib import Path
@@ -95,6 +96,41 @@ def test_what_cannot_start_leaves_no_folder(
     assert main(["predict", str(photos), "clip.mp4", "--weights", weights, "--out", str(out)]) == 2
     assert "Videos are read with PyAV, which cannot be imported" in capsys.readouterr().err
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config-file", "quickstart/digits.py"], "has no weights by itself: add --weights FILE"),
+        (["--no-pictures"], "--no-pictures alone writes nothing: add --json or --csv"),
+        (["--out", "photo.jpg"], "photo.jpg is the name of a file, but pictures and lists go into a folder"),
+    ],
+)
+def test_arguments_that_do_not_go_together(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert main(["predict", str(photos), "--out", str(tmp_path / "found"), *arguments]) == 2
+    assert message in capsys.readouterr().err and not (tmp_path / "found").exists()
+
+
+def test_where_nothing_is_written_no_folder_stays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The detector that comes with the package has a name, as in Python."""
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
+    out = tmp_path / "found"
+    assert main(["predict", str(tmp_path / "broken.jpg"), "--weights", "digits", "--out", str(out)]) == 2
+    assert not out.exists() and "The files are in" not in capsys.readouterr().out
+    assert main(["weights", "show", "digits"]) == 0
+    assert "3200" in capsys.readouterr().out.replace(",", "")
+
+
+def test_the_commands_are_free_of_warnings_of_dependencies() -> None:
+    code = "import sys; from align_detr.cli.main import main; sys.exit(main(['predict', 'a.jpg', '--out', 'b.jpg']))"
+    for program in (code, "from align_detr import Detector"):
+        ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+        assert "Warning" not in ended.stderr, ended.stderr
+    code = code.replace("'b.jpg'", "'new', '--white-level', '0', '--device', 'cpu'")
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "white_level is 0.0, but must be" in ended.stderr and "FutureWarning" not in ended.stderr
 
 
 def test_a_video_gives_a_video_and_its_frames_in_the_lists(detector: Detector, weights: str, tmp_path: Path) -> None:

@@ -1,12 +1,13 @@
 """The three-line API: images in any form, detections in their pixels."""
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from detectron2.config import instantiate
+import yaml
 from detectron2.structures import Instances
 from omegaconf import OmegaConf
 from PIL import Image
@@ -14,14 +15,17 @@ from torch.testing import assert_close
 
 import align_detr
 from align_detr import model_zoo
+from align_detr.checkpoint.contents import read_weights
 from align_detr.detector import Detector
-from align_detr.errors import ConfigError, DatasetError
+from align_detr.engine.class_names import TrainedConfig
+from align_detr.errors import AlignDetrError, ConfigError, DatasetError, EnvironmentProblem
 from align_detr.inference import Detections
 from align_detr.inference.building import classes_of
 from align_detr.inference.configs import training_config
-from align_detr.shipped import SHIPPED
+from align_detr.lazy_config import load_config
+from align_detr.shipped import SHIPPED, shipped_weights
 
-from .conftest import CLASSES, NAME, pixels, small_config
+from .conftest import CLASSES, NAME, pixels, saved, small_config
 
 
 def same(one: Detections, other: Detections) -> bool:
@@ -121,6 +125,27 @@ def test_what_is_asked_for_is_returned_best_first(detector: Detector) -> None:
     [
         ("http://host/a.jpg", {}, "is a URL, and nothing is fetched here: download the file"),
         (Path("https://host/a.jpg"), {}, "is a URL"),
+        ("", {}, "The path of an image is empty"),
+        (io.StringIO("text"), {}, "gives text instead of an image's bytes: open it with mode 'rb'"),
+        (b"no image", {}, r"The image in memory cannot be read \(it is in no image format"),
+        (
+            Image.fromarray(np.zeros((8, 8), np.float32)),
+            {},
+            "The image in memory holds floats.*predict with white_l",
+        ),
+        (np.zeros((8, 8, 3), np.uint8), {"threshold": "0.5"}, "threshold is '0.5', but must lie in"),
+        (np.zeros((8, 8, 3), np.uint8), {"threshold": True}, "threshold is True, but must lie in"),
+        (np.zeros((8, 8, 3), np.uint8), {"top_k": 2.5}, "top_k is 2.5, but must be a whole number"),
+        (np.zeros((8, 8, 3), np.uint8), {"batch_size": "4"}, "batch_size is '4', but must be a whole number"),
+        (np.zeros((8, 8, 3), np.uint8), {"flip": 1}, "flip is 1, but must be True or False"),
+        (np.zeros((8, 8, 3), np.uint8), {"sides": "640"}, "sides is '640', but must be a whole number"),
+        (np.zeros((8, 8, 3), np.uint8), {"sides": 640.0}, "sides is 640.0, but must be a whole number"),
+        (
+            np.zeros((8, 8, 3), np.uint8),
+            {"sides": 100_000},
+            "of which 100000 is above 4096 pixels: name one",
+        ),
+        (np.zeros((8, 8, 3), np.uint8), {"white_level": 0}, "white_level is 0, but must be a positive number"),
         (17, {}, "A int is no source of images"),
         ([None], {}, "A NoneType is no source of images"),
         (torch.zeros(1, 3, 8, 8), {}, r"is a batch: pass a list of its images, list\(tensor\)"),
@@ -129,12 +154,12 @@ def test_what_is_asked_for_is_returned_best_first(detector: Detector) -> None:
         (np.full((8, 8, 3), 200.0), {}, "holds floats from 200 to 200, but floats are read as 0 to 1"),
         (np.full((8, 8, 3), np.nan), {}, "holds floats from nan to nan"),
         (np.full((8, 8, 3), 7, np.int32), {}, "holds int32 from 7 to 7, whose white is not known"),
-        (np.zeros((8, 8, 3), np.uint8), {"channels": "RBG"}, "channels is 'RBG', but arrays are read as RGB or BGR"),
-        (np.zeros((8, 8, 3), np.uint8), {"threshold": 30}, "threshold is 30, but scores are from 0 to 1"),
+        (np.zeros((8, 8, 3), np.uint8), {"channels": "RBG"}, "channels is 'RBG', but must be one of RGB, BGR"),
+        (np.zeros((8, 8, 3), np.uint8), {"threshold": 30}, r"threshold is 30, but must lie in \[0, 1\]"),
         (np.zeros((8, 8, 3), np.uint8), {"top_k": 301}, "top_k is 301, but the model gives at most 300"),
-        (np.zeros((8, 8, 3), np.uint8), {"batch_size": 0}, "batch_size is 0, but a pass takes at least one image"),
+        (np.zeros((8, 8, 3), np.uint8), {"batch_size": 0}, "batch_size is 0, but must be a whole number of at least 1"),
         (np.zeros((8, 8, 3), np.uint8), {"sides": []}, r"sides is \[\]: name one or several short sides"),
-        (np.zeros((8, 8, 3), np.uint8), {"nms": 1.5}, "nms is 1.5, but it is an IoU"),
+        (np.zeros((8, 8, 3), np.uint8), {"nms": 1.5}, r"nms is 1.5, but must lie in \[0, 1\]: set it to an IoU"),
         (np.zeros((1, 900, 3), np.uint8), {}, "The image in memory with 900x1 pixels cannot be resized"),
     ],
 )
@@ -163,15 +188,14 @@ def test_the_models_mode_stays(detector: Detector) -> None:
         detector.model.eval()
 
 
-def test_test_time_augmentation_looks_several_times(detector: Detector) -> None:
+def test_test_time_augmentation_looks_several_times(detector: Detector, tmp_path: Path) -> None:
     """A number alone is another size; the flipped view of an image is that of the flipped image, turned back; several
     views find as many as one.
     """
     image = pixels(60, 80)
     cfg = small_config()
     cfg.dataloader.test.mapper.augmentations[0].update(short_edge_length=[96, 96], max_size=160)
-    larger = Detector(cfg, device="cpu")
-    larger.model.load_state_dict(detector.model.state_dict())
+    larger = Detector(cfg, weights=saved(detector, tmp_path), device="cpu")
     assert same(detector.predict(image, sides=96), larger.predict(image))
 
     plain, mirrored = detector.predict(image), detector.predict(np.ascontiguousarray(image[:, ::-1]))
@@ -232,10 +256,11 @@ def test_a_detector_without_config_or_with_a_missing_file_is_refused(tmp_path: P
     assert align_detr.Detector is Detector
 
 
-def test_a_config_may_hold_a_model_alone(detector: Detector) -> None:
+def test_a_config_may_hold_a_model_alone(detector: Detector, tmp_path: Path) -> None:
     """What training needs beside it is that of the default config; a config without a model is refused."""
     alone = OmegaConf.create({"model": small_config().model}, flags={"allow_objects": True})
-    found = Detector(alone, device="cpu").predict(pixels(60, 80), sides=64)
+    torch.save(detector.model.state_dict(), tmp_path / "bare.pth")
+    found = Detector(alone, weights=tmp_path / "bare.pth", device="cpu").predict(pixels(60, 80), sides=64)
     assert found.class_names == ["0", "1", "2"] and len(found) == 36
     assert set(training_config(alone)) == {"model", "optimizer", "lr_multiplier", "train", "dataloader"}
     with pytest.raises(ConfigError, match="The config has no node 'model': pass a whole config"):
@@ -253,9 +278,123 @@ def test_the_detector_that_comes_with_the_package(monkeypatch: pytest.MonkeyPatc
         Detector("letters")
 
 
-def test_a_mapper_without_augmentations_leaves_images_as_they_are(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_mapper_without_augmentations_leaves_images_as_they_are(
+    detector: Detector, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     cfg = small_config()
     cfg.dataloader.test.mapper = None
-    detector = Detector(cfg, device="cpu")
+    unsized = Detector(cfg, weights=saved(detector, tmp_path), device="cpu")
     assert "images go into the model in their own size" in caplog.text
-    assert instantiate(cfg.model) is not None and len(detector.predict(pixels(40, 50))) > 0
+    assert len(unsized.predict(pixels(40, 50))) > 0
+
+
+def test_a_detector_without_weights_does_not_predict() -> None:
+    fresh = Detector(small_config(), device="cpu")
+    for use in (fresh.predict, fresh.stream, fresh.evaluate):
+        with pytest.raises(ConfigError, match=r"The detector has no weights.*: pass weights=FILE, or train it first"):
+            use(pixels(60, 80))
+
+
+def test_bytes_and_open_files_are_images(detector: Detector, tmp_path: Path) -> None:
+    path = tmp_path / "photo.png"
+    Image.fromarray(pixels(60, 80)).save(path)
+    expected = detector.predict(path)
+    assert same(detector.predict(path.read_bytes()), expected)
+    assert same(detector.predict(io.BytesIO(path.read_bytes())), expected)
+    with path.open("rb") as file:
+        (found,) = detector.stream([file])
+    assert same(found, expected)
+    assert np.array_equal(np.asarray(found.draw(threshold=1)), pixels(60, 80))
+
+
+def test_what_was_found_in_an_array_is_drawn_on_what_it_held(detector: Detector) -> None:
+    array = pixels(60, 80).copy()
+    tensor = torch.from_numpy(array).permute(2, 0, 1)
+    both = detector.predict(array), detector.predict(tensor)
+    array[:] = 0
+    for found in both:
+        assert np.array_equal(np.asarray(found.draw(threshold=1)), pixels(60, 80))
+    with pytest.raises(ConfigError, match="threshold is 7, but must lie in"):
+        both[0].draw(threshold=7)
+
+
+def test_a_white_level_is_given_where_one_predicts(detector: Detector) -> None:
+    """Levels of 12 bits, of which 4095 is white: those of 8 bits times 4095 / 255, to half a level."""
+    grey = pixels(60, 80)[..., 0]
+    deep = Image.fromarray((grey.astype(np.float32) * np.float32(4095 / 255)).round().astype(np.uint16))
+    found = detector.predict(deep, white_level=4095)
+    assert same(found, detector.predict(grey)) and not same(detector.predict(deep), found)
+    assert np.array_equal(np.asarray(found.draw(threshold=1))[..., 0], grey)
+
+
+def test_a_folder_names_the_videos_that_it_leaves_out(
+    detector: Detector, photos: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("clip.mp4", "phone.heic"):
+        (photos / name).touch()
+    assert len(detector.predict(photos)) == 3
+    assert f"also holds 2 videos or photos of a format that is not read, such as {photos}/clip.mp4" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("output/x/weights.pth",), r"is named as weights are, and there is no such file: pass weights=FILE"),
+        (("digit",), "There is no detector and no config named digit: did you mean 'digits'"),
+        ((3,), "A int is no config"),
+    ],
+)
+def test_a_name_that_is_no_config_has_a_hint(arguments: tuple, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Detector(*arguments)
+
+
+def test_names_of_weights(detector: Detector, tmp_path: Path) -> None:
+    """A file in the config's place is named, as is one beside a detector that has its own; "digits" is a file too."""
+    path = saved(detector, tmp_path)
+    with pytest.raises(ConfigError, match=r"is a file of weights, not a config: pass it as weights="):
+        Detector(str(path))
+    with pytest.raises(ConfigError, match="The detector 'digits' has weights of its own: leave them out, or pass"):
+        Detector("digits", weights=path)
+    assert len(Detector(weights="digits", device="cpu").class_names) == 10
+    assert load_config("quickstart/digits.py", ["train.init_checkpoint=digits"]).train.init_checkpoint == str(
+        shipped_weights("digits")
+    )
+    if not torch.cuda.is_available():
+        with pytest.raises(EnvironmentProblem, match="device=cuda, but PyTorch finds no .*: set device=cpu"):
+            Detector("digits", device="cuda")
+
+
+def test_weights_that_are_not_finite_are_refused(detector: Detector, tmp_path: Path) -> None:
+    path = saved(detector, tmp_path)
+    content = torch.load(path, weights_only=True)
+    name = "backbone.stem.conv1.weight"
+    content["model"][name][0] = float("nan")
+    torch.save(content, path)
+    with pytest.raises(ConfigError, match=rf"{path} gives '{name}' a number that is NaN or infinite"):
+        Detector(weights=path, device="cpu")
+
+
+def test_what_cannot_be_saved_is_refused(detector: Detector, tmp_path: Path) -> None:
+    (tmp_path / "folder.pth").mkdir()
+    (tmp_path / "file").touch()
+    for path, message in (
+        (tmp_path / "cells.npz", "cells.npz is no file that could be loaded again: name a file that ends with .pth"),
+        (tmp_path / "cells", "ends with .pth"),
+        (tmp_path / "folder.pth", "folder.pth is no file"),
+        (tmp_path / "file" / "cells.pth", "cells.pth cannot be written .*: name another folder"),
+    ):
+        with pytest.raises(AlignDetrError, match=message):
+            detector.save(path)
+
+
+def test_a_file_of_weights_holds_no_paths_of_the_machine(detector: Detector, tmp_path: Path) -> None:
+    cfg = small_config()
+    cfg.train.update(init_checkpoint=str(tmp_path / "start.pth"), output_dir=str(tmp_path / "cells"))
+    path = Detector(cfg, weights=saved(detector, tmp_path), device="cpu").save(tmp_path / "shared.pth")
+    text = read_weights(path).config
+    assert text is not None and str(tmp_path) not in text
+    train = yaml.safe_load(text)["train"]
+    assert train["init_checkpoint"] == "" and train["output_dir"] == "./output/cells"
+    (tmp_path / "config.yaml").write_text(f"train:\n  output_dir: {tmp_path}/cells\n", encoding="utf-8")
+    assert TrainedConfig(tmp_path / "config.yaml").text == "train:\n  output_dir: ./output/cells\n"

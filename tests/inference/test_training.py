@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from align_detr.detector import Detector
+from align_detr.errors import ConfigError
 from support import trees
 
-from .conftest import pixels, small_config
+from .conftest import CLASSES, pixels, small_config
 
 SHORT = [
     "train.max_iter=2", "train.log_period=1", "dataloader.train.total_batch_size=2", "dataloader.train.num_workers=0",
@@ -71,6 +72,39 @@ def test_a_detector_without_weights_is_trained_from_its_config(
 ) -> None:
     """For as many epochs as are asked for, into the folder that is named."""
     fresh = Detector(small_config(), device="cpu")
-    assert "has no weights and finds nothing sensible before it is trained" in caplog.text
+    assert "has no weights and finds nothing before it is trained" in caplog.text
     fresh.train(parts, epochs=1, output_dir=tmp_path / "a run", overrides=SHORT[1:])
     assert fresh.class_names == ["ring", "bolt"] and (tmp_path / "a run" / "model_final.pth").is_file()
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(x.relative_to(folder)): x.read_bytes() for x in sorted(folder.rglob("*")) if x.is_file()}
+
+
+def test_a_refused_training_changes_nothing(detector: Detector, parts: Path, tmp_path: Path) -> None:
+    """The start and the config.py of the run that the folder holds stay; arguments are checked first."""
+    ours = Detector(weights=detector.save(tmp_path / "cells.pth"), device="cpu")
+    run = tmp_path / "run"
+    for name in ("start/weights.pth", "start/config.yaml", "config.py", "model_final.pth"):
+        trees.write_text(run / name, f"of the earlier run: {name}")
+    before = tree(run)
+    for options, message in (
+        ({}, "has checkpoints of an earlier run"),
+        ({"epochs": "a"}, "epochs is 'a', but must be a finite number"),
+        ({"overrides": "a=b"}, "overrides is 'a=b', but must be a list of texts"),
+        ({"overwrite": True, "overrides": ["train.lr=1"]}, r"The config has no key 'train.lr'; did you mean .*\?$"),
+        ({"overwrite": True, "epochs": 0}, "train.epochs=0"),
+        ({"overwrite": True, "overrides": ["train.init_checkpoint=nowhere.pth"]}, "nowhere.pth"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            ours.train(parts, output_dir=run, **options)
+        after = {name: content for name, content in tree(run).items() if name in before}
+        assert after == before and not (run / ".start").exists()
+    assert ours.class_names == CLASSES
+
+
+def test_a_failed_training_leaves_no_folder(detector: Detector, parts: Path, tmp_path: Path) -> None:
+    ours = Detector(weights=detector.save(tmp_path / "cells.pth"), device="cpu")
+    with pytest.raises(ConfigError, match=r"nowhere\.pth"):
+        ours.train(parts, output_dir=tmp_path / "run", overrides=["train.init_checkpoint=nowhere.pth"])
+    assert not (tmp_path / "run").exists()
