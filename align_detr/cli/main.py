@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand with the rest of `argv` (default: the process's) and return the exit status.
 
     EXIT_USER_ERROR stands for wrong usage and for a problem that the user can act on, printed as one sentence without
-    a traceback.
+    a traceback; training that a signal has ended has EXIT_INTERRUPTED.
     """
     arguments = sys.argv[1:] if argv is None else [*argv]
     if not arguments or arguments[0] in {"-h", "--help"}:
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return import_module(COMMANDS[name][0]).main(rest) or 0
     except AlignDetrError as problem:
         print(f"align-detr {name}: {problem}", file=sys.stderr)
-        return EXIT_USER_ERROR
+        return problem.exit_status
 
 
 if __name__ == "__main__":
