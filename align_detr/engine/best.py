@@ -16,6 +16,7 @@ from align_detr.checkpoint.checkpointer import Checkpointer
 from align_detr.checkpoint.files import write_file
 from align_detr.engine.hooks import EvaluationHook
 from align_detr.errors import ConfigError
+from align_detr.evaluation.evaluate import PREFIX
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +36,8 @@ class BestCheckpoint(HookBase):
     """The checkpoint of the best evaluation as model_best.pth, and the end of training after `patience` evaluations
     without a better one (None: never).
 
-    `metric` is a result such as "bbox/AP", of which more is better. All its values are kept in best.json, so that a
-    resumed run knows them. Stands after the evaluation hook, on every process. `on_best` is called
+    `metric` is a result such as "bbox/AP", of which more is better, or a validation loss. All its values are kept in
+    best.json, so that a resumed run knows them. Stands after the evaluation hook, on every process. `on_best` is called
     with the number of iterations beside the saving.
     Raise ConfigError after the first evaluation if that has no such result.
     """
@@ -67,7 +68,8 @@ class BestCheckpoint(HookBase):
     def best(self) -> Evaluated | None:
         """The first of the best evaluations."""
         numbers = [each for each in self.evaluations if not math.isnan(each.value)]
-        return max(numbers, key=lambda each: each.value, default=None)
+        sign = -1 if is_loss(self.metric) else 1
+        return max(numbers, key=lambda each: sign * each.value, default=None)
 
     def before_train(self) -> None:
         """Read the evaluations of the run that is resumed, up to where it continues."""
@@ -127,13 +129,23 @@ class BestCheckpoint(HookBase):
         since = sum(best is None or each.iteration > best.iteration for each in self.evaluations)
         if self.patience is None or since < self.patience:
             return False
-        known = "has no value" if best is None else f"is not above the {best.value:.4g} of iteration {best.iteration}"
+        side = "below" if is_loss(self.metric) else "above"
+        known = "has no value" if best is None else f"is not {side} the {best.value:.4g} of iteration {best.iteration}"
         logger.info("Training ends: %s %s in %d evaluations (train.patience).", self.metric, known, since)
         return True
 
 
-def check_best(metric: str | None, patience: int | None, eval_period: int) -> str | None:
+def is_loss(metric: str) -> bool:
+    """Return whether less of a metric is better: of validation losses, also of one of several sets."""
+    return metric.rsplit("/", 1)[-1].startswith(PREFIX)
+
+
+def check_best(
+    metric: str | None, patience: int | None, eval_period: int, *, validation_loss: bool = True
+) -> str | None:
     """Return the metric whose best value counts (None: none); raise ConfigError for settings that make no sense."""
+    if metric and is_loss(metric) and not validation_loss:
+        raise ConfigError(f"train.best={metric} is a validation loss: set train.validation_loss=True as well.")
     if patience is None:
         return metric or None
     if type(patience) is not int or patience < 1:

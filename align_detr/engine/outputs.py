@@ -86,6 +86,7 @@ def output_hooks(
             max_iter=length.max_iter,
             iterations_per_epoch=length.iterations_per_epoch,
             device=options.device,
+            total_batch=length.total_batch,
         )
         writers = hooks.PeriodicWriter(outputs, period=options.log_period)
     checkpoints = Checkpoints(

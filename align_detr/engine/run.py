@@ -25,6 +25,7 @@ from align_detr.engine.output_folder import check_folder, clear_folder
 from align_detr.engine.outputs import EvaluatedWeights, output_hooks
 from align_detr.engine.precision import Precision
 from align_detr.engine.rates import build_schedule, scale_rates
+from align_detr.engine.recomputation import checkpoint_activations
 from align_detr.engine.run_length import read_data, resolve_length
 from align_detr.engine.run_state import RunState, continued, start_data
 from align_detr.engine.start import seed
@@ -34,6 +35,7 @@ from align_detr.engine.trainer import Trainer
 from align_detr.engine.writers import append_results
 from align_detr.errors import ConfigError
 from align_detr.evaluation import build_evaluation_sets, evaluate_sets, require_evaluation
+from align_detr.evaluation.validation_loss import with_losses
 from align_detr.lazy_config import settle
 from align_detr.overrides import unread_keys
 
@@ -56,14 +58,18 @@ def train(cfg: DictConfig, *, resume: bool = False, overwrite: bool = False) -> 
     require_evaluation(loaders)
     with datasets_read_once():
         length = resolve_length(options, loaders.train, comm.get_world_size())
-        best_metric = check_best(options.best, options.patience, options.eval_period)
+        best_metric = check_best(
+            options.best, options.patience, options.eval_period, validation_loss=options.validation_loss
+        )
         test_data = read_data(loaders.test)
-        test_sets = build_evaluation_sets(loaders)  # what evaluation cannot use is found out now, not after an epoch
+        # what evaluation cannot use is found out now, not after an epoch
+        test_sets = build_evaluation_sets(loaders, boxes=options.validation_loss)
 
         model = build_model(cfg.model, options.device)
         check_classes(model, [*length.data.names, *test_data.names])
         check_capacity(cfg.model, [*length.data.names, *test_data.names])
         fixed_norms = freeze(model, options.freeze)
+        checkpoint_activations(model, options.checkpoint_activations)
         optimizer = build_optimizer(cfg.optimizer, model)
         scaling = scale_rates(optimizer, options, length.total_batch)
         schedule = build_schedule(cfg.lr_multiplier, options.warmup_epochs, length)
@@ -99,6 +105,8 @@ def train(cfg: DictConfig, *, resume: bool = False, overwrite: bool = False) -> 
     for key, part in {"classes": classes, "config": config, "length": length, "run": run_state}.items():
         checkpointer.add_checkpointable(key, part)
     evaluated = model if ema is None else ema.module
+    if options.validation_loss:
+        test_sets = with_losses(test_sets, evaluated)
     evaluation = EvaluationHook(options.eval_period, partial(evaluate_sets, test_sets, evaluated))
     weights = EvaluatedWeights(Path(options.output_dir), evaluated, ema is not None, classes, config)
     outputs = output_hooks(
@@ -128,9 +136,10 @@ def evaluate_only(cfg: DictConfig, *, checkpoint: str = "") -> Mapping[str, Any]
     """Evaluate what `load_trained` loads; return the results and append them to metrics.json as one line."""
     settle(cfg)
     with datasets_read_once():
-        test_sets = build_evaluation_sets(cfg.dataloader)  # errors of the data come before weights are downloaded
+        # errors of the data come before weights are downloaded
+        test_sets = build_evaluation_sets(cfg.dataloader, boxes=cfg.train.validation_loss)
         model, iteration = load_trained(cfg, checkpoint=checkpoint)
-    results = evaluate_sets(test_sets, model)
+    results = evaluate_sets(with_losses(test_sets, model) if cfg.train.validation_loss else test_sets, model)
     if comm.is_main_process():
         logger.info("Results appended to %s.", append_results(cfg.train.output_dir, iteration, results))
     return results

@@ -5,9 +5,12 @@ import json
 import logging
 import math
 import os
+import resource
+import sys
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -15,6 +18,8 @@ from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils.events import EventStorage, EventWriter, TensorboardXWriter, get_event_storage
 
 from align_detr.checkpoint.files import disk_problems, write_file
+from align_detr.modeling.events import POSITIVES
+from align_detr.modeling.loss_sums import describe_sums, loss_names, sums_by_set
 
 logger = logging.getLogger(__name__)
 
@@ -22,18 +27,21 @@ METRICS_FILE = "metrics.json"
 
 
 class ProgressPrinter(EventWriter):
-    """Progress lines: iteration, epoch, loss and its main terms, rates, seconds of data and step, time left, memory.
+    """Progress lines: iteration, epoch, loss and its sums per set, positives, rates, seconds of data and step, images
+    per second, time left, memory.
 
-    Only the losses of the last decoder layer are printed ("loss_class", "loss_bbox", "loss_giou"); all go to
-    metrics.json. Losses are medians over `window` iterations, times their averages.
+    The sums are of all layers ("class", "bbox", "giou"); each term goes to metrics.json. Losses are medians over
+    `window` iterations, times their averages. `total_batch` is the number of images per step, over all processes.
+    Memory is the largest so far: PyTorch's of the GPU, or this process's.
     """
 
-    MAIN_TERMS = ("loss_class", "loss_bbox", "loss_giou")
-
-    def __init__(self, *, max_iter: int, iterations_per_epoch: int, device: str, window: int = 20) -> None:
+    def __init__(
+        self, *, max_iter: int, iterations_per_epoch: int, device: str, total_batch: int | None = None, window: int = 20
+    ) -> None:
         self.max_iter = max_iter
         self.iterations_per_epoch = iterations_per_epoch
         self.on_cuda = torch.device(device).type == "cuda"
+        self.total_batch = total_batch
         self.window = window
 
     def write(self) -> None:
@@ -50,24 +58,36 @@ class ProgressPrinter(EventWriter):
             f"iter {done}/{self.max_iter}",
             f"epoch {done / self.iterations_per_epoch:.2f}",
             self._losses(storage),
+            self._positives(storage),
             self._rates(storage),
             *self._times(storage, done),
+            f"mem {self._memory():.0f} MiB",
         ]
-        if self.on_cuda:
-            parts.append(f"mem {torch.cuda.max_memory_allocated() / 2**20:.0f} MiB")
         return "  ".join(part for part in parts if part)
 
     def _losses(self, storage: EventStorage) -> str:
         histories = storage.histories()
         if "total_loss" not in histories:
             return ""
-        terms = [
-            f"{name.removeprefix('loss_')} {histories[name].median(self.window):.4g}"
-            for name in self.MAIN_TERMS
-            if name in histories
-        ]
-        total = f"loss {histories['total_loss'].median(self.window):.4g}"
-        return f"{total} ({' '.join(terms)})" if terms else total
+        recent = {name: histories[name].values()[-self.window :] for name in loss_names(histories)}
+        steps = zip(*(([value for value, _ in values]) for values in recent.values()), strict=False)
+        sums = [sums_by_set(dict(zip(recent, values, strict=True))) for values in steps]
+        medians = {
+            name: {loss: median(each[name][loss] for each in sums) for loss in of_set}
+            for name, of_set in (sums[-1].items() if sums else ())
+        }
+        return f"loss {describe_sums(medians, histories['total_loss'].median(self.window))}"
+
+    def _positives(self, storage: EventStorage) -> str:
+        history = storage.histories().get(POSITIVES)
+        return "" if history is None else f"positives per object {history.avg(self.window):.3g}"
+
+    def _memory(self) -> float:
+        """Return the largest use of memory so far, in MiB."""
+        if self.on_cuda:
+            return torch.cuda.max_memory_allocated() / 2**20
+        unit = 1 if sys.platform == "darwin" else 2**10  # bytes, or KiB
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
     def _rates(self, storage: EventStorage) -> str:
         rates = {k[3:]: v.latest() for k, v in storage.histories().items() if k.startswith("lr_")}
@@ -79,7 +99,10 @@ class ProgressPrinter(EventWriter):
         if "data_time" in histories:
             parts.append(f"data {histories['data_time'].avg(self.window):.3f} s")
         if "time" in histories:  # measured from the fourth iteration on
-            parts.append(f"step {histories['time'].avg(self.window):.3f} s")
+            step = histories["time"].avg(self.window)
+            parts.append(f"step {step:.3f} s")
+            if self.total_batch is not None and step > 0:
+                parts.append(f"{self.total_batch / step:.3g} images/s")
             seconds = histories["time"].median(1000) * (self.max_iter - done)
             parts.append(f"left {datetime.timedelta(seconds=int(seconds))}")
         return parts
@@ -117,11 +140,19 @@ class MetricsWriter(EventWriter):
 
 
 def build_writers(
-    *, metrics: MetricsWriter, output_dir: str, max_iter: int, iterations_per_epoch: int, device: str
+    *,
+    metrics: MetricsWriter,
+    output_dir: str,
+    max_iter: int,
+    iterations_per_epoch: int,
+    device: str,
+    total_batch: int | None = None,
 ) -> list[EventWriter]:
     """Return the terminal, JSON and tensorboard writers of a run; warn if tensorboard is not installed."""
     writers: list[EventWriter] = [
-        ProgressPrinter(max_iter=max_iter, iterations_per_epoch=iterations_per_epoch, device=device),
+        ProgressPrinter(
+            max_iter=max_iter, iterations_per_epoch=iterations_per_epoch, device=device, total_batch=total_batch
+        ),
         metrics,
     ]
     try:

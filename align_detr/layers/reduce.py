@@ -1,16 +1,33 @@
 """Means over all processes of a run."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 import torch.distributed as dist
 from torch import Tensor
+
+_WITHIN_PROCESS = ContextVar("within_process", default=False)
+
+
+@contextmanager
+def within_process() -> Iterator[None]:
+    """Let `mean_over_ranks` return each process's own values, where processes have different numbers of batches."""
+    token = _WITHIN_PROCESS.set(True)
+    try:
+        yield
+    finally:
+        _WITHIN_PROCESS.reset(token)
 
 
 def mean_over_ranks(values: Tensor) -> Tensor:
     """Return the mean of `values` over all processes, without gradient and without waiting for the device.
 
-    Every process must call it with a tensor of the same shape. Without a process group it returns the values.
+    Every process must call it with a tensor of the same shape. Without a process group and `within_process`, it returns
+    the values.
     """
     values = values.detach()
-    if dist.is_available() and dist.is_initialized():
+    if not _WITHIN_PROCESS.get() and dist.is_available() and dist.is_initialized():
         dist.all_reduce(values := values.clone())
         values = values / dist.get_world_size()
     return values
