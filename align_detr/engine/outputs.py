@@ -15,10 +15,13 @@ from align_detr.checkpoint.contents import BEST_WEIGHTS_FILE, WEIGHTS_FILE, writ
 from align_detr.engine.best import BestCheckpoint
 from align_detr.engine.class_names import ClassNames, TrainedConfig
 from align_detr.engine.hooks import EvaluationHook, WeightsWriter
+from align_detr.engine.loggers import check_loggers
 from align_detr.engine.run_length import RunLength
-from align_detr.engine.writers import build_writers
+from align_detr.engine.writers import METRICS_FILE, build_writers
 
 logger = logging.getLogger(__name__)
+
+CURVES_FILE = "curves.png"
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,21 @@ class EvaluatedWeights:
             logger.info("The evaluated weights alone are in %s.", self.folder / name)
 
 
+class CurvesWriter(HookBase):
+    """The loss and AP of a run over its iterations as a picture, after training."""
+
+    def __init__(self, *, folder: Path) -> None:
+        self.folder = folder
+
+    def after_train(self) -> None:
+        """Draw what metrics.json has, unless training has failed."""
+        if self.trainer.iter >= self.trainer.max_iter:
+            from align_detr.evaluation.figures import draw_curves  # takes half a second
+
+            draw_curves(self.folder / METRICS_FILE, self.folder / CURVES_FILE)
+            logger.info("The curves of loss and AP are in %s.", self.folder / CURVES_FILE)
+
+
 def output_hooks(
     options: DictConfig,
     length: RunLength,
@@ -58,7 +76,7 @@ def output_hooks(
 
     Checkpoints and weights come before evaluation, so that a failing evaluation loses nothing.
     """
-    best = checkpoints = writers = None
+    best = checkpoints = writers = curves = None
     if best_metric is not None:
         best = BestCheckpoint(
             metric=best_metric,
@@ -75,6 +93,9 @@ def output_hooks(
             iterations_per_epoch=length.iterations_per_epoch,
             device=options.device,
             total_batch=length.total_batch,
+            loggers=check_loggers(options.loggers),
         )
         writers = hooks.PeriodicWriter(outputs, period=options.log_period)
-    return [checkpoints, WeightsWriter(function=partial(weights.write, WEIGHTS_FILE)), evaluation, best, writers]
+        curves = CurvesWriter(folder=Path(options.output_dir))
+    at_end = WeightsWriter(function=partial(weights.write, WEIGHTS_FILE))
+    return [checkpoints, at_end, evaluation, best, writers, curves]

@@ -7,8 +7,7 @@ import math
 import os
 import resource
 import sys
-from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -17,6 +16,7 @@ import torch
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils.events import EventStorage, EventWriter, TensorboardXWriter, get_event_storage
 
+from align_detr.engine.loggers import LOGGERS, NewNumbers
 from align_detr.modeling.events import POSITIVES
 from align_detr.modeling.loss_sums import describe_sums, loss_names, sums_by_set
 
@@ -115,18 +115,12 @@ class MetricsWriter(EventWriter):
 
     def __init__(self, path: Path, *, window: int = 20) -> None:
         self._file = path.open("a", encoding="utf-8")
-        self._window = window
-        self._last = -1
+        self._numbers = NewNumbers(window)
 
     def write(self) -> None:
         """Append the new numbers of the present storage."""
-        rows: dict[int, dict[str, float]] = defaultdict(dict)
-        for key, (value, iteration) in get_event_storage().latest_with_smoothing_hint(self._window).items():
-            if iteration > self._last:
-                rows[iteration][key] = value
-        for iteration, row in rows.items():
+        for iteration, row in self._numbers.take().items():
             self._file.write(metrics_line({**row, "iteration": iteration}))
-        self._last = max(rows, default=self._last)
         self._file.flush()
         os.fsync(self._file.fileno())
 
@@ -136,14 +130,23 @@ class MetricsWriter(EventWriter):
 
 
 def build_writers(
-    *, output_dir: str, max_iter: int, iterations_per_epoch: int, device: str, total_batch: int | None = None
+    *,
+    output_dir: str,
+    max_iter: int,
+    iterations_per_epoch: int,
+    device: str,
+    total_batch: int | None = None,
+    loggers: Sequence[str] = (),
 ) -> list[EventWriter]:
-    """Return the terminal, JSON and tensorboard writers of a run; warn if tensorboard is not installed."""
+    """Return the terminal, JSON and tensorboard writers of a run, and those of the `loggers`; warn if tensorboard is
+    not installed.
+    """
     writers: list[EventWriter] = [
         ProgressPrinter(
             max_iter=max_iter, iterations_per_epoch=iterations_per_epoch, device=device, total_batch=total_batch
         ),
         MetricsWriter(Path(output_dir) / METRICS_FILE),
+        *(LOGGERS[name](output_dir) for name in loggers),
     ]
     try:
         writers.append(_tensorboard(output_dir))
