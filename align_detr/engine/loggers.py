@@ -18,22 +18,22 @@ PROJECT = "align_detr"
 
 
 class NewNumbers:
-    """What an event storage holds since the last call, by iteration.
+    """What an event storage holds of iterations after the `last` that was taken.
 
     Numbers with a smoothing hint are medians over `window`.
     """
 
-    def __init__(self, window: int = 20) -> None:
+    def __init__(self, window: int = 20, last: int = -1) -> None:
         self.window = window
-        self._last = -1
+        self.last = last
 
     def take(self) -> dict[int, dict[str, float]]:
         """Return {iteration: {name: number}} of the present storage, in order."""
         rows: dict[int, dict[str, float]] = defaultdict(dict)
         for key, (value, iteration) in get_event_storage().latest_with_smoothing_hint(self.window).items():
-            if iteration > self._last:
+            if iteration > self.last:
                 rows[iteration][key] = value
-        self._last = max(rows, default=self._last)
+        self.last = max(rows, default=self.last)
         return dict(sorted(rows.items()))
 
 

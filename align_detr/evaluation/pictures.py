@@ -14,6 +14,7 @@ from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
 from PIL import Image
 
+from align_detr.checkpoint.files import disk_problems
 from align_detr.evaluation.evaluate import EvaluationSet
 from align_detr.evaluation.truth import GroundTruth, image_key
 from align_detr.inference.drawing import draw_boxes
@@ -57,11 +58,13 @@ class PictureEvaluator(DatasetEvaluator):
     def evaluate(self) -> dict[str, Any]:
         """Write the pictures; return {}."""
         if comm.is_main_process() and self._pictures:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            for old in self.folder.glob("*.png"):
-                old.unlink()
+            with disk_problems(self.folder):
+                self.folder.mkdir(parents=True, exist_ok=True)
+                for old in self.folder.glob("*.png"):
+                    old.unlink()
+                for name, picture in self._pictures.items():
+                    picture.save(self.folder / f"{_file_name(name)}.png")
             for name, picture in self._pictures.items():
-                picture.save(self.folder / f"{_file_name(name)}.png")
                 _to_tensorboard(f"{self.folder.name}/{name}", picture)
             logger.info(
                 "Pictures of %d images (left: ground truth, right: detections) are in %s.",

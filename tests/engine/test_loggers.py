@@ -10,7 +10,7 @@ import pytest
 from detectron2.utils.events import EventStorage
 
 from align_detr.engine.loggers import LOGGERS, check_loggers
-from align_detr.engine.writers import build_writers
+from align_detr.engine.writers import MetricsWriter, build_writers
 from align_detr.errors import ConfigError, EnvironmentProblem
 
 Calls = list[tuple[str, tuple[Any, ...], dict[str, Any]]]
@@ -50,7 +50,10 @@ def test_each_number_once_at_its_iteration(library: Recorder, tmp_path: Path) ->
         "train: {seed: 3}\nmapper: !!python/name:tiny.map ''\nsize: !!python/tuple [1, 2]\n"
     )
     assert check_loggers([name]) == [name]
-    writers = build_writers(output_dir=str(tmp_path), max_iter=2, iterations_per_epoch=1, device="cpu", loggers=[name])
+    metrics = MetricsWriter(tmp_path / "metrics.json")
+    writers = build_writers(
+        metrics=metrics, output_dir=str(tmp_path), max_iter=2, iterations_per_epoch=1, device="cpu", loggers=[name]
+    )
     with EventStorage() as storage:
         for loss in (1.0, 5.0):
             storage.put_scalar("loss", loss)

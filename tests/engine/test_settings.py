@@ -7,6 +7,7 @@ import torch
 from omegaconf import OmegaConf
 
 from align_detr import model_zoo
+from align_detr.engine.accumulation import check_accumulate
 from align_detr.lazy_config import has_key, load_config
 from align_detr.overrides import train_defaults, unread_keys
 from support.paths import PROJECT
@@ -76,3 +77,12 @@ def test_epochs_between_evaluations_replace_iterations() -> None:
     assert config("quickstart/bccd.py").train.eval_period is not None
     assert load_config("quickstart/bccd.py", ["train.eval_epochs=2"]).train.eval_period is None
     assert load_config("quickstart/bccd.py", ["train.eval_epochs=2", "train.eval_period=9"]).train.eval_period == 9
+
+
+def test_presets_are_settings() -> None:
+    """The lines of docs/memory.md, one per size of a GPU, in a config of their kind: parts of whole images."""
+    lines = re.findall(r"^\| \d+ GB \| `([^`]+)` \|", (PROJECT / "docs" / "memory.md").read_text(), re.MULTILINE)
+    assert len(lines) == 4
+    for line in lines:
+        cfg = load_config("align_detr/align_dino_r50_4scale_12ep.py", line.split())
+        assert check_accumulate(cfg.train.accumulate, cfg.dataloader.train.total_batch_size) > 1
