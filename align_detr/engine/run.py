@@ -21,6 +21,7 @@ from align_detr.engine.class_names import ClassNames, TrainedConfig, check_train
 from align_detr.engine.distributed import wrap_ddp
 from align_detr.engine.freezing import FixedNorms, freeze
 from align_detr.engine.hooks import EvaluationHook, GroupLRScheduler, UpdateEMA, group_rates
+from align_detr.engine.loggers import check_loggers
 from align_detr.engine.output_folder import check_folder, clear_folder
 from align_detr.engine.outputs import EvaluatedWeights, output_hooks
 from align_detr.engine.precision import Precision
@@ -35,6 +36,7 @@ from align_detr.engine.trainer import Trainer
 from align_detr.engine.writers import append_results
 from align_detr.errors import ConfigError
 from align_detr.evaluation import build_evaluation_sets, evaluate_sets, require_evaluation
+from align_detr.evaluation.pictures import with_pictures
 from align_detr.evaluation.validation_loss import with_losses
 from align_detr.lazy_config import settle
 from align_detr.overrides import unread_keys
@@ -61,6 +63,7 @@ def train(cfg: DictConfig, *, resume: bool = False, overwrite: bool = False) -> 
         best_metric = check_best(
             options.best, options.patience, options.eval_period, validation_loss=options.validation_loss
         )
+        check_loggers(options.loggers)
         test_data = read_data(loaders.test)
         # what evaluation cannot use is found out now, not after an epoch
         test_sets = build_evaluation_sets(loaders, boxes=options.validation_loss)
@@ -105,6 +108,7 @@ def train(cfg: DictConfig, *, resume: bool = False, overwrite: bool = False) -> 
     for key, part in {"classes": classes, "config": config, "length": length, "run": run_state}.items():
         checkpointer.add_checkpointable(key, part)
     evaluated = model if ema is None else ema.module
+    test_sets = with_pictures(test_sets, options.pictures, options.output_dir)
     if options.validation_loss:
         test_sets = with_losses(test_sets, evaluated)
     evaluation = EvaluationHook(options.eval_period, partial(evaluate_sets, test_sets, evaluated))

@@ -21,6 +21,8 @@ train = dict(
     best=None,  # a result of evaluation such as bbox/AP, of whose best value model_best.pth is kept; None: of none
     patience=None,  # evaluations without a better `best` (None: bbox/AP) after which training stops
     log_period=20,
+    loggers=[],  # beside metrics.json and tensorboard: wandb, mlflow
+    pictures=4,  # of detections beside the ground truth, at every evaluation; 0: none
     checkpointer=dict(period=None, max_to_keep=3),  # None: once per epoch
     amp=dict(enabled=False, dtype="bfloat16"),  # or float16, on CUDA only
     clip_grad=dict(max_norm=0.1, norm_type=2.0),  # norm of the whole model; max_norm=0: off
