@@ -19,11 +19,12 @@ from torch import nn
 
 from align_detr.checkpoint.contents import WEIGHTS_FILE, read_weights, write_weights
 from align_detr.checkpoint.loading import load_weights
+from align_detr.engine.config_in_file import build_untrusted, config_in_file
 from align_detr.engine.distributed import check_device
 from align_detr.errors import ConfigError
 from align_detr.inference import training
 from align_detr.inference.building import classes_of, read_test_view, set_class_count
-from align_detr.inference.configs import config_in_file, config_text, named_config, training_config
+from align_detr.inference.configs import config_text, named_config, training_config
 from align_detr.inference.detections import Classes, Detections
 from align_detr.inference.running import Options, Runner
 from align_detr.inference.sources import OnError, is_endless, is_one, pictures
@@ -75,7 +76,10 @@ class Detector:
                 "A Detector needs a config or weights: pass weights=FILE for a file that training here has written, a "
                 f"config with weights=FILE for others, or one of {', '.join(SHIPPED)}."
             )
-        self.model: nn.Module = instantiate(self.config.model)
+        trusted = config is not None or weights is None
+        self.model: nn.Module = (
+            instantiate(self.config.model) if trusted else build_untrusted(self.config, weights.path)
+        )
         self.averaged, self._has_weights = weights is not None and weights.averaged, weights is not None
         if weights is None:
             logger.warning("The detector has no weights and finds nothing sensible before it is trained.")

@@ -1,6 +1,7 @@
 """What a file of weights holds: a state dict, and what its training wrote beside it."""
 
 import os
+import unicodedata
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from align_detr.errors import ConfigError
 
 WEIGHTS_FILE = "weights.pth"  # the evaluated weights alone, which training leaves in its folder
 BEST_WEIGHTS_FILE = "weights_best.pth"  # those of the best evaluation, if `train.best` is set
+NO_CLASS_NAME = "which a config reads as the value of a key or which is more than a line of text"
+_CONTROL = {"Cc", "Zl", "Zp"}  # Unicode's control characters and separators of lines
 AVERAGES_BESIDE = "averages_beside"  # in a state dict's metadata: the file has averaged weights as well
 
 
@@ -71,6 +74,11 @@ def weights_in(content: Any, path: str, *, averaged: bool) -> Weights:
         by_similarity=bool(content.get("matching_heuristics", False)),
         author=content["__author__"] if isinstance(content.get("__author__"), str) else None,
     )
+
+
+def is_class_name(name: str) -> bool:
+    """Return whether a config and a line of text can hold the name of a class as it is."""
+    return "${" not in name and name != "???" and not any(unicodedata.category(c) in _CONTROL for c in name)
 
 
 def write_weights(
@@ -172,6 +180,9 @@ def _class_names(content: Mapping[str, Any], path: str) -> list[str] | None:
     names = classes.get("names") if isinstance(classes, dict) else None
     if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
         raise ConfigError(f"{path} has class names that are no list of texts: save the names with the weights again.")
+    for name in names or ():
+        if not is_class_name(name):
+            raise ConfigError(f"{path} has the class {name!r}, {NO_CLASS_NAME}: save the weights with another name.")
     return names
 
 
