@@ -76,17 +76,16 @@ class Detector:
                 "A Detector needs a config or weights: pass weights=FILE for a file that training here has written, a "
                 f"config with weights=FILE for others, or one of {', '.join(SHIPPED)}."
             )
-        trusted = config is not None or weights is None
-        self.model: nn.Module = (
-            instantiate(self.config.model) if trusted else build_untrusted(self.config, weights.path)
-        )
+        in_file = config is None and weights is not None
+        model: Any = build_untrusted(self.config, str(path)) if in_file else instantiate(self.config.model)
+        self.model: nn.Module = model
         self.averaged, self._has_weights = weights is not None and weights.averaged, weights is not None
         if weights is None:
             logger.warning("The detector has no weights and finds nothing sensible before it is trained.")
         else:
             load_weights(self.model, weights, class_names=names, strict=True).require_nothing_left_over()
         self.model.to(device).eval()
-        classes = classes_of(self.config, int(self.model.num_classes), names)
+        classes = classes_of(self.config, int(model.num_classes), names)
         self._runner = Runner(self.model, read_test_view(self.config), classes)
 
     @property

@@ -8,7 +8,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
-from align_detr.checkpoint.contents import AVERAGES_BESIDE, Weights, read_weights, weights_in
+from align_detr.checkpoint.contents import AVERAGES_BESIDE, EVALUATED, Weights, read_weights, weights_in
 from align_detr.checkpoint.loading import load_weights
 from align_detr.checkpoint.packages import PackageFiles
 from align_detr.checkpoint.report import LoadReport
@@ -85,7 +85,7 @@ class Checkpointer(DetectionCheckpointer):
         """Save a checkpoint `name`.pth as detectron2 does; its plain weights say if there are averaged ones."""
         state = self.model.state_dict()
         if "ema" in self.checkpointables and hasattr(state, "_metadata"):
-            state._metadata.setdefault("", {})[AVERAGES_BESIDE] = True
+            state._metadata.setdefault("", {})[AVERAGES_BESIDE] = EVALUATED.get(name, True)
         super().save(name, model=state, **kwargs)
 
     def last_checkpoint(self) -> str:
