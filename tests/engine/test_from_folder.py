@@ -205,4 +205,4 @@ def test_help_is_complete(command, capsys):
     text = " ".join(capsys.readouterr().out.split())
     assert end.value.code == 0
     assert f"usage: align-detr {command}" in text
-    assert "Exit status: 0, or 2 after one printed sentence" in text
+    assert "Exit status: 0; 2 after one printed sentence" in text
