@@ -71,6 +71,7 @@ bench: setup
 	@$(PY) benchmarks/full_step.py
 	@$(PY) benchmarks/validate.py
 	@$(PY) benchmarks/predict.py
+	@$(PY) benchmarks/random_batches.py
 
 # hours of training; what is done is kept, so it can be stopped and started
 studies: setup

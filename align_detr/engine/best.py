@@ -133,8 +133,16 @@ class BestCheckpoint(HookBase):
         return True
 
 
-def check_best(metric: str | None, patience: int | None, eval_period: int) -> str | None:
-    """Return the metric whose best value counts (None: none); raise ConfigError for settings that make no sense."""
+def check_best(metric: str | None, patience: int | None, eval_period: int, *, evaluated: bool = True) -> str | None:
+    """Return the metric whose best value counts (None: none); raise ConfigError for settings that make no sense, as
+    where nothing is `evaluated`.
+    """
+    if not evaluated and (metric or patience is not None):
+        key = "best" if metric else "patience"
+        raise ConfigError(
+            f"train.{key} needs evaluations, and the config has no test data or evaluator: set train.{key}=null, or "
+            "dataloader.test and dataloader.evaluator."
+        )
     if patience is None:
         return metric or None
     if type(patience) is not int or patience < 1:

@@ -68,12 +68,14 @@ def output_hooks(
             on_best=partial(weights.write, BEST_WEIGHTS_FILE),
         )
     if comm.is_main_process():
-        checkpoints = hooks.PeriodicCheckpointer(checkpointer, **options.checkpointer)
+        never = length.max_iter + 1  # nothing in between, yet at the end
+        kept = {**options.checkpointer, "period": options.checkpointer.period or never}
+        checkpoints = hooks.PeriodicCheckpointer(checkpointer, **kept)
         outputs = build_writers(
             output_dir=options.output_dir,
             max_iter=length.max_iter,
             iterations_per_epoch=length.iterations_per_epoch,
             device=options.device,
         )
-        writers = hooks.PeriodicWriter(outputs, period=options.log_period)
+        writers = hooks.PeriodicWriter(outputs, period=options.log_period or never)
     return [checkpoints, WeightsWriter(function=partial(weights.write, WEIGHTS_FILE)), evaluation, best, writers]
