@@ -29,6 +29,10 @@ _SYNONYMS: Mapping[str, tuple[str, ...]] = {
         ("grad_accum", "grad_accum_steps", "grad_accumulation", "gradient_accumulation_steps", "accumulate"),
         ("train.accumulate",),
     ),
+    **dict.fromkeys(
+        ("gradient_checkpointing", "activation_checkpointing", "use_checkpoint", "with_cp"),
+        ("train.checkpoint_activations",),
+    ),
     **dict.fromkeys(("early_stopping", "patience"), ("train.patience",)),
     **dict.fromkeys(("warmup", "warmup_epochs"), ("train.warmup_epochs",)),
     **dict.fromkeys(("clip", "clip_max_norm", "grad_clip", "max_norm"), ("train.clip_grad.max_norm",)),
@@ -66,10 +70,12 @@ def check_overrides(cfg: DictConfig, overrides: Iterable[str]) -> None:
 def settle_length(cfg: DictConfig, overrides: Iterable[str]) -> None:
     """Let an override of `train.epochs` set the length of a run also where the config has a `max_iter`.
 
-    That `max_iter` becomes None, and so do the periods that go with it, unless they are overridden too. Raise
-    ConfigError for overrides that set both lengths.
+    That `max_iter` becomes None, and so do the periods that go with it, unless they are overridden too; so does an
+    `eval_period` where `eval_epochs` is given. Raise ConfigError for overrides that set both lengths.
     """
     given = {override.key_or_group for _, override in _parsed(overrides)}
+    if "train.eval_epochs" in given and "train.eval_period" not in given:
+        cfg.train.eval_period = None
     if "train.epochs" not in given or cfg.train.max_iter is None:
         return
     if "train.max_iter" in given:

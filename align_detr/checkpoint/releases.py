@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Release:
+class ReleasedFile:
     """A file of published weights: the config that it fits, and where to get it.
 
     `ap` is its published AP on COCO val2017, `size` the published size in MB, `sha256` the published beginning of the
@@ -27,12 +27,12 @@ class Release:
     sha256: str | None = None
 
 
-def releases() -> tuple[Release, ...]:
+def releases() -> tuple[ReleasedFile, ...]:
     """Return all releases, by family."""
     return _RELEASES
 
 
-def _rows(source: str, page: str, base: str, table: str) -> list[Release]:
+def _rows(source: str, page: str, base: str, table: str) -> list[ReleasedFile]:
     """Return the releases of a table: name, config, AP, converter and the end of the address after `base`; `-` stands
     for an AP that was not read, and for an address that only `page` leads to.
     """
@@ -43,15 +43,15 @@ def _rows(source: str, page: str, base: str, table: str) -> list[Release]:
         file = url.rpartition("/")[2] if url.endswith(".pth") else ""
         of_core = "." not in converter
         module = f"align_detr.checkpoint.{converter}" if of_core else f"align_detr.projects.{converter}"
-        found.append(Release(name, f"{config}.py", source, None if ap == "-" else float(ap), url, file, module))
+        found.append(ReleasedFile(name, f"{config}.py", source, None if ap == "-" else float(ap), url, file, module))
     return found
 
 
-def _detr(name: str, config: str, ap: float, sha256: str, size: int) -> Release:
+def _detr(name: str, config: str, ap: float, sha256: str, size: int) -> ReleasedFile:
     """Return a file of DETR's authors, whose name ends in the hash."""
     file = f"{name}-{sha256}.pth"
     url = f"https://dl.fbaipublicfiles.com/detr/{file}"
-    return Release(name, f"detr/{config}.py", "DETR", ap, url, file, "align_detr.checkpoint.detr", size, sha256)
+    return ReleasedFile(name, f"detr/{config}.py", "DETR", ap, url, file, "align_detr.checkpoint.detr", size, sha256)
 
 
 _GITHUB = "https://github.com/"

@@ -25,8 +25,8 @@ class DetrMapper:
 
     augmentations: detectron2 augmentations, applied in order; None and [] leave images as they are.
     augmentations_with_crop: the list that replaces them for half of the training images (the official DETR recipe:
-    resize and crop before the final resize). white_level: the level of grey images with more than 8 bits that becomes
-    255, by default 65535 in 16-bit files.
+    resize and crop before the final resize). keep_boxes: give boxes in evaluation too, as a validation loss needs.
+    white_level: the level of grey images with more than 8 bits that becomes 255, by default 65535 in 16-bit files.
     Training leaves out crowd regions, as DETR does, and boxes of which a crop leaves nothing; images without boxes
     stay. Random numbers come from numpy's global generator, as in detectron2, so that seeded workers repeat them.
     """
@@ -37,6 +37,7 @@ class DetrMapper:
         augmentations: Sequence[T.Augmentation] | None,
         augmentations_with_crop: Sequence[T.Augmentation] | None = None,
         is_train: bool,
+        keep_boxes: bool = False,
         image_format: str = "RGB",
         white_level: float | None = None,
     ) -> None:
@@ -45,6 +46,7 @@ class DetrMapper:
                 "dataloader.test.mapper has augmentations_with_crop, which is for training: remove it there."
             )
         self.is_train = is_train
+        self.keep_boxes = keep_boxes or is_train
         self.image_format = image_format
         self.white_level = white_level
         self.augmentations = _augmentation_list(augmentations or ())
@@ -59,8 +61,9 @@ class DetrMapper:
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
         """Map a record of detectron2's data set format; the record itself is not changed.
 
-        Return its entries with `image` (3, H, W) uint8, `height` and `width` of the file, and in training `instances`
-        with gt_boxes (absolute xyxy in the augmented image) and gt_classes in place of `annotations`.
+        Return its entries with `image` (3, H, W) uint8, `height` and `width` of the file, and in training or with
+        `keep_boxes` also `instances` with gt_boxes (absolute xyxy in the augmented image) and gt_classes in place of
+        `annotations`.
         Raise DatasetError for an image file that is missing, broken, too thin to be resized, of another size than its
         annotation states, or of grey levels whose white is not known.
         """
@@ -69,7 +72,7 @@ class DetrMapper:
         transforms = self._augment(aug_input, record)
         image = aug_input.image
         record["image"] = torch.as_tensor(np.ascontiguousarray(image.transpose(2, 0, 1)))
-        if self.is_train:
+        if self.keep_boxes:
             annotations = [a for a in dataset_dict.get("annotations", ()) if not a.get("iscrowd", 0)]
             record["instances"] = _transform_boxes(annotations, transforms, image.shape[:2])
         return record

@@ -3,7 +3,6 @@
 import json
 import logging
 import math
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,8 +13,10 @@ from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 
 from align_detr.checkpoint.checkpointer import Checkpointer
+from align_detr.checkpoint.files import write_file
 from align_detr.engine.hooks import EvaluationHook
 from align_detr.errors import ConfigError
+from align_detr.evaluation.evaluate import PREFIX
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +36,8 @@ class BestCheckpoint(HookBase):
     """The checkpoint of the best evaluation as model_best.pth, and the end of training after `patience` evaluations
     without a better one (None: never).
 
-    `metric` is a result such as "bbox/AP", of which more is better. All its values are kept in best.json, so that a
-    resumed run knows them. Stands after the evaluation hook, on every process. `on_best` is called
+    `metric` is a result such as "bbox/AP", of which more is better, or a validation loss. All its values are kept in
+    best.json, so that a resumed run knows them. Stands after the evaluation hook, on every process. `on_best` is called
     with the number of iterations beside the saving.
     Raise ConfigError after the first evaluation if that has no such result.
     """
@@ -67,7 +68,8 @@ class BestCheckpoint(HookBase):
     def best(self) -> Evaluated | None:
         """The first of the best evaluations."""
         numbers = [each for each in self.evaluations if not math.isnan(each.value)]
-        return max(numbers, key=lambda each: each.value, default=None)
+        sign = -1 if is_loss(self.metric) else 1
+        return max(numbers, key=lambda each: sign * each.value, default=None)
 
     def before_train(self) -> None:
         """Read the evaluations of the run that is resumed, up to where it continues."""
@@ -85,8 +87,8 @@ class BestCheckpoint(HookBase):
             self.checkpointer.save("model_final", iteration=self.trainer.iter)
 
     def after_train(self) -> None:
-        """Look at the last evaluation."""
-        if self._is_new():
+        """Look at the last evaluation, unless training has failed."""
+        if self.trainer.iter >= self.trainer.max_iter and self._is_new():
             self._look(self.trainer.iter)
 
     def _is_new(self) -> bool:
@@ -97,6 +99,8 @@ class BestCheckpoint(HookBase):
         """Keep the results if they are the best; return, on every process, whether patience is at its end."""
         ended = False
         if comm.is_main_process():
+            # a resumed run makes the evaluation after its checkpoint again
+            self.evaluations = [each for each in self.evaluations if each.iteration < iteration]
             before = self.best
             self.evaluations.append(Evaluated(iteration, self._value(self.evaluation.results)))
             if self.best is not before:
@@ -115,10 +119,7 @@ class BestCheckpoint(HookBase):
 
     def _save(self, iteration: int) -> None:
         """Save model_best.pth; the checkpoint to resume from stays the last one."""
-        last = self.checkpointer.last_checkpoint()
-        self.checkpointer.save("model_best", iteration=iteration - 1)
-        if last:
-            self.checkpointer.tag_last_checkpoint(os.path.basename(last))
+        self.checkpointer.save("model_best", newest=False, iteration=iteration - 1)
         if self.on_best is not None:
             self.on_best(iteration)
         logger.info("Best %s so far: %.4g after iteration %d.", self.metric, self.evaluations[-1].value, iteration)
@@ -128,12 +129,25 @@ class BestCheckpoint(HookBase):
         since = sum(best is None or each.iteration > best.iteration for each in self.evaluations)
         if self.patience is None or since < self.patience:
             return False
-        known = "has no value" if best is None else f"is not above the {best.value:.4g} of iteration {best.iteration}"
+        side = "below" if is_loss(self.metric) else "above"
+        known = "has no value" if best is None else f"is not {side} the {best.value:.4g} of iteration {best.iteration}"
         logger.info("Training ends: %s %s in %d evaluations (train.patience).", self.metric, known, since)
         return True
 
 
-def check_best(metric: str | None, patience: int | None, eval_period: int, *, evaluated: bool = True) -> str | None:
+def is_loss(metric: str) -> bool:
+    """Return whether less of a metric is better: of validation losses, also of one of several sets."""
+    return metric.rsplit("/", 1)[-1].startswith(PREFIX)
+
+
+def check_best(
+    metric: str | None,
+    patience: int | None,
+    eval_period: int,
+    *,
+    validation_loss: bool = True,
+    evaluated: bool = True,
+) -> str | None:
     """Return the metric whose best value counts (None: none); raise ConfigError for settings that make no sense, as
     where nothing is `evaluated`.
     """
@@ -143,6 +157,8 @@ def check_best(metric: str | None, patience: int | None, eval_period: int, *, ev
             f"train.{key} needs evaluations, and the config has no test data or evaluator: set train.{key}=null, or "
             "dataloader.test and dataloader.evaluator."
         )
+    if metric and is_loss(metric) and not validation_loss:
+        raise ConfigError(f"train.best={metric} is a validation loss: set train.validation_loss=True as well.")
     if patience is None:
         return metric or None
     if type(patience) is not int or patience < 1:
@@ -163,6 +179,4 @@ def _finite(value: float) -> float | None:
 
 
 def _write(path: Path, text: str) -> None:
-    new = path.with_name(f".{path.name}")
-    new.write_text(text + "\n", encoding="utf-8")
-    new.replace(path)
+    write_file(path, lambda file: file.write(f"{text}\n".encode()))

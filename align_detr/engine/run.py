@@ -33,7 +33,9 @@ from align_detr.engine.output_folder import check_folder, clear_folder
 from align_detr.engine.outputs import EvaluatedWeights, output_hooks
 from align_detr.engine.precision import Precision
 from align_detr.engine.rates import build_schedule, scale_rates
+from align_detr.engine.recomputation import checkpoint_activations
 from align_detr.engine.run_length import read_data, resolve_length
+from align_detr.engine.run_state import RunState, continued, start_data
 from align_detr.engine.start import seed
 from align_detr.engine.summary import describe_run
 from align_detr.engine.trained import load_trained
@@ -41,6 +43,7 @@ from align_detr.engine.trainer import Trainer
 from align_detr.engine.writers import append_results
 from align_detr.errors import ConfigError
 from align_detr.evaluation import build_evaluation_sets, evaluate_sets, missing_evaluation
+from align_detr.evaluation.validation_loss import with_losses
 from align_detr.lazy_config import settle
 from align_detr.option_values import check_training
 from align_detr.overrides import unread_keys
@@ -67,15 +70,22 @@ def train(cfg: DictConfig, *, resume: bool = False, overwrite: bool = False) -> 
         logger.warning("Nothing is evaluated, as the config has no dataloader.%s.", missing)
     with datasets_read_once():
         length = resolve_length(options, loaders.train, comm.get_world_size())
-        best_metric = check_best(options.best, options.patience, options.eval_period, evaluated=not missing)
+        best_metric = check_best(
+            options.best,
+            options.patience,
+            options.eval_period,
+            validation_loss=options.validation_loss,
+            evaluated=not missing,
+        )
         test_data = read_data(loaders.get("test"))
         # what evaluation cannot use is found out now, not after an epoch
-        test_sets = [] if missing else build_evaluation_sets(loaders)
+        test_sets = [] if missing else build_evaluation_sets(loaders, boxes=options.validation_loss)
 
         model = build_model(cfg.model, options.device)
         check_classes(model, [*length.data.names, *test_data.names])
         check_capacity(cfg.model, [*length.data.names, *test_data.names])
         fixed_norms = freeze(model, options.freeze)
+        checkpoint_activations(model, options.checkpoint_activations)
         optimizer = build_optimizer(cfg.optimizer, model)
         scaling = scale_rates(optimizer, options, length.total_batch)
         schedule = build_schedule(cfg.lr_multiplier, options.warmup_epochs, length)
@@ -90,9 +100,11 @@ def train(cfg: DictConfig, *, resume: bool = False, overwrite: bool = False) -> 
         if overwrite:
             clear_folder(options.output_dir)  # after loading: the initial weights may be in it
         start_iter = length.start_after(state["trainer"]["iteration"] + 1, state.get("length", {})) if state else 0
-        seed(options.seed, start_iter)  # a resumed run draws new images and augmentations, not those of its first epoch
+        seed(options.seed, start_iter)  # for loaders and checkpoints whose place and generators are not known
         data_loader = instantiate(loaders.train)
         set_timeout(data_loader, options.data_timeout)
+        saved = continued(state, start_iter)
+        start_data(data_loader, start_iter, saved)
     trainer = Trainer(
         model=wrap_ddp(model, device=options.device, **options.ddp),
         data_loader=data_loader,
@@ -107,13 +119,23 @@ def train(cfg: DictConfig, *, resume: bool = False, overwrite: bool = False) -> 
         ema.reset()  # after loading, and after the processes have taken over the weights of the first
     checkpointer.add_checkpointable("trainer", trainer)
     classes, config = ClassNames(length.data.names), TrainedConfig(Path(options.output_dir) / "config.yaml")
-    for key, part in {"classes": classes, "config": config, "length": length}.items():
+    run_state = RunState(data_loader)
+    for key, part in {"classes": classes, "config": config, "length": length, "run": run_state}.items():
         checkpointer.add_checkpointable(key, part)
     evaluated = model if ema is None else ema.module
+    if options.validation_loss:
+        test_sets = with_losses(test_sets, evaluated)
     evaluation = EvaluationHook(options.eval_period, partial(evaluate_sets, test_sets, evaluated))
     weights = EvaluatedWeights(Path(options.output_dir), evaluated, ema is not None, classes, config)
     outputs = output_hooks(
-        options, length, checkpointer=checkpointer, weights=weights, evaluation=evaluation, best_metric=best_metric
+        options,
+        length,
+        checkpointer=checkpointer,
+        state=run_state,
+        saved=saved,
+        weights=weights,
+        evaluation=evaluation,
+        best_metric=best_metric,
     )
     averaging = None if ema is None else UpdateEMA(ema=ema)
     steps = [hooks.IterationTimer(), GroupLRScheduler(scheduler=schedule), FixedNorms(norms=fixed_norms), averaging]
@@ -121,7 +143,10 @@ def train(cfg: DictConfig, *, resume: bool = False, overwrite: bool = False) -> 
     if state:
         trainer.load_state_dict(state["trainer"])
         logger.info("Resuming at iteration %d of %d.", start_iter, length.max_iter)
-    trainer.train(start_iter, length.max_iter)
+    try:
+        trainer.train(start_iter, length.max_iter)
+    finally:
+        trainer.stop_workers()
     return evaluation.results
 
 
@@ -129,9 +154,10 @@ def evaluate_only(cfg: DictConfig, *, checkpoint: str = "") -> Mapping[str, Any]
     """Evaluate what `load_trained` loads; return the results and append them to metrics.json as one line."""
     settle(cfg)
     with datasets_read_once():
-        test_sets = build_evaluation_sets(cfg.dataloader)  # errors of the data come before weights are downloaded
+        # errors of the data come before weights are downloaded
+        test_sets = build_evaluation_sets(cfg.dataloader, boxes=cfg.train.validation_loss)
         model, iteration = load_trained(cfg, checkpoint=checkpoint)
-    results = evaluate_sets(test_sets, model)
+    results = evaluate_sets(with_losses(test_sets, model) if cfg.train.validation_loss else test_sets, model)
     if comm.is_main_process():
         logger.info("Results appended to %s.", append_results(cfg.train.output_dir, iteration, results))
     return results
@@ -141,7 +167,7 @@ def _load_start(
     checkpointer: Checkpointer, options: DictConfig, resume: bool, dataset_names: Sequence[str]
 ) -> dict[str, Any]:
     """Load the newest checkpoint when resuming, else the initial weights; return what else it holds ({} if new)."""
-    path = checkpointer.last_checkpoint() if resume else ""
+    path = checkpointer.newest_sound() if resume else ""
     if not path:
         if resume:
             logger.warning("%s has no checkpoint to resume: starting at iteration 0.", checkpointer.save_dir)

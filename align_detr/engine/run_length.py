@@ -134,8 +134,30 @@ def resolve_length(options: DictConfig, loader: DictConfig, world_size: int) -> 
     per_epoch = max(1, data.images // total_batch)
     if options.max_iter is None:
         options.max_iter = max(1, math.floor(options.epochs * per_epoch + 1e-6))
-    if options.eval_period is None:
-        options.eval_period = per_epoch
+    _settle_evaluation(options, per_epoch)
     if options.checkpointer.period is None:
         options.checkpointer.period = per_epoch
     return RunLength(data, total_batch, per_epoch, int(options.max_iter), by_epochs, accumulate)
+
+
+def _settle_evaluation(options: DictConfig, per_epoch: int) -> None:
+    """Fill in eval_period, from eval_epochs if that is set; raise ConfigError if both are, or for no positive number.
+
+    eval_epochs becomes None, so that the saved config says it once.
+    """
+    epochs = options.get("eval_epochs", None)
+    if epochs is None:
+        if options.eval_period is None:
+            options.eval_period = per_epoch
+        return
+    if options.eval_period is not None:
+        raise ConfigError(
+            f"train.eval_epochs={epochs} and train.eval_period={options.eval_period} both say when to evaluate: set "
+            "one of them to null."
+        )
+    if isinstance(epochs, bool) or not isinstance(epochs, (int, float)) or epochs <= 0:
+        raise ConfigError(
+            f"train.eval_epochs={epochs} must be a number above 0: train.eval_period=0 evaluates at the end only."
+        )
+    options.eval_period = max(1, round(epochs * per_epoch))
+    options.eval_epochs = None

@@ -5,14 +5,21 @@ import json
 import logging
 import math
 import os
+import resource
+import sys
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils.events import EventStorage, EventWriter, TensorboardXWriter, get_event_storage
+
+from align_detr.checkpoint.files import disk_problems, write_file
+from align_detr.modeling.events import POSITIVES
+from align_detr.modeling.loss_sums import describe_sums, loss_names, sums_by_set
 
 logger = logging.getLogger(__name__)
 
@@ -20,18 +27,21 @@ METRICS_FILE = "metrics.json"
 
 
 class ProgressPrinter(EventWriter):
-    """Progress lines: iteration, epoch, loss and its main terms, rates, seconds of data and step, time left, memory.
+    """Progress lines: iteration, epoch, loss and its sums per set, positives, rates, seconds of data and step, images
+    per second, time left, memory.
 
-    Only the losses of the last decoder layer are printed ("loss_class", "loss_bbox", "loss_giou"); all go to
-    metrics.json. Losses are medians over `window` iterations, times their averages.
+    The sums are of all layers ("class", "bbox", "giou"); each term goes to metrics.json. Losses are medians over
+    `window` iterations, times their averages. `total_batch` is the number of images per step, over all processes.
+    Memory is the largest so far: PyTorch's of the GPU, or this process's.
     """
 
-    MAIN_TERMS = ("loss_class", "loss_bbox", "loss_giou")
-
-    def __init__(self, *, max_iter: int, iterations_per_epoch: int, device: str, window: int = 20) -> None:
+    def __init__(
+        self, *, max_iter: int, iterations_per_epoch: int, device: str, total_batch: int | None = None, window: int = 20
+    ) -> None:
         self.max_iter = max_iter
         self.iterations_per_epoch = iterations_per_epoch
         self.on_cuda = torch.device(device).type == "cuda"
+        self.total_batch = total_batch
         self.window = window
 
     def write(self) -> None:
@@ -48,24 +58,36 @@ class ProgressPrinter(EventWriter):
             f"iter {done}/{self.max_iter}",
             f"epoch {done / self.iterations_per_epoch:.2f}",
             self._losses(storage),
+            self._positives(storage),
             self._rates(storage),
             *self._times(storage, done),
+            f"mem {self._memory():.0f} MiB",
         ]
-        if self.on_cuda:
-            parts.append(f"mem {torch.cuda.max_memory_allocated() / 2**20:.0f} MiB")
         return "  ".join(part for part in parts if part)
 
     def _losses(self, storage: EventStorage) -> str:
         histories = storage.histories()
         if "total_loss" not in histories:
             return ""
-        terms = [
-            f"{name.removeprefix('loss_')} {histories[name].median(self.window):.4g}"
-            for name in self.MAIN_TERMS
-            if name in histories
-        ]
-        total = f"loss {histories['total_loss'].median(self.window):.4g}"
-        return f"{total} ({' '.join(terms)})" if terms else total
+        recent = {name: histories[name].values()[-self.window :] for name in loss_names(histories)}
+        steps = zip(*(([value for value, _ in values]) for values in recent.values()), strict=False)
+        sums = [sums_by_set(dict(zip(recent, values, strict=True))) for values in steps]
+        medians = {
+            name: {loss: median(each[name][loss] for each in sums) for loss in of_set}
+            for name, of_set in (sums[-1].items() if sums else ())
+        }
+        return f"loss {describe_sums(medians, histories['total_loss'].median(self.window))}"
+
+    def _positives(self, storage: EventStorage) -> str:
+        history = storage.histories().get(POSITIVES)
+        return "" if history is None else f"positives per object {history.avg(self.window):.3g}"
+
+    def _memory(self) -> float:
+        """Return the largest use of memory so far, in MiB."""
+        if self.on_cuda:
+            return torch.cuda.max_memory_allocated() / 2**20
+        unit = 1 if sys.platform == "darwin" else 2**10  # bytes, or KiB
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
     def _rates(self, storage: EventStorage) -> str:
         rates = {k[3:]: v.latest() for k, v in storage.histories().items() if k.startswith("lr_")}
@@ -77,7 +99,10 @@ class ProgressPrinter(EventWriter):
         if "data_time" in histories:
             parts.append(f"data {histories['data_time'].avg(self.window):.3f} s")
         if "time" in histories:  # measured from the fourth iteration on
-            parts.append(f"step {histories['time'].avg(self.window):.3f} s")
+            step = histories["time"].avg(self.window)
+            parts.append(f"step {step:.3f} s")
+            if self.total_batch is not None and step > 0:
+                parts.append(f"{self.total_batch / step:.3g} images/s")
             seconds = histories["time"].median(1000) * (self.max_iter - done)
             parts.append(f"left {datetime.timedelta(seconds=int(seconds))}")
         return parts
@@ -87,35 +112,48 @@ class MetricsWriter(EventWriter):
     """One line per iteration with all numbers that are new since the last write, appended to a file.
 
     detectron2's JSONWriter writes NaN, which is no JSON. Numbers with a smoothing hint are medians over `window`.
+    `last` is the iteration of the last line; a resumed run begins with that of the file.
     """
 
-    def __init__(self, path: Path, *, window: int = 20) -> None:
+    def __init__(self, path: Path, *, window: int = 20, last: int = -1) -> None:
+        self._path = path
         self._file = path.open("a", encoding="utf-8")
         self._window = window
-        self._last = -1
+        self.last = last
 
     def write(self) -> None:
         """Append the new numbers of the present storage."""
         rows: dict[int, dict[str, float]] = defaultdict(dict)
         for key, (value, iteration) in get_event_storage().latest_with_smoothing_hint(self._window).items():
-            if iteration > self._last:
+            if iteration > self.last:
                 rows[iteration][key] = value
-        for iteration, row in rows.items():
-            self._file.write(metrics_line({**row, "iteration": iteration}))
-        self._last = max(rows, default=self._last)
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with disk_problems(self._path):
+            for iteration, row in rows.items():
+                self._file.write(metrics_line({**row, "iteration": iteration}))
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        self.last = max(rows, default=self.last)
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
 
 
-def build_writers(*, output_dir: str, max_iter: int, iterations_per_epoch: int, device: str) -> list[EventWriter]:
+def build_writers(
+    *,
+    metrics: MetricsWriter,
+    output_dir: str,
+    max_iter: int,
+    iterations_per_epoch: int,
+    device: str,
+    total_batch: int | None = None,
+) -> list[EventWriter]:
     """Return the terminal, JSON and tensorboard writers of a run; warn if tensorboard is not installed."""
     writers: list[EventWriter] = [
-        ProgressPrinter(max_iter=max_iter, iterations_per_epoch=iterations_per_epoch, device=device),
-        MetricsWriter(Path(output_dir) / METRICS_FILE),
+        ProgressPrinter(
+            max_iter=max_iter, iterations_per_epoch=iterations_per_epoch, device=device, total_batch=total_batch
+        ),
+        metrics,
     ]
     try:
         writers.append(_tensorboard(output_dir))
@@ -124,6 +162,23 @@ def build_writers(*, output_dir: str, max_iter: int, iterations_per_epoch: int, 
             "There is no tensorboard log (%s); metrics.json has all numbers: `pip install tensorboard` adds it.", error
         )
     return writers
+
+
+def cut_metrics(path: Path, last: int) -> None:
+    """Remove the lines after iteration `last`, which a resumed run writes again, and a line that was cut off."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    kept = [line for line in lines if last >= _iteration(line)]
+    if len(kept) < len(lines):
+        write_file(path, lambda file: file.write("".join(f"{line}\n" for line in kept).encode()))
+        logger.info("Removed %d lines of %s that are written again.", len(lines) - len(kept), path)
+
+
+def _iteration(line: str) -> float:
+    """Return the iteration of a line, or infinity for a line that is no JSON."""
+    try:
+        return float(json.loads(line)["iteration"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf
 
 
 def append_results(output_dir: str, iteration: int, results: Mapping[str, Any]) -> Path:

@@ -10,13 +10,19 @@ from typing import Any
 from detectron2.config import instantiate
 from detectron2.evaluation import DatasetEvaluator, inference_on_dataset, print_csv_format
 from detectron2.utils import comm
+from detectron2.utils.registry import locate
 from omegaconf import DictConfig, ListConfig
 from torch import nn
 
+from align_detr.data.mapper import DetrMapper
 from align_detr.data.names import dataset_names
 from align_detr.errors import ConfigError
+from align_detr.modeling.loss_sums import describe_sums, sums_by_set
 
 logger = logging.getLogger(__name__)
+
+PREFIX = "val_"
+VALIDATION_LOSS = f"{PREFIX}loss"
 
 
 @dataclass(frozen=True)
@@ -44,13 +50,14 @@ def missing_evaluation(loaders: DictConfig) -> str | None:
     return next((name for name in ("test", "evaluator") if loaders.get(name, None) is None), None)
 
 
-def build_evaluation_sets(loaders: DictConfig) -> list[EvaluationSet]:
+def build_evaluation_sets(loaders: DictConfig, *, boxes: bool = False) -> list[EvaluationSet]:
     """Build loader and evaluator of each data set of `loaders.test`, which reads them; once for a whole run.
 
     `loaders.test` is a loader, or a list of them; a loader of ours that names several data sets is one per name.
     `loaders.evaluator` is for each of them; where there are several, with `dataset_name` set to the data set and a
-    folder of that name in its `output_dir`. Or it is a list with an evaluator per loader. Raise ConfigError for nodes
-    that do not fit each other, DatasetError for data that cannot be used.
+    folder of that name in its `output_dir`. Or it is a list with an evaluator per loader. With `boxes`, the
+    inputs of a DetrMapper have their boxes, for a loss. Raise ConfigError for nodes that do not fit each other,
+    DatasetError for data that cannot be used.
     """
     require_evaluation(loaders)
     tests = _one_loader_per_set(loaders.test)
@@ -59,6 +66,8 @@ def build_evaluation_sets(loaders: DictConfig) -> list[EvaluationSet]:
     repeated = [name for name in names if names.count(name) > 1]
     if repeated:
         raise ConfigError(f"dataloader.test names the data set '{repeated[0]}' more than once: name it once.")
+    if boxes:
+        tests = [_with_boxes(test) for test in tests]
     return [
         EvaluationSet(name, instantiate(test), instantiate(evaluator))
         for name, test, evaluator in zip(names, tests, evaluators, strict=True)
@@ -78,7 +87,8 @@ def evaluate_sets(sets: Sequence[EvaluationSet], model: nn.Module) -> Mapping[st
         one.forget()
         if comm.is_main_process():
             logger.info("Results on %s:", one.name)
-            print_csv_format(results[one.name])
+            print_csv_format({task: each for task, each in results[one.name].items() if isinstance(each, Mapping)})
+            _print_loss(results[one.name])
     if not (sets and comm.is_main_process()):
         return {}
     return results if len(sets) > 1 else results[sets[0].name]
@@ -87,6 +97,13 @@ def evaluate_sets(sets: Sequence[EvaluationSet], model: nn.Module) -> Mapping[st
 def evaluate(loaders: DictConfig, model: nn.Module) -> Mapping[str, Any]:
     """Evaluate `model` as `evaluate_sets` does on what `build_evaluation_sets` makes of a config's `dataloader`."""
     return evaluate_sets(build_evaluation_sets(loaders), model)
+
+
+def _print_loss(results: Mapping[str, Any]) -> None:
+    """Log the validation loss, if there is one, and its sums per set."""
+    if VALIDATION_LOSS in results:
+        losses = {key.removeprefix(PREFIX): value for key, value in results.items() if key.startswith(f"{PREFIX}loss_")}
+        logger.info("Validation loss: %s", describe_sums(sums_by_set(losses), results[VALIDATION_LOSS]))
 
 
 def _one_loader_per_set(test: DictConfig | ListConfig) -> list[DictConfig]:
@@ -101,6 +118,17 @@ def _split(loader: DictConfig) -> list[DictConfig]:
     """Return copies of a loader that names several data sets, one per name."""
     names = loader.get("dataset", None)
     return [_with(loader, dataset=name) for name in names] if isinstance(names, ListConfig) else [loader]
+
+
+def _with_boxes(loader: DictConfig) -> DictConfig:
+    """Return a copy of a loader whose mapper keeps boxes, if it is one of ours."""
+    mapper = loader.get("mapper", None)
+    target = mapper.get("_target_", None) if isinstance(mapper, DictConfig) else None
+    if target is None or (locate(target) if isinstance(target, str) else target) is not DetrMapper:
+        return loader
+    changed = copy.deepcopy(loader)
+    changed.mapper.keep_boxes = True
+    return changed
 
 
 def _one_evaluator_per_set(loaders: DictConfig, tests: Sequence[DictConfig]) -> Sequence[DictConfig | ListConfig]:

@@ -2,22 +2,33 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch.distributed as dist
 from detectron2.utils import comm
 from torch import Tensor
 
-_alone = False
+_WITHIN_PROCESS = ContextVar("within_process", default=False)
+
+
+@contextmanager
+def within_process() -> Iterator[None]:
+    """Let `mean_over_ranks` return each process's own values, where processes have different numbers of batches."""
+    token = _WITHIN_PROCESS.set(True)
+    try:
+        yield
+    finally:
+        _WITHIN_PROCESS.reset(token)
 
 
 def mean_over_ranks(values: Tensor) -> Tensor:
     """Return the mean of `values` over all processes, without gradient and without waiting for the device.
 
-    Every process must call it with a tensor of the same shape. Without a process group, or `alone`, it returns the
-    values.
+    Every process must call it with a tensor of the same shape. Without a process group and `within_process`, it returns
+    the values.
     """
     values = values.detach()
-    if dist.is_available() and dist.is_initialized() and not _alone:
+    if not _WITHIN_PROCESS.get() and dist.is_available() and dist.is_initialized():
         dist.all_reduce(values := values.clone())
         values = values / dist.get_world_size()
     return values
@@ -29,10 +40,10 @@ def alone() -> Iterator[None]:
 
     This holds for `mean_over_ranks` and for detectron2's layers, not for torch's SyncBatchNorm.
     """
-    global _alone
-    before, world_size = _alone, comm.get_world_size
-    _alone, comm.get_world_size = True, lambda: 1
+    world_size = comm.get_world_size
+    comm.get_world_size = lambda: 1
     try:
-        yield
+        with within_process():
+            yield
     finally:
-        _alone, comm.get_world_size = before, world_size
+        comm.get_world_size = world_size

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from align_detr.checks import check_logits
 from align_detr.errors import ConfigError
 from align_detr.layers.reduce import mean_over_ranks
+from align_detr.modeling.events import POSITIVES, log_scalar
 from align_detr.modeling.losses.base import SetLoss
 from align_detr.structures import MAIN, Match, Predictions, SkippedImages, Targets
 
@@ -68,6 +69,7 @@ class SetCriterion(nn.Module):
             num_boxes = mean_over_ranks(count_per_part).clamp(min=1 / targets.step.parts)
             losses: dict[str, Tensor] = {}
             silent = {loss.name for loss in self.losses}
+            _log_positives(sets, matches, count)
             for name, preds in sets.items():
                 own_targets = preds.own_targets(targets)
                 for loss_name, rows in self._set_losses(name, preds, own_targets, matches[name], num_boxes):
@@ -101,6 +103,13 @@ class SetCriterion(nn.Module):
                     f"criterion.set_weights names the set '{name}', but the model predicts {', '.join(sets)}: remove "
                     "it, or name one of them."
                 )
+
+
+def _log_positives(sets: Mapping[str, Predictions], matches: Mapping[str, Match], count: int) -> None:
+    """Log how many queries of a layer are matched to an object, on average: of all groups, and of each set."""
+    for name, preds in sets.items() if count else ():
+        layers = preds.logits.shape[0] // preds.groups
+        log_scalar(POSITIVES if name == MAIN else f"{POSITIVES}_{name}", len(matches[name]) / (layers * count))
 
 
 def _named_rows(loss: str, set_name: str, values: Tensor, num_layers: int) -> dict[str, Tensor]:

@@ -2,6 +2,9 @@
 
 from detectron2.utils.events import get_event_storage
 
+POSITIVES = "positives_per_object"
+"""The log's name of the queries that are matched to an object, in a layer of the set `main`."""
+
 
 def log_scalar(name: str, value: float) -> None:
     """Put a number into detectron2's event storage, without smoothing; outside of a training loop, do nothing."""

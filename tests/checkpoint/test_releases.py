@@ -6,11 +6,11 @@ import re
 import pytest
 
 from align_detr import model_zoo
-from align_detr.checkpoint.releases import Release, releases
+from align_detr.checkpoint.releases import ReleasedFile, releases
 from support.paths import PROJECT
 
 
-def row(release: Release) -> str:
+def row(release: ReleasedFile) -> str:
     """Return the release's row of docs/models.md."""
     ap = "" if release.ap is None else f"{release.ap:.1f}"
     where = f"[{release.file or ('file' if '/file/d/' in release.url else 'list')}]({release.url})"

@@ -12,7 +12,7 @@ from detectron2.engine.hooks import PeriodicCheckpointer
 from torch import nn
 
 from align_detr.checkpoint.checkpointer import Checkpointer
-from align_detr.engine.best import BestCheckpoint, check_best
+from align_detr.engine.best import BestCheckpoint, check_best, is_loss
 from align_detr.engine.hooks import EvaluationHook
 from align_detr.engine.precision import Precision
 from align_detr.engine.trainer import Trainer
@@ -44,7 +44,12 @@ def run(folder: Path, values: list[float], *, max_iter: int = 8, start: int = 0,
     checkpointer.add_checkpointable("trainer", trainer)
     if start:
         checkpointer.load(checkpointer.last_checkpoint())
-    evaluation = EvaluationHook(2, lambda: {"bbox": {"AP": next(rest), "AP50": 1.0}})
+
+    def evaluate() -> dict[str, Any]:
+        value = next(rest)
+        return {"bbox": {"AP": value, "AP50": 1.0}, "val_loss": value}
+
+    evaluation = EvaluationHook(2, evaluate)
     settings = {"metric": "bbox/AP", "patience": None, **options}
     best = BestCheckpoint(evaluation=evaluation, checkpointer=checkpointer, **settings)
     trainer.register_hooks([PeriodicCheckpointer(checkpointer, period=2, max_to_keep=1), evaluation, best])
@@ -68,6 +73,15 @@ def test_the_best_checkpoint_is_kept_beside_the_last(tmp_path: Path) -> None:
     assert saved(tmp_path, "model_best.pth") == (4.0, 3) and last(tmp_path) == "model_final.pth"
     assert {path.name for path in tmp_path.glob("*.pth")} == {"model_best.pth", "model_0000007.pth", "model_final.pth"}
     assert json.loads((tmp_path / "best.json").read_text())["evaluations"][1] == {"iteration": 4, "value": 30.0}
+
+
+def test_of_a_validation_loss_the_least_is_best(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Patience counts evaluations that are not below it."""
+    with caplog.at_level("INFO"):
+        run(tmp_path, [20.0, 10.0, 30.0, 10.0], metric="val_loss", patience=2, max_iter=20)
+    assert saved(tmp_path, "model_best.pth") == (4.0, 3)
+    assert "val_loss is not below the 10 of iteration 4 in 2 evaluations" in caplog.text
+    assert is_loss("day/val_loss_giou") and not is_loss("val_day/bbox/AP")
 
 
 def test_the_last_evaluation_may_be_the_best(tmp_path: Path) -> None:

@@ -116,3 +116,32 @@ model = L(RemovingDetector)(num_classes=2)
     assert tiny_run.train("train.max_iter=4") == 0
     assert sum("bbox/AP" in row for row in strict_rows(tiny_run)) == 2
     assert not file.exists()
+
+
+def test_the_validation_loss_of_every_second_epoch(tiny_run, capsys):
+    """It is in metrics.json and on the terminal, and the least of it is the best, also of weights that average."""
+    settings = ["train.epochs=4", "train.eval_epochs=2", "train.validation_loss=True", "train.best=val_loss"]
+    assert tiny_run.train(*settings, "train.ema.enabled=True") == 0
+    rows = [row for row in strict_rows(tiny_run) if "val_loss" in row]
+    assert [row["iteration"] for row in rows] == [3, 8]
+    assert all(row["val_loss"] == pytest.approx(row["val_loss_class"] + row["val_loss_bbox"]) for row in rows)
+    assert all("bbox/AP" in row for row in rows)
+    best = min(rows, key=lambda row: row["val_loss"])
+    out = capsys.readouterr().out
+    assert f"Validation loss: {best['val_loss']:.4g} (class " in out and "copypaste: val" not in out
+    assert f"Best val_loss so far: {best['val_loss']:.4g} after iteration {(best['iteration'] + 1) // 2 * 2}" in out
+    assert tiny_run.train("--eval-only", "train.validation_loss=True") == 0
+    assert strict_rows(tiny_run)[-1]["val_loss"] == pytest.approx(rows[-1]["val_loss"], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["train.best=val_loss"], "train.best=val_loss is a validation loss: set train.validation_loss=True"),
+        (["train.eval_epochs=2", "train.eval_period=3"], "both say when to evaluate"),
+        (["train.eval_epochs=0"], "train.eval_epochs=0 must be a number above 0"),
+    ],
+)
+def test_settings_that_do_not_go_together(tiny_run, capsys, settings, message):
+    assert tiny_run.train(*settings) == 2
+    assert message in "".join(capsys.readouterr())

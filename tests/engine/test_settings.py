@@ -51,8 +51,9 @@ def test_the_line_of_the_image_size_sets_both_mappers() -> None:
 
 
 def test_all_lines_together_train(tiny_run, capsys) -> None:
-    """Each leaves its trace; the images of the tiny data set are read by a function, which has no size to set."""
-    lines = [line for line in LINES if "image_size" not in line and "epochs=12" not in line]
+    """Each leaves its trace; the tiny data set's mapper has no sizes, and the tiny model no blocks."""
+    left_out = ("train.image_size", "train.epochs", "train.checkpoint_activations")
+    lines = [line for line in LINES if not line.startswith(left_out)]
     assert tiny_run.train(*lines, "train.epochs=2", "+dataloader.train.filter_empty=False") == 0
     out = capsys.readouterr().out
     for trace in (
@@ -68,3 +69,10 @@ def test_all_lines_together_train(tiny_run, capsys) -> None:
     assert last["ema"]["num_updates"] == 2 and best["model"].keys() == last["model"].keys()
     assert {group["name"] for group in last["trainer"]["optimizer"]["param_groups"]} == {"base"}
     assert (tiny_run.output / "weights_best.pth").is_file()
+
+
+def test_epochs_between_evaluations_replace_iterations() -> None:
+    """Also in a config that has iterations, unless both are given."""
+    assert config("quickstart/bccd.py").train.eval_period is not None
+    assert load_config("quickstart/bccd.py", ["train.eval_epochs=2"]).train.eval_period is None
+    assert load_config("quickstart/bccd.py", ["train.eval_epochs=2", "train.eval_period=9"]).train.eval_period == 9

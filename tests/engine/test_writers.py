@@ -8,6 +8,7 @@ from detectron2.utils.events import EventStorage
 
 from align_detr.engine.writers import MetricsWriter, ProgressPrinter, append_results, metrics_line
 from align_detr.evaluation.figures import draw_curves
+from align_detr.modeling.loss_sums import describe_sums, sums_by_set
 
 
 def test_numbers_that_are_not_finite_become_null():
@@ -48,6 +49,37 @@ def test_no_progress_line_follows_the_last_iteration(caplog):
             storage.step()
         printer.write()
     assert [record.getMessage()[:10] for record in caplog.records] == ["iter 1/10 ", "iter 2/10 "]
+
+
+def test_the_progress_line_has_sums_and_speed(monkeypatch):
+    """Medians of two steps, of which the second has twice the losses: 1.5 times 1 + 2 + 3 for the class losses."""
+    printer = ProgressPrinter(max_iter=10, iterations_per_epoch=4, device="cpu", total_batch=8)
+    monkeypatch.setattr(ProgressPrinter, "_memory", lambda self: 512.4)
+    losses = {"loss_class": 1.0, "loss_class_0": 2.0, "loss_class_1": 3.0, "loss_bbox": 0.5, "loss_class_dn_0": 4.0}
+    losses = {**losses, "loss_class_dn": 4.0, "loss_class_enc": 7.0}
+    with EventStorage() as storage:
+        for factor in (1, 2):
+            storage.put_scalars(**{name: factor * value for name, value in losses.items()}, total_loss=factor * 21.5)
+            storage.put_scalars(time=2.0, data_time=0.25, positives_per_object=3.5)
+            storage.step()
+        storage.iter = 1
+        line = printer.line(storage)
+    assert line == (
+        "iter 2/10  epoch 0.50  loss 32.25 (main: class 9 bbox 0.75 | dn: class 12 | enc: class 10.5)  "
+        "positives per object 3.5  data 0.250 s  step 2.000 s  4 images/s  left 0:00:16  mem 512 MiB"
+    )
+
+
+def test_memory_is_that_of_the_process():
+    """A process with PyTorch has more than 50 MiB, and less than a terabyte."""
+    assert 50 < ProgressPrinter(max_iter=1, iterations_per_epoch=1, device="cpu")._memory() < 2**20
+
+
+def test_losses_of_other_detectors():
+    """detectron2's have no sets; nothing is left out of the sums."""
+    losses = {"loss_cls": 1.0, "loss_box_reg": 2.0, "loss_rpn_cls": 3.0, "loss_rpn_loc": 4.0}
+    assert sums_by_set(losses) == {"main": {"cls": 1.0, "box_reg": 2.0, "rpn_cls": 3.0, "rpn_loc": 4.0}}
+    assert describe_sums({}, 1.0) == "1" and sums_by_set({}) == {}
 
 
 def test_curves_leave_out_what_is_no_number(tmp_path):
