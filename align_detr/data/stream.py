@@ -28,7 +28,10 @@ class StreamedImages(Dataset):
     """
 
     def __init__(
-        self, records: Sequence[dict[str, Any]] | CurrentRecords, mapper: Callable[[dict[str, Any]], dict[str, Any] | None], seed: int
+        self,
+        records: Sequence[dict[str, Any]] | CurrentRecords,
+        mapper: Callable[[dict[str, Any]], dict[str, Any] | None],
+        seed: int,
     ) -> None:
         self.records = records
         self.mapper = PicklableWrapper(mapper)  # so that a lambda reaches workers that are spawned

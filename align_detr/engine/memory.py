@@ -5,7 +5,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import nn
 
+from align_detr.engine.recomputation import Recomputed
 from align_detr.errors import EnvironmentProblem
 
 _MESSAGES = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory", "alloc_cpu")
@@ -24,7 +26,9 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
-def out_of_memory_of(batch: Sequence[Any], iteration: int, *, accumulate: int, mixed_precision: bool) -> Iterator[None]:
+def out_of_memory_of(
+    batch: Sequence[Any], iteration: int, *, model: nn.Module, accumulate: int, mixed_precision: bool
+) -> Iterator[None]:
     """Raise OutOfMemory with the images of `batch` and the settings that help, in place of an allocator's error."""
     try:
         yield
@@ -32,7 +36,8 @@ def out_of_memory_of(batch: Sequence[Any], iteration: int, *, accumulate: int, m
         if not is_out_of_memory(error):
             raise
         sentence = f"Memory ran out in iteration {iteration} with {describe_sizes(batch)}"
-        remedies = _remedies(len(batch), accumulate, mixed_precision)
+        recomputed = any(isinstance(vars(module).get("forward"), Recomputed) for module in model.modules())
+        remedies = _remedies(len(batch), accumulate, mixed_precision, recomputed)
         raise OutOfMemory(f"{sentence}: {remedies}.") from error
 
 
@@ -57,10 +62,11 @@ def _size(record: Any) -> tuple[int, int, int] | None:
     return image.shape[2], image.shape[1], len(record["instances"]) if "instances" in record else 0
 
 
-def _remedies(images: int, accumulate: int, mixed_precision: bool) -> str:
+def _remedies(images: int, accumulate: int, mixed_precision: bool, recomputed: bool) -> str:
     """Return the settings that need less memory, of those that are not in use."""
     more_parts = next((n for n in range(accumulate + 1, images + 1) if images % n == 0), None)
     settings = [] if more_parts is None else [f"train.accumulate={more_parts}"]
+    settings += [] if recomputed else ["train.checkpoint_activations=True"]
     settings += ["a smaller train.image_size", *([] if mixed_precision else ["train.amp.enabled=True"])]
     if images > 1:
         settings.append("a smaller dataloader.train.total_batch_size")

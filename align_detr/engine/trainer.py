@@ -88,7 +88,13 @@ class Trainer(SimpleTrainer):
 
         random = RandomState.now(next(self.model.parameters()).device)
         try:
-            with out_of_memory_of(batch, self.iter, accumulate=self.accumulate, mixed_precision=self.precision.enabled):
+            with out_of_memory_of(
+                batch,
+                self.iter,
+                model=self.model,
+                accumulate=self.accumulate,
+                mixed_precision=self.precision.enabled,
+            ):
                 self._make_step(batch, data_time)
         except (TrainingDiverged, NonFinitePrediction) as fault:
             self.guard.take(

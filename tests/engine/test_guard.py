@@ -225,7 +225,8 @@ def test_memory_that_runs_out_names_sizes_and_remedies(tiny_run, capsys, how: st
     err = capsys.readouterr().err
     assert "Memory ran out in iteration 0 with 4 images (the largest 32x32 with 1 object, 32x32" in err
     mixed = "" if amp else ", train.amp.enabled=True"
-    expected = f"set train.accumulate=4, a smaller train.image_size{mixed} or a smaller dataloader.train.total_batch_"
+    less = f"train.checkpoint_activations=True, a smaller train.image_size{mixed}"
+    expected = f"set train.accumulate=4, {less} or a smaller dataloader.train.total_batch_size."
     assert expected in err
 
 
