@@ -109,7 +109,7 @@ def output_hooks(
             total_batch=length.total_batch,
             loggers=check_loggers(options.loggers),
         )
-        writers = hooks.PeriodicWriter(outputs, period=options.log_period)
+        writers = hooks.PeriodicWriter(outputs, period=options.log_period or length.max_iter + 1)  # 0: at the end only
         curves = CurvesWriter(folder=Path(options.output_dir))
     checkpoints = Checkpoints(
         checkpointer, state, **options.checkpointer, written=lambda: -1 if metrics is None else metrics.last
