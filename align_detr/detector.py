@@ -19,11 +19,12 @@ from omegaconf import DictConfig
 from align_detr.checkpoint.contents import WEIGHTS_FILE, read_weights, write_weights
 from align_detr.checkpoint.loading import load_weights
 from align_detr.checks import check_choice, check_count, check_number, check_texts, require_finite
+from align_detr.engine.config_in_file import build_untrusted, config_in_file
 from align_detr.engine.distributed import check_device
 from align_detr.errors import ConfigError, EnvironmentProblem
 from align_detr.inference import training
 from align_detr.inference.building import classes_of, read_test_view, set_class_count
-from align_detr.inference.configs import config_in_file, config_text, named_config, training_config
+from align_detr.inference.configs import config_text, named_config, training_config
 from align_detr.inference.detections import Classes, Detections
 from align_detr.inference.pixels import CHANNELS
 from align_detr.inference.running import Options, Runner
@@ -72,12 +73,14 @@ class Detector:
                 set_class_count(cfg, len(names))
         elif weights is not None:
             cfg = config_in_file(weights)
+            cfg.train.update(epochs=None, max_iter=None)  # a training's length follows from its data
         else:
             raise ConfigError(
                 "A Detector needs a config or weights: pass weights=FILE for a file that training here has written, a "
                 f"config with weights=FILE for others, or one of {', '.join(SHIPPED)}."
             )
-        model: Any = instantiate(cfg.model)
+        in_file = config is None and weights is not None
+        model: Any = build_untrusted(cfg, str(path)) if in_file else instantiate(cfg.model)
         if weights is None:
             logger.warning("The detector has no weights and finds nothing before it is trained.")
         else:

@@ -1,15 +1,13 @@
-"""A detector's config: of the model zoo or a file, out of a file of weights, and as training needs it."""
+"""A detector's config: of the model zoo or a file, as text, and as training needs it."""
 
 import tempfile
 from difflib import get_close_matches
 from pathlib import Path
 
 from detectron2.config import LazyConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from align_detr import model_zoo
-from align_detr.checkpoint.contents import Weights
-from align_detr.checkpoint.trusted_config import model_config
 from align_detr.engine.class_names import without_local_paths
 from align_detr.engine.data_config import DEFAULT_CONFIG
 from align_detr.errors import ConfigError
@@ -52,28 +50,6 @@ def _check_name(name: str) -> None:
     nearest = get_close_matches(name, SHIPPED, n=1, cutoff=0.75)
     if nearest:
         raise ConfigError(f"There is no detector and no config named {name}: did you mean '{nearest[0]}'?")
-
-
-def config_in_file(weights: Weights) -> DictConfig:
-    """Return the config that training here left in a file of weights, without trusting it.
-
-    From it come the model, the class names and the sizes of images; all else is that of `quickstart/your_data.py`.
-    Raise ConfigError for a file without a config, and for a config that names anything but models and resizes.
-    """
-    if weights.config is None:
-        raise ConfigError(
-            f"{weights.path} does not hold the config of its training: pass that as well, as in "
-            "Detector('dino/dino_r50_4scale_12ep.py', weights=...), or --config-file."
-        )
-    cfg = load_config(DEFAULT_CONFIG)
-    trusted = model_config(weights.config, weights.path)
-    cfg.model = trusted.model
-    mapper = OmegaConf.select(trusted, "dataloader.test.mapper")
-    if mapper is not None:
-        cfg.dataloader.test.mapper = mapper
-    cfg.train.class_names = weights.class_names or OmegaConf.select(trusted, "train.class_names")
-    cfg.train.update(epochs=None, max_iter=None)  # a training's length follows from its data
-    return cfg
 
 
 def config_text(cfg: DictConfig) -> str:

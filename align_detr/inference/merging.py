@@ -17,6 +17,7 @@ def merge_views(views: Sequence[Instances], *, min_iou: float = MIN_IOU) -> Inst
     scores, with the highest IoU of at least `min_iou`. So two detections of one view never become one, and a detector
     without NMS stays one. A merged box is the mean of its views' boxes, weighted by their scores; the score is the mean
     over all views, where a view that did not find the object counts 0. As many are returned as the view with most has.
+    Where several boxes compete for one, the pairs depend on the order of the views.
 
     These are the box and score of weighted boxes fusion (Solovyev et al. 2019, with T members in T models), which
     however pairs detections of one model as well.

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from align_detr.checkpoint.contents import WEIGHTS_FILE
 from align_detr.data.layouts import find
 from align_detr.engine import from_folder
-from align_detr.engine.data_config import DataOptions, default_length, make_config, registered_name
+from align_detr.engine.data_config import MIN_EPOCHS, DataOptions, default_length, make_config, registered_name
 from align_detr.engine.output_folder import check_folder
 from align_detr.errors import AlignDetrError
 
@@ -122,6 +122,8 @@ def evaluate(
 ) -> Mapping[str, Any]:
     """Evaluate `weights` in what `cfg` describes; write its detections into `folder` and return the results."""
     run = cfg.copy()
+    if run.train.epochs is None and run.train.max_iter is None:
+        run.train.epochs = MIN_EPOCHS  # a config states a length, also where nothing trains
     run.train.ema.enabled = False  # these weights are what to evaluate, averages or not
     config = weights.parent / "config.yaml"
     write_config(run, config)
