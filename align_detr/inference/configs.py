@@ -8,6 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from align_detr.checkpoint.contents import Weights
 from align_detr.checkpoint.trusted_config import model_config
+from align_detr.data.image_size import follow_test_mapper
 from align_detr.engine.data_config import DEFAULT_CONFIG
 from align_detr.errors import ConfigError
 from align_detr.lazy_config import REQUIRED, load_config
@@ -25,7 +26,8 @@ def named_config(config: str | Path | DictConfig) -> DictConfig:
 def config_in_file(weights: Weights) -> DictConfig:
     """Return the config that training here left in a file of weights, without trusting it.
 
-    From it come the model, the class names and the sizes of images; all else is that of `quickstart/your_data.py`.
+    From it come the model, the class names and the sizes of images, to which those of training are scaled; all else is
+    that of `quickstart/your_data.py`.
     Raise ConfigError for a file without a config, and for a config that names anything but models and resizes.
     """
     if weights.config is None:
@@ -38,7 +40,7 @@ def config_in_file(weights: Weights) -> DictConfig:
     cfg.model = trusted.model
     mapper = OmegaConf.select(trusted, "dataloader.test.mapper")
     if mapper is not None:
-        cfg.dataloader.test.mapper = mapper
+        follow_test_mapper(cfg.dataloader, mapper)
     cfg.train.class_names = weights.class_names or OmegaConf.select(trusted, "train.class_names")
     cfg.train.update(epochs=None, max_iter=None)  # a training's length follows from its data
     return cfg
