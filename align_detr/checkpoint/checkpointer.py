@@ -1,14 +1,18 @@
 """Loading and saving of checkpoints."""
 
 import os
+import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
 from align_detr.checkpoint.contents import AVERAGES_BESIDE, Weights, read_weights, weights_in
+from align_detr.checkpoint.files import find_damage, write_file
 from align_detr.checkpoint.loading import load_weights
 from align_detr.checkpoint.packages import PackageFiles
 from align_detr.checkpoint.report import LoadReport
@@ -18,13 +22,15 @@ from align_detr.paths import SMALL_DATA_REMEDY, is_small_data
 
 PathManager.register_handler(PackageFiles(), allow_override=True)
 
+_NUMBERED = re.compile(r"model_(\d{7,})\.pth")
+
 
 class Checkpointer(DetectionCheckpointer):
     """detectron2's checkpointer, which runs no code from files and says in one line what fitted the model.
 
     It reads `.pth`, `.pt` and `.ckpt` (tensors and plain values), `.npz` and `.pkl` (numpy arrays; detectron2's and
     Caffe2's model-zoo files, matched by name as detectron2 does). Published weights are converted. `report` is that of
-    the file loaded last.
+    the file loaded last. A file that it saves is whole or not there, and so is last_checkpoint.
     """
 
     report: LoadReport | None = None
@@ -81,16 +87,78 @@ class Checkpointer(DetectionCheckpointer):
                 raise ConfigError(f"The checkpoint {path} does not exist{where}: {self._remedy(path)}.")
         return path
 
-    def save(self, name: str, **kwargs: Any) -> None:
-        """Save a checkpoint `name`.pth as detectron2 does; its plain weights say if there are averaged ones."""
+    def save(self, name: str, *, newest: bool = True, **kwargs: Any) -> None:
+        """Save a checkpoint `name`.pth as detectron2 does; its plain weights say if there are averaged ones.
+
+        `newest`: it becomes the one to resume from. Raise EnvironmentProblem if the disk is full or cannot be written.
+        """
+        if not self.save_dir or not self.save_to_disk:
+            return
         state = self.model.state_dict()
         if "ema" in self.checkpointables and hasattr(state, "_metadata"):
             state._metadata.setdefault("", {})[AVERAGES_BESIDE] = True
-        super().save(name, model=state, **kwargs)
+        parts = {key: part.state_dict() for key, part in self.checkpointables.items()}
+        path = Path(self.save_dir) / f"{name}.pth"
+        self.logger.info("Saving checkpoint to %s", path)
+        write_file(path, lambda file: torch.save({"model": state, **parts, **kwargs}, file))
+        if newest:
+            self.tag_last_checkpoint(path.name)
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        """Write the name of the checkpoint to resume from into last_checkpoint."""
+        write_file(Path(self.save_dir) / "last_checkpoint", lambda file: file.write(last_filename_basename.encode()))
 
     def last_checkpoint(self) -> str:
         """Return the newest checkpoint of the output folder, or "" if there is none."""
         return self.get_checkpoint_file() if self.save_dir and self.has_checkpoint() else ""
+
+    def numbered(self) -> list[Path]:
+        """Return the files of the output folder that are named after an iteration, oldest first."""
+        found = {path: _NUMBERED.fullmatch(path.name) for path in Path(self.save_dir).glob("model_*.pth")}
+        return sorted((path for path, match in found.items() if match), key=lambda path: int(path.stem[6:]))
+
+    def newest_sound(self) -> str:
+        """Return the newest checkpoint of the output folder whose checksums hold, or "" if there is none at all.
+
+        For each file that is damaged or missing, log a line and take the one before. All processes get the choice of
+        the main process. Raise ConfigError if files are there and none can be used.
+        """
+        choice = self._choose() if comm.is_main_process() else ("", "")
+        path, problem = comm.all_gather(choice)[0]
+        if problem:
+            raise ConfigError(problem)
+        return path
+
+    def _choose(self) -> tuple[str, str]:
+        """Return the checkpoint to resume from, or the sentence on why there is none."""
+        candidates = self._newest_first()
+        problems = []
+        for number, path in enumerate(candidates):
+            if not path.is_file() and len(candidates) == 1:
+                return str(path), ""  # `find` names the remedy
+            damage = find_damage(path, require_zip=True) if path.is_file() else "it does not exist"
+            if damage is None:
+                return str(path), ""
+            problems.append(f"{path.name}: {damage}")
+            if number + 1 < len(candidates):
+                before = candidates[number + 1].name
+                self.logger.warning("%s cannot be used (%s): taking %s, the one before.", path, damage, before)
+        if not problems:
+            return "", ""
+        return "", (
+            f"No checkpoint of {self.save_dir} can be used ({'; '.join(problems)}): put a copy back, or start anew "
+            "with --overwrite."
+        )
+
+    def _newest_first(self) -> list[Path]:
+        """Return the tagged checkpoint and the numbered ones before it; all numbered ones if the tag names none."""
+        tagged = self.last_checkpoint()
+        files = self.numbered()[::-1]
+        if not tagged or tagged == os.path.join(self.save_dir, ""):
+            return files
+        newest, match = Path(tagged), _NUMBERED.fullmatch(os.path.basename(tagged))
+        before = [path for path in files if path != newest and (match is None or path.stem < newest.stem)]
+        return [newest, *before]
 
     def _remedy(self, path: str) -> str:
         """Return the remedy for a missing checkpoint, by the origin of its path."""

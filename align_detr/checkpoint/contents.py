@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from align_detr.checkpoint.files import write_file
 from align_detr.checkpoint.restricted import read_checkpoint
 from align_detr.errors import ConfigError
 
@@ -93,13 +94,7 @@ def write_weights(
         "config": {"yaml": config},
         **({} if iteration is None else {"iteration": iteration - 1}),
     }
-    path = Path(path)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        torch.save(content, unfinished)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    write_file(path, lambda file: torch.save(content, file))
 
 
 def _state_in(content: Mapping[str, Any], averaged: bool) -> tuple[Any, bool]:

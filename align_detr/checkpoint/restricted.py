@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from align_detr.checkpoint.files import find_damage
 from align_detr.errors import ConfigError, EnvironmentProblem
 
 # names in pickles of numpy arrays, under numpy 1 and 2 and pickle protocols 2 to 5, and of plain containers
@@ -72,8 +73,12 @@ def read_npz(path: str) -> dict[str, np.ndarray]:
 def read_torch(path: str) -> Any:
     """Return what a .pth or .pt file of tensors holds, on the CPU; the argparse.Namespace of official files is allowed.
 
-    Raise ConfigError for any other class, which it names, and for a damaged file.
+    Raise ConfigError for any other class, which it names, and for a damaged file, also if only the checksum of a record
+    does not hold, which torch.load does not look at.
     """
+    damage = find_damage(path)
+    if damage is not None:
+        raise ConfigError(_damaged(path, ValueError(damage)))
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

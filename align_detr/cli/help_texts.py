@@ -6,4 +6,7 @@ DATA_HELP = (
 )
 LAYOUT_HELP = "layout of a folder that holds several"
 SEED_HELP = "seed of the validation split (default: 0)"
-EXIT_CODES = "Exit status: 0, or 2 after one printed sentence on something that you can correct."
+EXIT_CODES = (
+    "Exit status: 0; 2 after one printed sentence on something that you can correct; 75 after Ctrl-C, SIGTERM or "
+    "SIGUSR1, when a checkpoint is saved and --resume goes on; 130 after Ctrl-C that ended it at once."
+)

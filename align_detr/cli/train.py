@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from align_detr.cli.help_texts import DATA_HELP, EXIT_CODES, LAYOUT_HELP, SEED_HELP
 from align_detr.cli.requirements import require_detectron2
-from align_detr.errors import EXIT_USER_ERROR, AlignDetrError, ConfigError
+from align_detr.errors import EXIT_INTERRUPTED, EXIT_KEYBOARD, EXIT_USER_ERROR, AlignDetrError, ConfigError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -78,7 +78,7 @@ def _add_data_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(argv: Sequence[str] | None = None, *, prog: str = "align-detr train") -> int:
-    """Run the command; return 0, or EXIT_USER_ERROR after one printed sentence on an error the user can correct."""
+    """Run the command; return 0, or another of EXIT_CODES after one printed sentence on what the user can do."""
     args = build_parser(prog).parse_intermixed_args(argv)
     try:
         require_detectron2()
@@ -87,7 +87,17 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "align-detr train") -
         with nullcontext(args.config_file) if args.data is None else _config_of_data(args) as args.config_file:
             _start(args)
     except AlignDetrError as error:
-        return _report(str(error))
+        return _report(str(error), error.exit_status)
+    except KeyboardInterrupt:
+        return _report(
+            "Ctrl-C has ended the command at once: --resume goes on after the last checkpoint.", EXIT_KEYBOARD
+        )
+    except OSError as error:
+        from align_detr.checkpoint.files import describe_disk, is_disk_full
+
+        if not is_disk_full(error):
+            raise
+        return _report(describe_disk(error.filename or "A file of the run", error))
     except Exception as error:
         # started processes hand their error over as text, in a class of torch, which is not imported for this alone
         if type(error).__name__ != "ProcessRaisedException":
@@ -95,7 +105,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "align-detr train") -
         sentence = _sentence_of_process(str(error))
         if sentence is None:
             raise
-        return _report(sentence)
+        return _report(sentence, _status_of_process(str(error)))
     return 0
 
 
@@ -178,23 +188,29 @@ def _start(args: argparse.Namespace) -> None:
 
 def _sentence_of_process(text: str) -> str | None:
     """Return the sentence of an AlignDetrError in the traceback of another process, or None for any other error."""
-    last_line = text.strip().splitlines()[-1]
-    kind, _, sentence = last_line.partition(": ")
-    return sentence if sentence and _is_user_error(kind) else None
+    kind, _, sentence = text.strip().splitlines()[-1].partition(": ")
+    return sentence if sentence and _user_error(kind) else None
 
 
-def _is_user_error(qualified_name: str) -> bool:
-    """Return whether a class's dotted name is that of an AlignDetrError."""
+def _status_of_process(text: str) -> int:
+    """Return the exit status of the AlignDetrError in the traceback of another process."""
+    kind = _user_error(text.strip().splitlines()[-1].partition(": ")[0])
+    return EXIT_USER_ERROR if kind is None else kind.exit_status
+
+
+def _user_error(qualified_name: str) -> type[AlignDetrError] | None:
+    """Return the AlignDetrError of a class's dotted name, or None if it is no such class."""
     module, _, name = qualified_name.rpartition(".")
     if not module.startswith("align_detr."):
-        return False
+        return None
     kind = getattr(importlib.import_module(module), name, None)
-    return isinstance(kind, type) and issubclass(kind, AlignDetrError)
+    return kind if isinstance(kind, type) and issubclass(kind, AlignDetrError) else None
 
 
-def _report(sentence: str) -> int:
-    print(f"error: {sentence}", file=sys.stderr, flush=True)
-    return EXIT_USER_ERROR
+def _report(sentence: str, status: int = EXIT_USER_ERROR) -> int:
+    prefix = "" if status == EXIT_INTERRUPTED else "error: "
+    print(f"{prefix}{sentence}", file=sys.stderr, flush=True)
+    return status
 
 
 if __name__ == "__main__":

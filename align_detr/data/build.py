@@ -1,20 +1,18 @@
 """Data loaders for training and evaluation, the same on every detectron2 since v0.5."""
 
 import logging
-import random
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from typing import Any
 
-import numpy as np
-import torch
-from detectron2.data.common import AspectRatioGroupedDataset, DatasetFromList, MapDataset
-from detectron2.data.samplers import InferenceSampler, TrainingSampler
+from detectron2.data.common import DatasetFromList, MapDataset
+from detectron2.data.samplers import InferenceSampler
 from detectron2.utils import comm
 from torch.utils.data import BatchSampler, DataLoader
 
 from align_detr.data.check_records import has_objects
 from align_detr.data.datasets import load_dataset, require_objects
+from align_detr.data.stream import StreamedBatches, StreamedImages, own_generator
+from align_detr.data.workers import start_worker
 from align_detr.errors import ConfigError, DatasetError
 
 Mapper = Callable[[dict[str, Any]], dict[str, Any]]
@@ -30,13 +28,13 @@ def build_train_loader(
     seed: int | None = None,
     aspect_ratio_grouping: bool = True,
     filter_empty: bool = False,
-) -> Iterable[list[dict[str, Any]]]:
+) -> "TrainLoader":
     """Return an endless stream of shuffled batches, each a list of total_batch_size / world size mapped records.
 
     dataset: names of registered data sets. seed: the same seed gives the same order of images and, with worker
-    processes, the same augmentations; without workers these follow numpy's global generator. aspect_ratio_grouping:
-    a batch holds only wide or only tall images, so that it needs less padding. filter_empty: leave out images without
-    objects (DETR keeps them).
+    processes of any number, the same augmentations; without workers these follow numpy's global generator. None draws a
+    seed from that. aspect_ratio_grouping: a batch holds only wide or only tall images, so that it needs less padding.
+    filter_empty: leave out images without objects (DETR keeps them).
     Raise ConfigError for a batch that the processes cannot share equally, DatasetError as `load_dataset` does.
     """
     world_size = comm.get_world_size()
@@ -49,20 +47,18 @@ def build_train_loader(
     require_objects(dataset, records)
     if filter_empty:
         records = _with_objects(records)
-    images = MapDataset(DatasetFromList(records, copy=False), mapper)
-    sampler = TrainingSampler(len(images), seed=seed)
+    order_seed = comm.shared_random_seed() if seed is None else seed
+    wide = [record["width"] > record["height"] for record in records] if aspect_ratio_grouping else None
+    images = StreamedImages(DatasetFromList(records, copy=False), mapper, order_seed)
     batch_size = total_batch_size // world_size
-    loader = partial(
-        ImageLoader,
+    return TrainLoader(
         images,
+        batch_sampler=StreamedBatches(size=len(images), batch_size=batch_size, seed=order_seed, wide=wide),
         num_workers=num_workers,
         collate_fn=as_list,
-        worker_init_fn=seed_worker,
-        generator=None if seed is None else torch.Generator().manual_seed(seed + comm.get_rank()),
+        worker_init_fn=start_worker,
+        generator=None if seed is None else own_generator(seed),
     )
-    if aspect_ratio_grouping:
-        return AspectRatioGroupedDataset(loader(sampler=sampler, batch_size=None), batch_size)
-    return loader(batch_sampler=BatchSampler(sampler, batch_size, drop_last=True))
 
 
 def build_test_loader(
@@ -74,7 +70,9 @@ def build_test_loader(
     """
     images = MapDataset(DatasetFromList(load_dataset(dataset), copy=False), mapper)
     batches = BatchSampler(InferenceSampler(len(images)), batch_size, drop_last=False)
-    return ImageLoader(images, batch_sampler=batches, num_workers=num_workers, collate_fn=as_list)
+    return ImageLoader(
+        images, batch_sampler=batches, num_workers=num_workers, collate_fn=as_list, worker_init_fn=start_worker
+    )
 
 
 class ImageLoader(DataLoader):
@@ -89,16 +87,32 @@ class ImageLoader(DataLoader):
             raise DatasetError(str(error).rpartition(marker)[2].strip()) from error
 
 
+class TrainLoader(ImageLoader):
+    """The loader of training: its images follow from a seed and from the number of the batch that it begins with."""
+
+    batch_sampler: StreamedBatches
+    dataset: StreamedImages
+
+    @property
+    def order_seed(self) -> int:
+        """Seed of the order of images, and of the augmentations in workers."""
+        return self.batch_sampler.seed
+
+    def start_at(self, batch: int, order_seed: int | None = None) -> None:
+        """Begin with batch number `batch` of the stream; `order_seed` replaces a seed that was drawn, not a given one.
+
+        To be called before iteration, which from then on draws nothing from torch's global generator.
+        """
+        if order_seed is not None and self.generator is None:
+            self.batch_sampler.seed = self.dataset.seed = order_seed
+        self.batch_sampler.start = batch
+        if batch and self.generator is None:
+            self.generator = own_generator(self.order_seed)
+
+
 def as_list(batch: Any) -> Any:
     """Return the batch unchanged: images differ in size, so that a batch stays a list."""
     return batch
-
-
-def seed_worker(worker_id: int) -> None:
-    """Seed numpy's and Python's generators of a worker process from the seed that torch gave it."""
-    seed = torch.initial_seed() % 2**31
-    np.random.seed(seed)
-    random.seed(seed)
 
 
 def _with_objects(records: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -3,7 +3,6 @@
 import json
 import logging
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 
 from align_detr.checkpoint.checkpointer import Checkpointer
+from align_detr.checkpoint.files import write_file
 from align_detr.engine.hooks import EvaluationHook
 from align_detr.engine.run_length import RunLength
 from align_detr.errors import ConfigError
@@ -98,8 +98,8 @@ class BestCheckpoint(HookBase):
             self.checkpointer.save("model_final", iteration=self.trainer.iter)
 
     def after_train(self) -> None:
-        """Look at the last evaluation."""
-        if self._is_new():
+        """Look at the last evaluation, unless training has failed."""
+        if self.trainer.iter >= self.trainer.max_iter and self._is_new():
             self._look(self.trainer.iter)
 
     def _is_new(self) -> bool:
@@ -110,6 +110,8 @@ class BestCheckpoint(HookBase):
         """Keep the results if they are the best; return, on every process, whether patience is at its end."""
         ended = False
         if comm.is_main_process():
+            # a resumed run makes the evaluation after its checkpoint again
+            self.evaluations = [each for each in self.evaluations if each.iteration < iteration]
             before = self.best
             self.evaluations.append(Evaluated(iteration, self._value(self.evaluation.results)))
             if self.best is not before:
@@ -130,10 +132,7 @@ class BestCheckpoint(HookBase):
 
     def _save(self, iteration: int) -> None:
         """Save model_best.pth; the checkpoint to resume from stays the last one."""
-        last = self.checkpointer.last_checkpoint()
-        self.checkpointer.save("model_best", iteration=iteration - 1)
-        if last:
-            self.checkpointer.tag_last_checkpoint(os.path.basename(last))
+        self.checkpointer.save("model_best", newest=False, iteration=iteration - 1)
         if self.on_best is not None:
             self.on_best(iteration)
         logger.info("Best %s so far: %.4g after iteration %d.", self.metric, self.evaluations[-1].value, iteration)
@@ -194,6 +193,4 @@ def _finite(value: float) -> float | None:
 
 
 def _write(path: Path, text: str) -> None:
-    new = path.with_name(f".{path.name}")
-    new.write_text(text + "\n", encoding="utf-8")
-    new.replace(path)
+    write_file(path, lambda file: file.write(f"{text}\n".encode()))

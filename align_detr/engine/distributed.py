@@ -3,13 +3,16 @@
 import contextlib
 import gc
 import os
+import signal
 import socket
 import tempfile
+import threading
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -24,6 +27,7 @@ from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import fp16_compress_hook
 from torch.nn.parallel import DistributedDataParallel
 
+from align_detr.data.workers import follow_parent
 from align_detr.errors import ConfigError, EnvironmentProblem
 
 TIMEOUT = timedelta(minutes=30)
@@ -172,11 +176,34 @@ def spawn(
         first_error = Path(folder) / "first_error"
         worker_args = (function, args, device, local_size, num_machines, machine_rank, dist_url, first_error)
         try:
-            mp.spawn(_worker, nprocs=local_size, args=worker_args)
+            context = mp.spawn(_worker, nprocs=local_size, args=worker_args, join=False)
+            with _signals_passed_on(context.pids()):
+                while not context.join():
+                    pass
         except mp.ProcessRaisedException as error:
             if not first_error.exists():
                 raise
             raise mp.ProcessRaisedException(first_error.read_text(), error.error_index, error.error_pid) from None
+
+
+@contextlib.contextmanager
+def _signals_passed_on(pids: Iterable[int]) -> Iterator[None]:
+    """Pass the signals that end training on to the processes of a run, as SIGUSR1, and wait for them."""
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGUSR1)
+
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGUSR1"):
+        yield
+        return
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _worker(
@@ -195,6 +222,7 @@ def _worker(
     The first process to fail writes its traceback to the file `first_error`. The others fail because they lost it, may
     exit sooner, and their errors say less.
     """
+    follow_parent(grace=5.0)  # in which a step may be finished and saved
     process = ProcessRank(
         rank=machine_rank * local_size + local_rank,
         local_rank=local_rank,

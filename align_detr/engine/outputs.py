@@ -1,9 +1,11 @@
 """What a run leaves in its output folder: checkpoints, the evaluated weights alone, and its numbers."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from detectron2.engine import HookBase, hooks
 from detectron2.utils import comm
@@ -13,10 +15,13 @@ from torch import nn
 from align_detr.checkpoint.checkpointer import Checkpointer
 from align_detr.checkpoint.contents import BEST_WEIGHTS_FILE, WEIGHTS_FILE, write_weights
 from align_detr.engine.best import BestCheckpoint
+from align_detr.engine.checkpointing import Checkpoints
 from align_detr.engine.class_names import ClassNames, TrainedConfig
 from align_detr.engine.hooks import EvaluationHook, WeightsWriter
+from align_detr.engine.interruption import Interruption
 from align_detr.engine.run_length import RunLength
-from align_detr.engine.writers import build_writers
+from align_detr.engine.run_state import Continue, RunState
+from align_detr.engine.writers import METRICS_FILE, MetricsWriter, build_writers, cut_metrics
 
 logger = logging.getLogger(__name__)
 
@@ -50,15 +55,18 @@ def output_hooks(
     length: RunLength,
     *,
     checkpointer: Checkpointer,
+    state: RunState,
+    saved: Mapping[str, Any],
     weights: EvaluatedWeights,
     evaluation: EvaluationHook,
     best_metric: str | None,
-) -> list[HookBase | None]:
+) -> list[HookBase]:
     """Return the hooks that save, evaluate and write, in their order, of which some are of the main process alone.
 
-    Checkpoints and weights come before evaluation, so that a failing evaluation loses nothing.
+    Checkpoints and weights come before evaluation, so that a failing evaluation loses nothing; `saved`, the `RunState`
+    of the checkpoint that is resumed, says what of that step is to be made again.
     """
-    best = checkpoints = writers = None
+    best = metrics = writers = None
     if best_metric is not None:
         best = BestCheckpoint(
             metric=best_metric,
@@ -69,8 +77,12 @@ def output_hooks(
             on_best=partial(weights.write, BEST_WEIGHTS_FILE),
         )
     if comm.is_main_process():
-        checkpoints = hooks.PeriodicCheckpointer(checkpointer, **options.checkpointer)
+        file, last = Path(options.output_dir) / METRICS_FILE, saved.get("written", -1)
+        if saved:
+            cut_metrics(file, last)
+        metrics = MetricsWriter(file, last=last)
         outputs = build_writers(
+            metrics=metrics,
             output_dir=options.output_dir,
             max_iter=length.max_iter,
             iterations_per_epoch=length.iterations_per_epoch,
@@ -78,4 +90,9 @@ def output_hooks(
             total_batch=length.total_batch,
         )
         writers = hooks.PeriodicWriter(outputs, period=options.log_period)
-    return [checkpoints, WeightsWriter(function=partial(weights.write, WEIGHTS_FILE)), evaluation, best, writers]
+    checkpoints = Checkpoints(
+        checkpointer, state, **options.checkpointer, written=lambda: -1 if metrics is None else metrics.last
+    )
+    shared = WeightsWriter(function=partial(weights.write, WEIGHTS_FILE))
+    behind = [hook for hook in (shared, evaluation, best, writers) if hook is not None]
+    return [checkpoints, *behind, Interruption(checkpoints), Continue(saved, behind)]

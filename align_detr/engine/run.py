@@ -27,6 +27,7 @@ from align_detr.engine.precision import Precision
 from align_detr.engine.rates import build_schedule, scale_rates
 from align_detr.engine.recomputation import checkpoint_activations
 from align_detr.engine.run_length import read_data, resolve_length
+from align_detr.engine.run_state import RunState, continued, start_data
 from align_detr.engine.start import seed
 from align_detr.engine.summary import describe_run
 from align_detr.engine.trained import load_trained
@@ -81,8 +82,10 @@ def train(cfg: DictConfig, *, resume: bool = False, overwrite: bool = False) -> 
         checkpointer = build_checkpointer(options.output_dir, model, ema)
         state = _load_start(checkpointer, options, resume, length.data.names)
         start_iter = length.start_after(state["trainer"]["iteration"] + 1, state.get("length", {})) if state else 0
-        seed(options.seed, start_iter)  # a resumed run draws new images and augmentations, not those of its first epoch
+        seed(options.seed, start_iter)  # for loaders and checkpoints whose place and generators are not known
         data_loader = instantiate(loaders.train)
+        saved = continued(state, start_iter)
+        start_data(data_loader, start_iter, saved)
     trainer = Trainer(
         model=wrap_ddp(model, device=options.device, **options.ddp),
         data_loader=data_loader,
@@ -100,7 +103,8 @@ def train(cfg: DictConfig, *, resume: bool = False, overwrite: bool = False) -> 
     if comm.is_main_process():
         LazyConfig.save(given, str(Path(options.output_dir) / "config.yaml"))
     classes, config = ClassNames(length.data.names), TrainedConfig(Path(options.output_dir) / "config.yaml")
-    for key, part in {"classes": classes, "config": config, "length": length}.items():
+    run_state = RunState(data_loader)
+    for key, part in {"classes": classes, "config": config, "length": length, "run": run_state}.items():
         checkpointer.add_checkpointable(key, part)
     evaluated = model if ema is None else ema.module
     if options.validation_loss:
@@ -108,7 +112,14 @@ def train(cfg: DictConfig, *, resume: bool = False, overwrite: bool = False) -> 
     evaluation = EvaluationHook(options.eval_period, partial(evaluate_sets, test_sets, evaluated))
     weights = EvaluatedWeights(Path(options.output_dir), evaluated, ema is not None, classes, config)
     outputs = output_hooks(
-        options, length, checkpointer=checkpointer, weights=weights, evaluation=evaluation, best_metric=best_metric
+        options,
+        length,
+        checkpointer=checkpointer,
+        state=run_state,
+        saved=saved,
+        weights=weights,
+        evaluation=evaluation,
+        best_metric=best_metric,
     )
     averaging = None if ema is None else UpdateEMA(ema=ema)
     steps = [hooks.IterationTimer(), GroupLRScheduler(scheduler=schedule), FixedNorms(norms=fixed_norms), averaging]
@@ -116,7 +127,10 @@ def train(cfg: DictConfig, *, resume: bool = False, overwrite: bool = False) -> 
     if state:
         trainer.load_state_dict(state["trainer"])
         logger.info("Resuming at iteration %d of %d.", start_iter, length.max_iter)
-    trainer.train(start_iter, length.max_iter)
+    try:
+        trainer.train(start_iter, length.max_iter)
+    finally:
+        trainer.stop_workers()
     return evaluation.results
 
 
@@ -137,7 +151,7 @@ def _load_start(
     checkpointer: Checkpointer, options: DictConfig, resume: bool, dataset_names: Sequence[str]
 ) -> dict[str, Any]:
     """Load the newest checkpoint when resuming, else the initial weights; return what else it holds ({} if new)."""
-    path = checkpointer.last_checkpoint() if resume else ""
+    path = checkpointer.newest_sound() if resume else ""
     if not path:
         if resume:
             logger.warning("%s has no checkpoint to resume: starting at iteration 0.", checkpointer.save_dir)

@@ -10,6 +10,7 @@ from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig
 
+from align_detr.checkpoint.files import remove_unfinished
 from align_detr.engine.distributed import check_device
 from align_detr.engine.summary import describe_environment
 
@@ -23,6 +24,7 @@ def set_up(options: DictConfig) -> None:
     """
     if comm.is_main_process():
         os.makedirs(options.output_dir, exist_ok=True)
+        remove_unfinished(options.output_dir)
     comm.synchronize()
     _start_loggers(options.output_dir)
     check_device(options.device)

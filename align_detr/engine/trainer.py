@@ -67,6 +67,12 @@ class Trainer(SimpleTrainer):
             finally:
                 self.after_train()
 
+    def stop_workers(self) -> None:
+        """End the worker processes of the loader, which is of no use from then on."""
+        close = getattr(self._data_loader_iter, "close", None)
+        if close is not None:
+            close()
+
     def run_step(self) -> None:
         """Run forward and backward passes and one optimizer step; raise TrainingDiverged before a step that is not
         finite.

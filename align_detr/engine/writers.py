@@ -17,6 +17,7 @@ import torch
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils.events import EventStorage, EventWriter, TensorboardXWriter, get_event_storage
 
+from align_detr.checkpoint.files import disk_problems, write_file
 from align_detr.modeling.events import POSITIVES
 from align_detr.modeling.loss_sums import describe_sums, loss_names, sums_by_set
 
@@ -111,24 +112,27 @@ class MetricsWriter(EventWriter):
     """One line per iteration with all numbers that are new since the last write, appended to a file.
 
     detectron2's JSONWriter writes NaN, which is no JSON. Numbers with a smoothing hint are medians over `window`.
+    `last` is the iteration of the last line; a resumed run begins with that of the file.
     """
 
-    def __init__(self, path: Path, *, window: int = 20) -> None:
+    def __init__(self, path: Path, *, window: int = 20, last: int = -1) -> None:
+        self._path = path
         self._file = path.open("a", encoding="utf-8")
         self._window = window
-        self._last = -1
+        self.last = last
 
     def write(self) -> None:
         """Append the new numbers of the present storage."""
         rows: dict[int, dict[str, float]] = defaultdict(dict)
         for key, (value, iteration) in get_event_storage().latest_with_smoothing_hint(self._window).items():
-            if iteration > self._last:
+            if iteration > self.last:
                 rows[iteration][key] = value
-        for iteration, row in rows.items():
-            self._file.write(metrics_line({**row, "iteration": iteration}))
-        self._last = max(rows, default=self._last)
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with disk_problems(self._path):
+            for iteration, row in rows.items():
+                self._file.write(metrics_line({**row, "iteration": iteration}))
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        self.last = max(rows, default=self.last)
 
     def close(self) -> None:
         """Close the file."""
@@ -136,14 +140,20 @@ class MetricsWriter(EventWriter):
 
 
 def build_writers(
-    *, output_dir: str, max_iter: int, iterations_per_epoch: int, device: str, total_batch: int | None = None
+    *,
+    metrics: MetricsWriter,
+    output_dir: str,
+    max_iter: int,
+    iterations_per_epoch: int,
+    device: str,
+    total_batch: int | None = None,
 ) -> list[EventWriter]:
     """Return the terminal, JSON and tensorboard writers of a run; warn if tensorboard is not installed."""
     writers: list[EventWriter] = [
         ProgressPrinter(
             max_iter=max_iter, iterations_per_epoch=iterations_per_epoch, device=device, total_batch=total_batch
         ),
-        MetricsWriter(Path(output_dir) / METRICS_FILE),
+        metrics,
     ]
     try:
         writers.append(_tensorboard(output_dir))
@@ -152,6 +162,23 @@ def build_writers(
             "There is no tensorboard log (%s); metrics.json has all numbers: `pip install tensorboard` adds it.", error
         )
     return writers
+
+
+def cut_metrics(path: Path, last: int) -> None:
+    """Remove the lines after iteration `last`, which a resumed run writes again, and a line that was cut off."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    kept = [line for line in lines if last >= _iteration(line)]
+    if len(kept) < len(lines):
+        write_file(path, lambda file: file.write("".join(f"{line}\n" for line in kept).encode()))
+        logger.info("Removed %d lines of %s that are written again.", len(lines) - len(kept), path)
+
+
+def _iteration(line: str) -> float:
+    """Return the iteration of a line, or infinity for a line that is no JSON."""
+    try:
+        return float(json.loads(line)["iteration"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf
 
 
 def append_results(output_dir: str, iteration: int, results: Mapping[str, Any]) -> Path:

@@ -1,0 +1,74 @@
+"""Processes of a run that is ended from outside: nothing stays behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from align_detr.errors import EXIT_INTERRUPTED
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
+OPTIONS = ["train.max_iter=100000", "train.eval_period=0", "train.checkpointer.period=5", "train.log_period=1"]
+OPTIONS += ["dataloader.train.num_workers=2", "train.checkpointer.max_to_keep=1"]
+
+
+def start(tiny_run, *options: str) -> subprocess.Popen:
+    """Start a run in a session of its own and wait until it has saved a checkpoint."""
+    root = Path(__file__).resolve().parents[2]
+    command = [sys.executable, str(root / "train_net.py"), "--config-file", str(tiny_run.config), *OPTIONS, *options]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True, env=environment
+    )
+    wait_for(lambda: (tiny_run.output / "last_checkpoint").exists() or process.poll() is not None, 120)
+    assert process.poll() is None, process.stderr.read()
+    return process
+
+
+def wait_for(condition, seconds: float) -> bool:
+    """Return whether `condition()` becomes true within some seconds."""
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.05)
+    return condition()
+
+
+def session(number: int) -> list[int]:
+    """Return the processes of a session that are alive."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, _, of, *_ = path.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(of) == number and state != "Z":
+            found.append(int(path.parent.name))
+    return found
+
+
+def test_sigterm_to_all_processes_saves_and_ends_the_workers(tiny_run):
+    """As a scheduler sends it: the workers go on until the step is finished."""
+    process = start(tiny_run)
+    assert len(session(process.pid)) == 3
+    os.killpg(process.pid, signal.SIGTERM)
+    error = process.communicate(timeout=60)[1].decode()
+    assert process.returncode == EXIT_INTERRUPTED, error
+    assert "SIGTERM: training stops after iteration" in error and "go on with --resume" in error
+    assert wait_for(lambda: not session(process.pid), 10)
+    last = (tiny_run.output / "last_checkpoint").read_text()
+    state = torch.load(tiny_run.output / last, weights_only=True)
+    assert last == f"model_{state['trainer']['iteration']:07d}.pth" and state["run"]["step_is_finished"]
+
+
+def test_sigkill_of_the_main_process_ends_the_workers(tiny_run):
+    """Also where they wait at a full queue; the run of two processes ends with its launcher."""
+    process = start(tiny_run, "--num-gpus", "2", "dataloader.train.num_workers=1")
+    assert len(session(process.pid)) >= 5
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert wait_for(lambda: not session(process.pid), 10)
