@@ -183,6 +183,7 @@ class Detector:
             start = self.save(folder / training.START / WEIGHTS_FILE)
         results = training.train(cfg, start, data=data, folder=folder, epochs=epochs, overrides=overrides, **options)
         trained = LazyConfig.load(str(folder / "config.yaml"))
+        training.take_length(trained, cfg)  # what was given for this data is not of the next
         self._load(trained, training.trained_weights(folder), str(self.device), averaged=True)
         return results
 
