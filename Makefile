@@ -71,6 +71,9 @@ bench: setup
 	@$(PY) benchmarks/full_step.py
 	@$(PY) benchmarks/validate.py
 	@$(PY) benchmarks/predict.py
+	@OMP_NUM_THREADS=1 $(PY) benchmarks/faults.py
+	@$(PY) benchmarks/memory.py
+	@$(PY) benchmarks/random_batches.py
 
 # hours of training; what is done is kept, so it can be stopped and started
 studies: setup

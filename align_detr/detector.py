@@ -19,11 +19,12 @@ from torch import nn
 
 from align_detr.checkpoint.contents import WEIGHTS_FILE, read_weights, write_weights
 from align_detr.checkpoint.loading import load_weights
+from align_detr.engine.config_in_file import build_untrusted, config_in_file
 from align_detr.engine.distributed import check_device
 from align_detr.errors import ConfigError
 from align_detr.inference import training
 from align_detr.inference.building import classes_of, read_test_view, set_class_count
-from align_detr.inference.configs import config_in_file, config_text, named_config, training_config
+from align_detr.inference.configs import config_text, named_config, training_config
 from align_detr.inference.detections import Classes, Detections
 from align_detr.inference.running import Options, Runner
 from align_detr.inference.sources import OnError, is_endless, is_one, pictures
@@ -75,14 +76,16 @@ class Detector:
                 "A Detector needs a config or weights: pass weights=FILE for a file that training here has written, a "
                 f"config with weights=FILE for others, or one of {', '.join(SHIPPED)}."
             )
-        self.model: nn.Module = instantiate(self.config.model)
+        in_file = config is None and weights is not None
+        model: Any = build_untrusted(self.config, str(path)) if in_file else instantiate(self.config.model)
+        self.model: nn.Module = model
         self.averaged, self._has_weights = weights is not None and weights.averaged, weights is not None
         if weights is None:
             logger.warning("The detector has no weights and finds nothing sensible before it is trained.")
         else:
             load_weights(self.model, weights, class_names=names, strict=True).require_nothing_left_over()
         self.model.to(device).eval()
-        classes = classes_of(self.config, int(self.model.num_classes), names)
+        classes = classes_of(self.config, int(model.num_classes), names)
         self._runner = Runner(self.model, read_test_view(self.config), classes)
 
     @property

@@ -17,6 +17,7 @@ from align_detr import model_zoo
 from align_detr.data.image_size import set_image_size
 from align_detr.data.register import registration_of_configs
 from align_detr.errors import AlignDetrError, ConfigError
+from align_detr.option_values import require_sections, settle_values, turn_off_sections
 from align_detr.overrides import check_overrides, complete_train, has_key, keys_of, settle_length
 
 __all__ = ["REQUIRED", "check_overrides", "has_key", "load_config", "model_from_yacs", "settle"]
@@ -46,21 +47,27 @@ def load_config(config_file: str, overrides: Sequence[str] = ()) -> DictConfig:
     missing = [name for name in REQUIRED if name not in cfg]
     if missing:
         raise ConfigError(f"{path} does not define {', '.join(missing)}, which a training config needs: add them.")
+    require_sections(cfg)
     complete_train(cfg)
     check_overrides(cfg, overrides)
     if cfg.train.base_batch_size is None:
         cfg.train.base_batch_size = OmegaConf.select(cfg, "dataloader.train.total_batch_size")
     cfg = LazyConfig.apply_overrides(cfg, list(overrides))
+    require_sections(cfg)
+    turn_off_sections(cfg.train)
     settle_length(cfg, overrides)
     settle(cfg)
     return cfg
 
 
 def settle(cfg: DictConfig) -> None:
-    """Complete the node `train` of a config, and set the sizes that `train.image_size` asks for; a second call changes
-    nothing.
+    """Complete the node `train` of a config, turn off what its values turn off, and set the sizes that
+    `train.image_size` asks for; a second call changes nothing. Raise ConfigError for values that no run can use.
     """
+    require_sections(cfg)
+    turn_off_sections(cfg.train)
     complete_train(cfg)
+    settle_values(cfg)
     if cfg.train.image_size is not None:
         set_image_size(cfg.dataloader, cfg.train.image_size)
 

@@ -25,6 +25,7 @@ OF_A_RUN = (
     "log.txt",
     "config.yaml",
     "metrics.json",
+    "best.json",
     "predictions.json",
     "predictions.png",
     ".venv/bin/python",

@@ -11,7 +11,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
-from align_detr.checkpoint.contents import AVERAGES_BESIDE, Weights, read_weights, weights_in
+from align_detr.checkpoint.contents import AVERAGES_BESIDE, EVALUATED, Weights, read_weights, weights_in
 from align_detr.checkpoint.files import find_damage, write_file
 from align_detr.checkpoint.loading import load_weights
 from align_detr.checkpoint.packages import PackageFiles
@@ -96,7 +96,7 @@ class Checkpointer(DetectionCheckpointer):
             return
         state = self.model.state_dict()
         if "ema" in self.checkpointables and hasattr(state, "_metadata"):
-            state._metadata.setdefault("", {})[AVERAGES_BESIDE] = True
+            state._metadata.setdefault("", {})[AVERAGES_BESIDE] = EVALUATED.get(name, True)
         parts = {key: part.state_dict() for key, part in self.checkpointables.items()}
         path = Path(self.save_dir) / f"{name}.pth"
         self.logger.info("Saving checkpoint to %s", path)

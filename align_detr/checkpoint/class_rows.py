@@ -1,6 +1,7 @@
 """Rows of classifiers and label tables: which rows are which class's, and taking them over by name."""
 
 import re
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
@@ -40,7 +41,7 @@ class ClassReport:
     """What became of the classes: K of the model and of the file (None: not known), the names taken over and the new.
 
     taken: share of the numbers that come from the file, by name of a tensor of which not all do. fresh_parts: the parts
-    of which no class does.
+    of which no class does. repeated: names that stand for more than one class, whose rows are not taken over.
     """
 
     ours: int
@@ -49,6 +50,7 @@ class ClassReport:
     new: list[str] = field(default_factory=list)
     taken: dict[str, float] = field(default_factory=dict)
     fresh_parts: list[str] = field(default_factory=list)
+    repeated: set[str] = field(default_factory=set)
 
     def add(self, name: str, part: str, source: Sequence[int | None]) -> None:
         """Record that a tensor of `part` has the rows of those classes whose index in the file is given."""
@@ -56,6 +58,11 @@ class ClassReport:
         self.taken[name] = known / len(source) if known else 0.0
         if not known:
             self.fresh_parts = [each for _, each in _PARTS if each == part or each in self.fresh_parts]
+
+
+def repeated_names(names: Sequence[str | None]) -> set[str]:
+    """Return the names that stand for more than one class."""
+    return {name for name, count in Counter(names).items() if count > 1 and name is not None}
 
 
 def rows_of(name: str, tensor: Tensor, num_classes: int | None) -> Rows | None:

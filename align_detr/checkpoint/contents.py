@@ -1,12 +1,14 @@
 """What a file of weights holds: a state dict, and what its training wrote beside it."""
 
 import os
+import unicodedata
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -16,7 +18,11 @@ from align_detr.errors import ConfigError
 
 WEIGHTS_FILE = "weights.pth"  # the evaluated weights alone, which training leaves in its folder
 BEST_WEIGHTS_FILE = "weights_best.pth"  # those of the best evaluation, if `train.best` is set
-AVERAGES_BESIDE = "averages_beside"  # in a state dict's metadata: the file has averaged weights as well
+EVALUATED = {"model_final": WEIGHTS_FILE, "model_best": BEST_WEIGHTS_FILE}  # of a checkpoint, the averages alone
+NO_CLASS_NAME = "which a config reads as the value of a key or which is more than a line of text"
+_CONTROL = {"Cc", "Zl", "Zp"}  # Unicode's control characters and separators of lines
+# in a state dict's metadata: the file has averaged weights as well; their own file of EVALUATED, or True
+AVERAGES_BESIDE = "averages_beside"
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,7 @@ def weights_in(content: Any, path: str, *, averaged: bool) -> Weights:
         _check_names(blobs, path)
         weights = {key: value for key, value in blobs.items() if not key.endswith("_momentum")}
         return Weights(_tensors(weights, path), False, None, None, None, path, by_similarity=True, author="Caffe2")
-    state, is_average = _state_in(content, averaged)
+    state, is_average = _state_in(content, path, averaged)
     _check_names(state, path)
     _refuse_mmdetection(state, path)
     return Weights(
@@ -69,9 +75,14 @@ def weights_in(content: Any, path: str, *, averaged: bool) -> Weights:
         config=_config(content, path),
         iteration=_iteration(content),
         path=path,
-        by_similarity=bool(content.get("matching_heuristics", False)),
+        by_similarity=content.get("matching_heuristics") is True,
         author=content["__author__"] if isinstance(content.get("__author__"), str) else None,
     )
+
+
+def is_class_name(name: str) -> bool:
+    """Return whether a config and a line of text can hold the name of a class as it is."""
+    return "${" not in name and name != "???" and not any(unicodedata.category(c) in _CONTROL for c in name)
 
 
 def write_weights(
@@ -97,12 +108,19 @@ def write_weights(
     write_file(path, lambda file: torch.save(content, file))
 
 
-def _state_in(content: Mapping[str, Any], averaged: bool) -> tuple[Any, bool]:
+def _state_in(content: Mapping[str, Any], path: str, averaged: bool) -> tuple[Any, bool]:
     """Return the state dict in a file's content, and whether it is an average."""
     if averaged:
         ours = content.get("ema")
-        if isinstance(ours, dict) and isinstance(ours.get("model"), dict) and ours.get("num_updates", 1):
-            return ours["model"], True
+        if isinstance(ours, dict) and isinstance(ours.get("model"), dict):
+            updates = ours.get("num_updates", 1)
+            if not isinstance(updates, int):
+                raise ConfigError(
+                    f"{path} has ema.num_updates of the type {type(updates).__name__}, not a whole number: get the "
+                    "file again."
+                )
+            if updates:
+                return ours["model"], True
         if isinstance(content.get("ema_model"), dict):  # the original DINO
             return content["ema_model"], True
     if isinstance(content.get("model"), dict):
@@ -139,16 +157,36 @@ def _tensors(state: Mapping[str, Any], path: str) -> dict[str, Tensor]:
     """Return the state dict with arrays as tensors, and with torch's metadata; raise ConfigError for other values."""
     tensors: OrderedDict[str, Tensor] = OrderedDict()
     for key, value in state.items():
+        if isinstance(value, np.ndarray) and not value.dtype.isnative:
+            value = value.astype(value.dtype.newbyteorder("="))
         try:
             tensors[key] = value if isinstance(value, Tensor) else torch.from_numpy(value)
-        except TypeError as error:  # no array, or one of texts or objects
+        except (TypeError, ValueError) as error:  # no array, or one of texts or objects
             raise ConfigError(
                 f"{path} is not a dictionary of weights ('{key}' is a {type(value).__name__}): "
                 "save a model's state_dict()."
             ) from error
+        _refuse_odd(key, tensors[key], path)
     if hasattr(state, "_metadata"):
+        metadata = state._metadata
+        if not isinstance(metadata, dict) or not all(isinstance(each, dict) for each in metadata.values()):
+            raise ConfigError(f"{path} has metadata that are no dictionaries: save the weights again.")
         tensors._metadata = state._metadata  # type: ignore[attr-defined]  # versions of modules, as torch keeps them
     return tensors
+
+
+def _refuse_odd(key: str, tensor: Tensor, path: str) -> None:
+    """Raise ConfigError for a tensor that is no array of real numbers."""
+    kinds = {
+        "sparse": tensor.layout != torch.strided,
+        "without numbers (meta)": tensor.is_meta,
+        "quantized": tensor.is_quantized,
+        "nested": tensor.is_nested,
+        "complex": tensor.is_complex(),
+    }
+    for kind, found in kinds.items():
+        if found:
+            raise ConfigError(f"{path} has the tensor '{key}', which is {kind}: save plain weights.")
 
 
 def _refuse_mmdetection(state: Mapping[str, Any], path: str) -> None:
@@ -167,6 +205,9 @@ def _class_names(content: Mapping[str, Any], path: str) -> list[str] | None:
     names = classes.get("names") if isinstance(classes, dict) else None
     if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
         raise ConfigError(f"{path} has class names that are no list of texts: save the names with the weights again.")
+    for name in names or ():
+        if not is_class_name(name):
+            raise ConfigError(f"{path} has the class {name!r}, {NO_CLASS_NAME}: save the weights with another name.")
     return names
 
 

@@ -35,6 +35,7 @@ from align_detr.checkpoint.dino import (
     dino_config,
     is_detrex_dino,
     is_official_dino,
+    official_dino_config,
 )
 from align_detr.checkpoint.efficientnet import convert_efficientnet_lite, is_efficientnet_lite
 from align_detr.checkpoint.key_map import rename, torchvision_resnet_rules
@@ -46,13 +47,14 @@ class Release(NamedTuple):
     """One kind of published weights: how it is recognised and renamed.
 
     `convert` gets the state dict and K (None: keep all rows of the classifiers). `config` returns the name of the
-    config whose model the weights are of; None where they are a backbone, which starts any model.
+    config whose model the weights are of, or None if the zoo has none; no function where they are a backbone, which
+    starts any model.
     """
 
     name: str
     recognises: Callable[[State], bool]
     convert: Callable[[State, int | None], State]
-    config: Callable[[State], str] | None = None
+    config: Callable[[State], str | None] | None = None
 
 
 def is_torchvision_resnet(state: State) -> bool:
@@ -84,7 +86,7 @@ def register_release(
     convert_release: Callable[[State, int | None], State],
     *,
     name: str = "a project",
-    config: Callable[[State], str] | None = None,
+    config: Callable[[State], str | None] | None = None,
 ) -> None:
     """Add a release, such as a project's; the arguments are the fields of `Release`.
 
@@ -115,7 +117,7 @@ _RELEASES: list[Release] = [
         "the original DINO",
         is_official_dino,
         lambda state, k: convert_official_dino(state, num_classes=k),
-        lambda _: "dino/dino_r50_4scale_official.py",
+        official_dino_config,
     ),
     Release(
         "a deformable detector of detrex",

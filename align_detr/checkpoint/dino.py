@@ -62,7 +62,13 @@ def convert_official_dino(state: Mapping[str, Tensor], *, num_classes: int | Non
     return convert_official({**rest, **labels}, _OFFICIAL, num_classes, "DINO")
 
 
-def dino_config(state: Mapping[str, Tensor]) -> str:
-    """Return the config of detrex's DINO, by its levels; Align-DETR has the same tensors."""
-    levels = state["transformer.level_embeds"].shape[0]
-    return f"dino/dino_{resnet_depth(state)}_{levels}scale_12ep.py"
+def dino_config(state: Mapping[str, Tensor]) -> str | None:
+    """Return the config of detrex's DINO, by depth and levels, None if the zoo has none; Align-DETR's tensors agree."""
+    model = f"{resnet_depth(state)}_{len(state['transformer.level_embeds'])}scale"
+    return f"dino/dino_{model}_12ep.py" if model in ("r50_4scale", "r50_5scale", "r101_4scale") else None
+
+
+def official_dino_config(state: Mapping[str, Tensor]) -> str | None:
+    """Return the config of DINO's repository, which the zoo has for ResNet-50 and four levels alone."""
+    model = f"{resnet_depth(state)}_{len(state['transformer.level_embed'])}scale"
+    return "dino/dino_r50_4scale_official.py" if model == "r50_4scale" else None

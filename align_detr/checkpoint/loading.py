@@ -7,13 +7,14 @@ from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
 from detectron2.layers import FrozenBatchNorm2d
 from torch import Tensor, nn
 
-from align_detr.checkpoint.class_rows import ClassReport, coco_names, is_agnostic, rows_of, take_rows
+from align_detr.checkpoint.class_rows import ClassReport, coco_names, is_agnostic, repeated_names, rows_of, take_rows
 from align_detr.checkpoint.contents import AVERAGES_BESIDE, Weights
 from align_detr.checkpoint.conversion import Release, find_release
 from align_detr.checkpoint.report import LoadReport
 from align_detr.errors import ConfigError
 
 _PIXEL_STATISTICS = {"pixel_mean", "pixel_std"}
+_STATISTICS = ("running_mean", "running_var")
 
 
 def load_weights(
@@ -97,6 +98,9 @@ def _take_classes(
         if list(ours or ()) == list(theirs or ()) if known else state[name].shape == tensor.shape:
             continue
         index = {each: i for i, each in enumerate(theirs or ()) if each is not None}
+        for each in repeated_names(theirs or ()) | repeated_names(ours or ()):
+            index.pop(each, None)
+            report.repeated |= {each} if each in (theirs or ()) else set()
         source = [index.get(each) if each is not None else None for each in ours or [None] * num_classes]
         report.mapped = report.mapped or [each for each in ours or () if each in index and each is not None]
         if known and is_agnostic(name, state):
@@ -122,7 +126,7 @@ def _compare(
 ) -> LoadReport:
     """Return which of the model's tensors have their numbers in `state`, counting shared ones once."""
     model_state = model.state_dict(keep_vars=True)
-    filled = _filled_in(model)
+    filled = _filled_in(model, state)
     wrong = {
         key: (tuple(value.shape), tuple(model_state[key].shape))
         for key, value in state.items()
@@ -156,10 +160,12 @@ def _compare(
     )
 
 
-def _filled_in(model: nn.Module) -> set[str]:
-    """Return the statistics that frozen batch norms fill in where a file has none."""
+def _filled_in(model: nn.Module, state: Mapping[str, Tensor]) -> set[str]:
+    """Return the statistics that frozen batch norms fill in: mean 0 and variance 1, where a file has none at all."""
+    if any(key.endswith(_STATISTICS) for key in state):
+        return set()
     norms = [name for name, module in model.named_modules() if isinstance(module, FrozenBatchNorm2d)]
-    return {f"{name}.{key}" if name else key for name in norms for key in ("running_mean", "running_var")}
+    return {f"{name}.{key}" if name else key for name in norms for key in _STATISTICS}
 
 
 def _examples(keys: Collection[str]) -> str:

@@ -64,6 +64,12 @@ class LoadReport:
     def log(self) -> None:
         """Log the line, as a warning if not even the backbone is whole, and the names for log.txt."""
         logger.log(logging.WARNING if self._lacks_backbone() else logging.INFO, "%s", self)
+        if self.classes is not None and self.classes.repeated:
+            logger.warning(
+                "The classes %s occur more than once in %s or in the data, so their rows start fresh.",
+                _some(sorted(self.classes.repeated)),
+                self.path,
+            )
         for text, names in (
             ("not in the file, start fresh", self.new),
             ("in the file and not in the model", self.left_over),
@@ -72,7 +78,7 @@ class LoadReport:
             if names:
                 logger.debug("Tensors %s: %s", text, ", ".join(names))
 
-    def require_release(self, release: str, config: str) -> None:
+    def require_release(self, release: str, config: str | None) -> None:
         """Raise ConfigError if anything but classes of the weights of a published model has no counterpart."""
         of_classes = {} if self.classes is None else self.classes.taken
         new = [name for name in self.new if name not in of_classes]
@@ -81,10 +87,14 @@ class LoadReport:
             return
         lost = f"{len(left)} of its tensors have no place in this model, such as '{left[0]}'" if left else ""
         lacking = f"{len(new)} of the model's are not in it, such as '{new[0]}'" if new else ""
+        remedy = (
+            "no config of the model zoo fits them, write one for their model"
+            if config is None
+            else f"use the config {config}, or one made from it"
+        )
         raise ConfigError(
-            f"{self.path} has the weights of {release}, and {' and '.join(filter(None, (lost, lacking)))}: use the "
-            f"config {config}, or one made from it (any model takes what fits of a file that `align-detr weights "
-            "convert` writes)."
+            f"{self.path} has the weights of {release}, and {' and '.join(filter(None, (lost, lacking)))}: {remedy} "
+            "(any model takes what fits of a file that `align-detr weights convert` writes)."
         )
 
     def require_complete(self) -> None:

@@ -51,11 +51,11 @@ def read_pickle(path: str) -> Any:
     with open(path, "rb") as file:
         try:
             return RestrictedUnpickler(file, path).load()
-        except (pickle.UnpicklingError, EOFError, ValueError, TypeError, ImportError, IndexError) as error:
-            if isinstance(error, ConfigError):
-                raise
+        except ConfigError:
+            raise
+        except Exception as error:  # damage shows as errors of any kind
             raise ConfigError(
-                f"{path} cannot be read as a pickle of numpy arrays ({error}): get the file again."
+                f"{path} cannot be read as a pickle of numpy arrays ({_one_line(error)}): get the file again."
             ) from error
 
 
@@ -64,9 +64,9 @@ def read_npz(path: str) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, EOFError, AttributeError) as error:
+    except Exception as error:  # as above
         raise ConfigError(
-            f"{path} cannot be read as arrays of numbers ({error}): save plain arrays with numpy.savez."
+            f"{path} cannot be read as arrays of numbers ({_one_line(error)}): save plain arrays with numpy.savez."
         ) from error
 
 
@@ -89,7 +89,7 @@ def read_torch(path: str) -> Any:
                 "read; if you trust the file, save its state_dict() alone."
             ) from error
         raise ConfigError(_damaged(path, error)) from error
-    except (RuntimeError, EOFError, OSError) as error:
+    except Exception as error:  # as above
         raise ConfigError(_damaged(path, error)) from error
 
 
@@ -99,7 +99,6 @@ def read_safetensors(path: str) -> dict[str, torch.Tensor]:
     Raise EnvironmentProblem without the package safetensors, and ConfigError for a damaged file.
     """
     try:
-        from safetensors import SafetensorError
         from safetensors.torch import load_file
     except ImportError:
         raise EnvironmentProblem(
@@ -107,8 +106,10 @@ def read_safetensors(path: str) -> dict[str, torch.Tensor]:
         ) from None
     try:
         return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ConfigError(f"{path} is damaged or not a safetensors file ({error}): get the file again.") from error
+    except Exception as error:  # as above
+        raise ConfigError(
+            f"{path} is damaged or not a safetensors file ({_one_line(error)}): get the file again."
+        ) from error
 
 
 READERS = {
@@ -127,6 +128,10 @@ def read_checkpoint(path: str) -> Any:
     if reader is None:
         raise ConfigError(f"{path} is no checkpoint by its name: give a file that ends in {', '.join(READERS)}.")
     return reader(path)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _damaged(path: str, error: Exception) -> str:

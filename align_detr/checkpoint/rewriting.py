@@ -91,8 +91,9 @@ def _origin(weights: Weights) -> str:
             return "names of this library or of an unknown model"
         return "names of this library" if weights.iteration is None else "a training of this library"
     text = release.name
-    if release.config is not None:
-        text += f", for {release.config(weights.state)} or a config made from it"
+    config = None if release.config is None else release.config(weights.state)
+    if config is not None:
+        text += f", for {config} or a config made from it"
     named = next((entry for entry in releases() if _is_file_of(weights.path, entry.file, entry.sha256)), None)
     return text if named is None else f"{text}; in the table: {named.name}"
 

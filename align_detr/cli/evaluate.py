@@ -22,7 +22,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--config-file",
         metavar="NAME",
-        help="path, or name in the model zoo; default: config.yaml beside the weights, else the config in them",
+        help="path, or name in the model zoo; default: the config in the weights, else config.yaml beside them",
     )
     parser.add_argument(
         "--plain-weights", action="store_true", help="of a checkpoint with averaged weights, evaluate the plain ones"

@@ -15,6 +15,7 @@ COMMANDS = {
     "predict": ("align_detr.cli.predict", "detect objects in images, folders and videos"),
     "convert": ("align_detr.cli.convert", "write a data set as COCO, Pascal VOC or YOLO"),
     "validate": ("align_detr.cli.validate", "report all that is wrong with a data set; write a cleaned copy"),
+    "replay": ("align_detr.cli.replay", "compute the step of a fault report of training again"),
     "weights": ("align_detr.cli.weights", "say what a file of weights holds; write it under this library's names"),
     "zoo": ("align_detr.cli.zoo", "list the configs and the published weights"),
     "demo": ("align_detr.cli.demo", "train and evaluate a small detector on blood cells or digits, on the CPU"),
@@ -33,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand with the rest of `argv` (default: the process's) and return the exit status.
 
     EXIT_USER_ERROR stands for wrong usage and for a problem that the user can act on, printed as one sentence without
-    a traceback.
+    a traceback; training that a signal has ended has EXIT_INTERRUPTED.
     """
     arguments = sys.argv[1:] if argv is None else [*argv]
     if not arguments or arguments[0] in {"-h", "--help"}:
@@ -52,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return import_module(COMMANDS[name][0]).main(rest) or 0
     except AlignDetrError as problem:
         print(f"align-detr {name}: {problem}", file=sys.stderr)
-        return EXIT_USER_ERROR
+        return problem.exit_status
 
 
 if __name__ == "__main__":

@@ -9,9 +9,11 @@ from detectron2.data.samplers import InferenceSampler
 from detectron2.utils import comm
 from torch.utils.data import BatchSampler, DataLoader
 
+from align_detr.checks import check_count
 from align_detr.data.check_records import has_objects
 from align_detr.data.datasets import load_dataset, require_objects
 from align_detr.data.stream import StreamedBatches, StreamedImages, own_generator
+from align_detr.data.worker_faults import CurrentRecords, watched
 from align_detr.data.workers import start_worker
 from align_detr.errors import ConfigError, DatasetError
 
@@ -37,6 +39,8 @@ def build_train_loader(
     filter_empty: leave out images without objects (DETR keeps them).
     Raise ConfigError for a batch that the processes cannot share equally, DatasetError as `load_dataset` does.
     """
+    dataset = _require("train", dataset, mapper)
+    num_workers = _check_workers("train", num_workers)
     world_size = comm.get_world_size()
     if total_batch_size <= 0 or total_batch_size % world_size:
         raise ConfigError(
@@ -49,7 +53,7 @@ def build_train_loader(
         records = _with_objects(records)
     order_seed = comm.shared_random_seed() if seed is None else seed
     wide = [record["width"] > record["height"] for record in records] if aspect_ratio_grouping else None
-    images = StreamedImages(DatasetFromList(records, copy=False), mapper, order_seed)
+    images = StreamedImages(CurrentRecords(DatasetFromList(records, copy=False)), mapper, order_seed)
     batch_size = total_batch_size // world_size
     return TrainLoader(
         images,
@@ -68,7 +72,10 @@ def build_test_loader(
 
     Raise DatasetError as `load_dataset` does.
     """
-    images = MapDataset(DatasetFromList(load_dataset(dataset), copy=False), mapper)
+    dataset = _require("test", dataset, mapper)
+    num_workers = _check_workers("test", num_workers)
+    check_count(batch_size, "dataloader.test.batch_size")
+    images = MapDataset(CurrentRecords(DatasetFromList(load_dataset(dataset), copy=False)), mapper)
     batches = BatchSampler(InferenceSampler(len(images)), batch_size, drop_last=False)
     return ImageLoader(
         images, batch_sampler=batches, num_workers=num_workers, collate_fn=as_list, worker_init_fn=start_worker
@@ -76,11 +83,16 @@ def build_test_loader(
 
 
 class ImageLoader(DataLoader):
-    """A DataLoader that passes a worker's DatasetError on as its one sentence, without a traceback."""
+    """A DataLoader that passes a worker's DatasetError on as its one sentence, without a traceback, and makes one of
+    the death or silence of a worker.
+    """
 
     def __iter__(self) -> Iterator:  # type: ignore[override]  # torch promises its private iterator class
+        records = getattr(self.dataset, "records", None) or getattr(self.dataset, "_dataset", None)  # of a MapDataset
+        batches = super().__iter__()
         try:
-            yield from super().__iter__()
+            with watched(batches, records if isinstance(records, CurrentRecords) else None, self.timeout):
+                yield from batches
         except DatasetError as error:
             # torch puts the worker's traceback into the message, which ends with "<type>: <sentence>"
             marker = f"{DatasetError.__module__}.{DatasetError.__qualname__}: "
@@ -110,9 +122,30 @@ class TrainLoader(ImageLoader):
             self.generator = own_generator(self.order_seed)
 
 
+def set_timeout(loader: Any, seconds: float) -> None:
+    """Let a loader with worker processes wait at most `seconds` (0: for ever) for a batch; others stay as they are."""
+    inner = loader if isinstance(loader, DataLoader) else getattr(loader, "dataset", None)  # detectron2 groups by shape
+    if seconds and isinstance(inner, DataLoader) and inner.num_workers:
+        inner.timeout = seconds
+
+
 def as_list(batch: Any) -> Any:
     """Return the batch unchanged: images differ in size, so that a batch stays a list."""
     return batch
+
+
+def _require(loader: str, dataset: str | Iterable[str] | None, mapper: Mapper | None) -> str | Iterable[str]:
+    """Return the data set of a loader. Raise ConfigError if the config has none, or no mapper."""
+    if dataset is None:
+        raise ConfigError(f"dataloader.{loader}.dataset is null: set it to the name of a data set.")
+    if mapper is None:
+        raise ConfigError(f"dataloader.{loader}.mapper is null: set it to what reads an image, such as a DetrMapper.")
+    return dataset
+
+
+def _check_workers(loader: str, num_workers: int | None) -> int:
+    """Return the number of worker processes, 0 for None. Raise ConfigError unless it is a whole number."""
+    return check_count(num_workers or 0, f"dataloader.{loader}.num_workers", 0)
 
 
 def _with_objects(records: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -23,10 +23,10 @@ _MIN_SIDE = 1e-5  # pixels; detectron2's limit of an empty box
 class DetrMapper:
     """From a record of a data set to the model's input: an augmented image as a tensor, with its boxes in training.
 
-    augmentations: detectron2 augmentations, applied in order. augmentations_with_crop: the list that replaces them for
-    half of the training images (the official DETR recipe: resize and crop before the final resize). keep_boxes: give
-    boxes in evaluation too, as a validation loss needs. white_level: the level of grey images with more than 8 bits
-    that becomes 255, by default 65535 in 16-bit files.
+    augmentations: detectron2 augmentations, applied in order; None and [] leave images as they are.
+    augmentations_with_crop: the list that replaces them for half of the training images (the official DETR recipe:
+    resize and crop before the final resize). keep_boxes: give boxes in evaluation too, as a validation loss needs.
+    white_level: the level of grey images with more than 8 bits that becomes 255, by default 65535 in 16-bit files.
     Training leaves out crowd regions, as DETR does, and boxes of which a crop leaves nothing; images without boxes
     stay. Random numbers come from numpy's global generator, as in detectron2, so that seeded workers repeat them.
     """
@@ -34,7 +34,7 @@ class DetrMapper:
     def __init__(
         self,
         *,
-        augmentations: Sequence[T.Augmentation],
+        augmentations: Sequence[T.Augmentation] | None,
         augmentations_with_crop: Sequence[T.Augmentation] | None = None,
         is_train: bool,
         keep_boxes: bool = False,
@@ -49,7 +49,7 @@ class DetrMapper:
         self.keep_boxes = keep_boxes or is_train
         self.image_format = image_format
         self.white_level = white_level
-        self.augmentations = _augmentation_list(augmentations)
+        self.augmentations = _augmentation_list(augmentations or ())
         self.augmentations_with_crop = (
             None if augmentations_with_crop is None else _augmentation_list(augmentations_with_crop)
         )

@@ -11,6 +11,7 @@ from detectron2.utils import comm
 from detectron2.utils.serialize import PicklableWrapper
 from torch.utils.data import Dataset, Sampler, get_worker_info
 
+from align_detr.data.worker_faults import CurrentRecords
 from align_detr.data.workers import seed_image
 from align_detr.errors import DatasetError
 
@@ -27,7 +28,10 @@ class StreamedImages(Dataset):
     """
 
     def __init__(
-        self, records: Sequence[dict[str, Any]], mapper: Callable[[dict[str, Any]], dict[str, Any] | None], seed: int
+        self,
+        records: Sequence[dict[str, Any]] | CurrentRecords,
+        mapper: Callable[[dict[str, Any]], dict[str, Any] | None],
+        seed: int,
     ) -> None:
         self.records = records
         self.mapper = PicklableWrapper(mapper)  # so that a lambda reaches workers that are spawned

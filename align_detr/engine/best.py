@@ -154,9 +154,22 @@ def is_loss(metric: str) -> bool:
 
 
 def check_best(
-    metric: str | None, patience: int | None, eval_period: int, *, validation_loss: bool = True
+    metric: str | None,
+    patience: int | None,
+    eval_period: int,
+    *,
+    validation_loss: bool = True,
+    evaluated: bool = True,
 ) -> str | None:
-    """Return the metric whose best value counts (None: none); raise ConfigError for settings that make no sense."""
+    """Return the metric whose best value counts (None: none); raise ConfigError for settings that make no sense, as
+    where nothing is `evaluated`.
+    """
+    if not evaluated and (metric or patience is not None):
+        key = "best" if metric else "patience"
+        raise ConfigError(
+            f"train.{key} needs evaluations, and the config has no test data or evaluator: set train.{key}=null, or "
+            "dataloader.test and dataloader.evaluator."
+        )
     if metric and is_loss(metric) and not validation_loss:
         raise ConfigError(f"train.best={metric} is a validation loss: set train.validation_loss=True as well.")
     if patience is None:

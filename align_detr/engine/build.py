@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable
+from pathlib import Path
 
 import torch
 from detectron2.config import instantiate
@@ -11,6 +12,7 @@ from torch import nn
 from align_detr.checkpoint.checkpointer import Checkpointer
 from align_detr.data import check_num_classes, check_same_classes
 from align_detr.engine.ema import ModelEMA
+from align_detr.engine.guard import Guard
 from align_detr.engine.summary import describe_model
 from align_detr.errors import ConfigError
 
@@ -42,6 +44,11 @@ def build_optimizer(node: DictConfig, model: nn.Module) -> torch.optim.Optimizer
 def build_ema(node: DictConfig, model: nn.Module) -> ModelEMA | None:
     """Build the moving average of the weights of `model`, or return None if it is not enabled."""
     return ModelEMA(model=model, decay=node.decay) if node.enabled else None
+
+
+def build_guard(options: DictConfig) -> Guard:
+    """Build the guard against steps that are not finite from the node `train` of a config."""
+    return Guard(Path(options.output_dir), options.on_nonfinite == "skip", options.on_nonfinite_limit)
 
 
 def build_checkpointer(output_dir: str, model: nn.Module, ema: ModelEMA | None) -> Checkpointer:

@@ -4,16 +4,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from align_detr.checkpoint.contents import NO_CLASS_NAME, is_class_name
 from align_detr.data.datasets import describe_difference, known_classes
 from align_detr.errors import DatasetError
 
 
 class ClassNames:
-    """Names of the classes of training data, in the order of the model's logits; None if the data names none."""
+    """Names of the classes of training data, in the order of the model's logits; None if the data names none.
+
+    Raise DatasetError for a name that a file of weights may not hold.
+    """
 
     def __init__(self, dataset_names: Sequence[str]) -> None:
         names = known_classes(dataset_names[0]) if dataset_names else None
         self.names = None if names is None else list(names)
+        for name in self.names or ():
+            if not is_class_name(name):  # else nothing reads the checkpoints
+                raise DatasetError(
+                    f"The data set '{dataset_names[0]}' has the class {name!r}, {NO_CLASS_NAME}: rename it."
+                )
 
     def state_dict(self) -> dict[str, Any]:
         """Return the names as a checkpoint holds them."""

@@ -14,6 +14,7 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, ListConfig
 
+from align_detr.checkpoint.contents import NO_CLASS_NAME, is_class_name
 from align_detr.data.layouts import DataFolder, find
 from align_detr.engine.output_folder import check_folder
 from align_detr.engine.run_length import check_batch
@@ -114,13 +115,10 @@ def _keep(path: Path, content: bytes) -> Path:
 
 
 def _check_names(found: DataFolder, names: Sequence[str]) -> None:
-    """Raise DatasetError for a class name that a config would replace by the value of a key."""
+    """Raise DatasetError for a class name that a config would replace by the value of a key, or that is no line."""
     for name in names:
-        if "${" in name or name == "???":
-            raise DatasetError(
-                f"{found.root} has the class {name!r}, which a config reads as the value of a key: rename the class "
-                "in the annotations."
-            )
+        if not is_class_name(name):
+            raise DatasetError(f"{found.root} has the class {name!r}, {NO_CLASS_NAME}: rename it in the annotations.")
 
 
 def registered_name(found: DataFolder) -> str:

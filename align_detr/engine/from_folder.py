@@ -5,18 +5,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from detectron2.config import LazyConfig
+import torch
 from omegaconf import DictConfig, OmegaConf
 
 from align_detr.checkpoint.contents import Weights, read_weights
-from align_detr.checkpoint.trusted_config import model_config
 from align_detr.data.layouts import DataFolder, find
 from align_detr.engine import run
+from align_detr.engine.config_in_file import build_untrusted, config_in_file
 from align_detr.engine.data_config import DEFAULT_CONFIG, DataOptions, class_count_keys, registered_name, write_config
 from align_detr.engine.start import set_up
-from align_detr.errors import ConfigError
-from align_detr.evaluation import require_evaluation
-from align_detr.lazy_config import check_overrides, load_config
+from align_detr.lazy_config import load_config
 
 logger = logging.getLogger(__name__)
 
@@ -61,11 +59,11 @@ def evaluate(
 ) -> Mapping[str, Any]:
     """Evaluate the checkpoint `weights` on a data set's folder and return the results, {"bbox": {"AP": ...}}.
 
-    split: "val" by default, else "test", else all of a data set without splits. config_file: path or model-zoo name;
-    None: the config.yaml that training left beside the weights, else the config in them, which may only name known
-    parts. The classes are compared by name with those of the training. averaged=False: of a checkpoint with averaged
-    weights, the plain ones. Results go to a folder of their own beside the weights, unless `overrides` set
-    train.output_dir.
+    split: "val" by default, else "test", else all of a data set without splits. config_file: path or model-zoo name of
+    a config, which is run. None: the config in the weights, else the config.yaml beside them; as data, of which the
+    model, the sizes of images and the class names are taken. The classes are compared by name with those of the
+    training. averaged=False: of a checkpoint with averaged weights, the plain ones. Results go to a folder of their own
+    beside the weights, unless `overrides` set train.output_dir.
     val_fraction, split_seed: either of them, or split="val", divides a data set without a validation split as training
     does, with the same defaults, and evaluates what training held out.
     Raise AlignDetrError for everything that a user can correct.
@@ -103,18 +101,10 @@ def evaluate(
 
 
 def _config_of(weights: Weights, config_file: str | None, overrides: Sequence[str]) -> DictConfig:
-    """Return the config that is named, else that beside the weights, else that in them; raise ConfigError without."""
-    beside = Path(weights.path).parent / "config.yaml"
-    if config_file or beside.is_file():
-        return load_config(config_file or str(beside), overrides)
-    if weights.config is None:
-        raise ConfigError(
-            f"There is no {beside}, which training leaves beside its weights, and {weights.path} holds no config: name "
-            "the --config-file."
-        )
-    cfg = model_config(weights.config, weights.path)
-    require_evaluation(cfg.get("dataloader", {}))
-    if "output_dir" in cfg.dataloader.evaluator:  # a stranger's file does not choose where results are written
-        cfg.dataloader.evaluator.output_dir = "${...train.output_dir}/inference"
-    check_overrides(cfg, overrides)
-    return LazyConfig.apply_overrides(cfg, list(overrides))
+    """Return the config that is named, else that in the weights, else that beside them; raise ConfigError without."""
+    if config_file:
+        return load_config(config_file, overrides)
+    device = f"train.device={'cuda' if torch.cuda.is_available() else 'cpu'}"
+    cfg = config_in_file(weights, [device, "train.ema.enabled=False", *overrides])
+    build_untrusted(cfg, weights.path)
+    return cfg

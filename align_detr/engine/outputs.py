@@ -14,16 +14,20 @@ from torch import nn
 
 from align_detr.checkpoint.checkpointer import Checkpointer
 from align_detr.checkpoint.contents import BEST_WEIGHTS_FILE, WEIGHTS_FILE, write_weights
+from align_detr.checkpoint.files import disk_problems
 from align_detr.engine.best import BestCheckpoint
 from align_detr.engine.checkpointing import Checkpoints
 from align_detr.engine.class_names import ClassNames, TrainedConfig
 from align_detr.engine.hooks import EvaluationHook, WeightsWriter
 from align_detr.engine.interruption import Interruption
+from align_detr.engine.loggers import check_loggers
 from align_detr.engine.run_length import RunLength
 from align_detr.engine.run_state import Continue, RunState
 from align_detr.engine.writers import METRICS_FILE, MetricsWriter, build_writers, cut_metrics
 
 logger = logging.getLogger(__name__)
+
+CURVES_FILE = "curves.png"
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,22 @@ class EvaluatedWeights:
             logger.info("The evaluated weights alone are in %s.", self.folder / name)
 
 
+class CurvesWriter(HookBase):
+    """The loss and AP of a run over its iterations as a picture, after training."""
+
+    def __init__(self, *, folder: Path) -> None:
+        self.folder = folder
+
+    def after_train(self) -> None:
+        """Draw what metrics.json has, unless training has failed."""
+        if self.trainer.iter >= self.trainer.max_iter:
+            from align_detr.evaluation.figures import draw_curves  # takes half a second
+
+            with disk_problems(self.folder / CURVES_FILE):
+                draw_curves(self.folder / METRICS_FILE, self.folder / CURVES_FILE)
+            logger.info("The curves of loss and AP are in %s.", self.folder / CURVES_FILE)
+
+
 def output_hooks(
     options: DictConfig,
     length: RunLength,
@@ -66,7 +86,7 @@ def output_hooks(
     Checkpoints and weights come before evaluation, so that a failing evaluation loses nothing; `saved`, the `RunState`
     of the checkpoint that is resumed, says what of that step is to be made again.
     """
-    best = metrics = writers = None
+    best = metrics = writers = curves = None
     if best_metric is not None:
         best = BestCheckpoint(
             metric=best_metric,
@@ -88,11 +108,13 @@ def output_hooks(
             iterations_per_epoch=length.iterations_per_epoch,
             device=options.device,
             total_batch=length.total_batch,
+            loggers=check_loggers(options.loggers),
         )
-        writers = hooks.PeriodicWriter(outputs, period=options.log_period)
+        writers = hooks.PeriodicWriter(outputs, period=options.log_period or length.max_iter + 1)  # 0: at the end only
+        curves = CurvesWriter(folder=Path(options.output_dir))
     checkpoints = Checkpoints(
         checkpointer, state, **options.checkpointer, written=lambda: -1 if metrics is None else metrics.last
     )
     shared = WeightsWriter(function=partial(weights.write, WEIGHTS_FILE))
-    behind = [hook for hook in (shared, evaluation, best, writers) if hook is not None]
+    behind = [hook for hook in (shared, evaluation, best, writers, curves) if hook is not None]
     return [checkpoints, *behind, Interruption(checkpoints), Continue(saved, behind)]

@@ -13,14 +13,23 @@ from omegaconf import DictConfig
 
 from align_detr.checkpoint.checkpointer import Checkpointer
 from align_detr.data import datasets_read_once
+from align_detr.data.build import set_timeout
 from align_detr.data.datasets import known_classes
 from align_detr.engine.best import check_best, require_metric
-from align_detr.engine.build import build_checkpointer, build_ema, build_model, build_optimizer, check_classes
+from align_detr.engine.build import (
+    build_checkpointer,
+    build_ema,
+    build_guard,
+    build_model,
+    build_optimizer,
+    check_classes,
+)
 from align_detr.engine.capacity import check_capacity
 from align_detr.engine.class_names import ClassNames, TrainedConfig, check_trained_classes
 from align_detr.engine.distributed import wrap_ddp
 from align_detr.engine.freezing import FixedNorms, freeze
 from align_detr.engine.hooks import EvaluationHook, GroupLRScheduler, UpdateEMA, group_rates
+from align_detr.engine.loggers import check_loggers
 from align_detr.engine.output_folder import check_folder, clear_folder
 from align_detr.engine.outputs import EvaluatedWeights, output_hooks
 from align_detr.engine.precision import Precision
@@ -34,9 +43,11 @@ from align_detr.engine.trained import load_trained
 from align_detr.engine.trainer import Trainer
 from align_detr.engine.writers import append_results
 from align_detr.errors import ConfigError
-from align_detr.evaluation import build_evaluation_sets, evaluate_sets, require_evaluation
+from align_detr.evaluation import build_evaluation_sets, evaluate_sets, missing_evaluation
+from align_detr.evaluation.pictures import with_pictures
 from align_detr.evaluation.validation_loss import with_losses
 from align_detr.lazy_config import settle
+from align_detr.option_values import check_training
 from align_detr.overrides import unread_keys
 
 logger = logging.getLogger(__name__)
@@ -56,15 +67,23 @@ def train(cfg: DictConfig, *, resume: bool = False, overwrite: bool = False) -> 
     if unread := unread_keys(options):
         logger.warning("Nothing reads %s of the config: remove or correct the keys.", ", ".join(unread))
     precision = Precision(enabled=options.amp.enabled, dtype=options.amp.dtype, device=options.device)
-    require_evaluation(loaders)
+    check_training(cfg)
+    missing = missing_evaluation(loaders)
+    if missing:
+        logger.warning("Nothing is evaluated, as the config has no dataloader.%s.", missing)
     with datasets_read_once():
         length = resolve_length(options, loaders.train, comm.get_world_size())
         best_metric = check_best(
-            options.best, options.patience, options.eval_period, validation_loss=options.validation_loss
+            options.best,
+            options.patience,
+            options.eval_period,
+            validation_loss=options.validation_loss,
+            evaluated=not missing,
         )
-        test_data = read_data(loaders.test)
+        check_loggers(options.loggers)
+        test_data = read_data(loaders.get("test"))
         # what evaluation cannot use is found out now, not after an epoch
-        test_sets = build_evaluation_sets(loaders, boxes=options.validation_loss)
+        test_sets = [] if missing else build_evaluation_sets(loaders, boxes=options.validation_loss)
         require_metric(best_metric, test_sets)
 
         model = build_model(cfg.model, options.device)
@@ -84,6 +103,7 @@ def train(cfg: DictConfig, *, resume: bool = False, overwrite: bool = False) -> 
         start_iter = length.start_after(state["trainer"]["iteration"] + 1, state.get("length", {})) if state else 0
         seed(options.seed, start_iter)  # for loaders and checkpoints whose place and generators are not known
         data_loader = instantiate(loaders.train)
+        set_timeout(data_loader, options.data_timeout)
         saved = continued(state, start_iter)
         start_data(data_loader, start_iter, saved)
     trainer = Trainer(
@@ -94,6 +114,7 @@ def train(cfg: DictConfig, *, resume: bool = False, overwrite: bool = False) -> 
         clip_max_norm=options.clip_grad.max_norm,
         clip_norm_type=options.clip_grad.norm_type,
         accumulate=length.accumulate,
+        guard=build_guard(options),
     )
     if ema is not None and ema.num_updates == 0:
         ema.reset()  # after loading, and after the processes have taken over the weights of the first
@@ -107,6 +128,7 @@ def train(cfg: DictConfig, *, resume: bool = False, overwrite: bool = False) -> 
     for key, part in {"classes": classes, "config": config, "length": length, "run": run_state}.items():
         checkpointer.add_checkpointable(key, part)
     evaluated = model if ema is None else ema.module
+    test_sets = with_pictures(test_sets, options.pictures, options.output_dir)
     if options.validation_loss:
         test_sets = with_losses(test_sets, evaluated)
     evaluation = EvaluationHook(options.eval_period, partial(evaluate_sets, test_sets, evaluated))

@@ -76,7 +76,7 @@ class RunLength:
         return start
 
 
-def read_data(loader: DictConfig | ListConfig) -> DataSize:
+def read_data(loader: DictConfig | ListConfig | None) -> DataSize:
     """Read the data sets of a loader's config or of a list of them; raise DatasetError for data that cannot be used."""
     names = dataset_names(loader)
     return DataSize(names, count_images(names) if names else 0)

@@ -12,13 +12,13 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
+from align_detr.data.worker_faults import worker_faults
 from align_detr.engine.accumulation import split_batch
+from align_detr.engine.faults import RandomState
+from align_detr.engine.guard import Guard, TrainingDiverged
+from align_detr.engine.memory import out_of_memory_of
 from align_detr.engine.precision import Precision
-from align_detr.errors import AlignDetrError, ConfigError, NonFinitePrediction
-
-
-class TrainingDiverged(AlignDetrError, FloatingPointError):
-    """A loss or gradient that is no longer finite."""
+from align_detr.errors import ConfigError, NonFinitePrediction
 
 
 class Trainer(SimpleTrainer):
@@ -27,7 +27,7 @@ class Trainer(SimpleTrainer):
     The gradient is clipped after unscaling, by one norm over all optimised parameters. All losses and the gradient norm
     are copied to the host once per step. `clip_max_norm=0` leaves the gradient as it is, but its norm is still checked
     and logged. `accumulate` is the number of parts that each batch is computed in, one after the other: memory for one
-    part, the gradient of the whole.
+    part, the gradient of the whole. `guard` decides on steps that are not finite (default: the first ends training).
     """
 
     def __init__(
@@ -40,12 +40,14 @@ class Trainer(SimpleTrainer):
         clip_max_norm: float = 0.1,
         clip_norm_type: float = 2.0,
         accumulate: int = 1,
+        guard: Guard | None = None,
     ) -> None:
         super().__init__(model, data_loader, optimizer)
         self.precision = precision
         self.clip_max_norm = float(clip_max_norm)
         self.clip_norm_type = float(clip_norm_type)
         self.accumulate = accumulate
+        self.guard = Guard() if guard is None else guard
 
     def train(self, start_iter: int, max_iter: int) -> None:
         """Run iterations [start_iter, max_iter) with all hooks.
@@ -59,11 +61,12 @@ class Trainer(SimpleTrainer):
         with EventStorage(start_iter) as self.storage:
             try:
                 self.before_train()
-                while self.iter < self.max_iter:
-                    self.before_step()
-                    self.run_step()
-                    self.after_step()
-                    self.iter += 1
+                with worker_faults():  # the death of a worker may interrupt any line
+                    while self.iter < self.max_iter:
+                        self.before_step()
+                        self.run_step()
+                        self.after_step()
+                        self.iter += 1
             finally:
                 self.after_train()
 
@@ -74,20 +77,52 @@ class Trainer(SimpleTrainer):
             close()
 
     def run_step(self) -> None:
-        """Run forward and backward passes and one optimizer step; raise TrainingDiverged before a step that is not
-        finite.
+        """Run forward and backward passes and one optimizer step.
+
+        A step that is not finite is not made: the guard raises, or it is left out. Raise OutOfMemory with the images
+        that did not fit.
         """
         start = time.perf_counter()
         batch = next(self._data_loader_iter)
         data_time = time.perf_counter() - start
 
+        random = RandomState.now(next(self.model.parameters()).device)
+        try:
+            with out_of_memory_of(
+                batch,
+                self.iter,
+                model=self.model,
+                accumulate=self.accumulate,
+                mixed_precision=self.precision.enabled,
+            ):
+                self._make_step(batch, data_time)
+        except (TrainingDiverged, NonFinitePrediction) as fault:
+            self.guard.take(
+                fault,
+                model=self.model,
+                batch=batch,
+                precision=self.precision,
+                accumulate=self.accumulate,
+                random=random,
+                iteration=self.iter,
+            )
+            self.optimizer.zero_grad(set_to_none=True)
+            self.storage.put_scalar("skipped_steps", self.guard.skipped, smoothing_hint=False)
+        else:
+            self.guard.passed()
+
+    def _make_step(self, batch: Sequence[Any], data_time: float) -> None:
+        """Compute the gradient of a batch, look at it, and change the weights. Raise for what is not finite."""
         self.optimizer.zero_grad(set_to_none=True)
         names, values = self._accumulate_gradient(batch)
         scaler = self.precision.scaler
         scaler.unscale_(self.optimizer)
         grad_norm = self._clip_gradient()
-
-        self._log_step(names, values, grad_norm, data_time)
+        try:
+            self._log_step(names, values, grad_norm, data_time)
+        except TrainingDiverged:
+            scaler.update()  # of a step that is left out: without it the next could not be unscaled
+            raise
         scaler.step(self.optimizer)
         scaler.update()
 
@@ -130,13 +165,14 @@ class Trainer(SimpleTrainer):
     def _log_step(self, names: list[str], values: Tensor, grad_norm: Tensor, data_time: float) -> None:
         """Copy losses and gradient norm to the host at once, check that they are finite and store them."""
         host = torch.cat([values, grad_norm.detach().float().reshape(1)]).cpu()
-        self._check_finite(names, host[:-1].tolist())
         norm = float(host[-1])
+        self._check_finite(names, host[:-1].tolist(), shared=not math.isfinite(norm))
         # with loss scaling an infinite gradient is ordinary: the scaler skips that step and halves the scale
         if not math.isfinite(norm) and not self.precision.scaler.is_enabled():
-            raise TrainingDiverged(
+            raise _diverged(
                 f"The gradient norm is {norm} at iteration {self.iter} although all losses are finite: "
-                "lower optimizer.lr, or train in float32 (train.amp.enabled=False)."
+                "lower optimizer.lr, or train in float32 (train.amp.enabled=False).",
+                shared=True,
             )
         self.storage.put_scalar("grad_norm", norm)
         try:
@@ -146,14 +182,15 @@ class Trainer(SimpleTrainer):
                 f"Process 0 has the loss {error}, but another process has not: loss names must not depend on the data."
             ) from error
 
-    def _check_finite(self, names: list[str], values: list[float]) -> None:
+    def _check_finite(self, names: list[str], values: list[float], *, shared: bool) -> None:
         """Raise TrainingDiverged with the losses that are not finite, if there are any."""
         bad = [f"{name}={value}" for name, value in zip(names, values, strict=True) if not math.isfinite(value)]
         if bad:
             process = f" on process {comm.get_rank()}" if comm.get_world_size() > 1 else ""
-            raise TrainingDiverged(
+            raise _diverged(
                 f"Training diverged at iteration {self.iter}{process}: {', '.join(bad)} "
-                f"({len(names) - len(bad)} other losses are finite): lower optimizer.lr, or check the annotations."
+                f"({len(names) - len(bad)} other losses are finite): lower optimizer.lr, or check the annotations.",
+                shared=shared,
             )
 
     def state_dict(self) -> dict[str, Any]:
@@ -178,3 +215,10 @@ class Trainer(SimpleTrainer):
         for group, of_config in zip(self.optimizer.param_groups, options, strict=True):
             group.update(of_config, initial_lr=of_config["lr"])  # the schedule multiplies `initial_lr`
         self.precision.load_state_dict(state.get("grad_scaler", {}))
+
+
+def _diverged(sentence: str, *, shared: bool) -> TrainingDiverged:
+    """Return the error of a step that is not finite, which all processes know of if it is `shared`."""
+    error = TrainingDiverged(sentence)
+    error.shared = shared
+    return error

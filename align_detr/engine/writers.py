@@ -7,8 +7,7 @@ import math
 import os
 import resource
 import sys
-from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -18,6 +17,7 @@ from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils.events import EventStorage, EventWriter, TensorboardXWriter, get_event_storage
 
 from align_detr.checkpoint.files import disk_problems, write_file
+from align_detr.engine.loggers import LOGGERS, NewNumbers
 from align_detr.modeling.events import POSITIVES
 from align_detr.modeling.loss_sums import describe_sums, loss_names, sums_by_set
 
@@ -112,27 +112,26 @@ class MetricsWriter(EventWriter):
     """One line per iteration with all numbers that are new since the last write, appended to a file.
 
     detectron2's JSONWriter writes NaN, which is no JSON. Numbers with a smoothing hint are medians over `window`.
-    `last` is the iteration of the last line; a resumed run begins with that of the file.
+    A resumed run begins after the `last` iteration of the file.
     """
 
     def __init__(self, path: Path, *, window: int = 20, last: int = -1) -> None:
         self._path = path
         self._file = path.open("a", encoding="utf-8")
-        self._window = window
-        self.last = last
+        self._numbers = NewNumbers(window, last)
+
+    @property
+    def last(self) -> int:
+        """The iteration of the last line."""
+        return self._numbers.last
 
     def write(self) -> None:
         """Append the new numbers of the present storage."""
-        rows: dict[int, dict[str, float]] = defaultdict(dict)
-        for key, (value, iteration) in get_event_storage().latest_with_smoothing_hint(self._window).items():
-            if iteration > self.last:
-                rows[iteration][key] = value
         with disk_problems(self._path):
-            for iteration, row in rows.items():
+            for iteration, row in self._numbers.take().items():
                 self._file.write(metrics_line({**row, "iteration": iteration}))
             self._file.flush()
             os.fsync(self._file.fileno())
-        self.last = max(rows, default=self.last)
 
     def close(self) -> None:
         """Close the file."""
@@ -147,13 +146,17 @@ def build_writers(
     iterations_per_epoch: int,
     device: str,
     total_batch: int | None = None,
+    loggers: Sequence[str] = (),
 ) -> list[EventWriter]:
-    """Return the terminal, JSON and tensorboard writers of a run; warn if tensorboard is not installed."""
+    """Return the terminal, JSON and tensorboard writers of a run, and those of the `loggers`; warn if tensorboard is
+    not installed.
+    """
     writers: list[EventWriter] = [
         ProgressPrinter(
             max_iter=max_iter, iterations_per_epoch=iterations_per_epoch, device=device, total_batch=total_batch
         ),
         metrics,
+        *(LOGGERS[name](output_dir) for name in loggers),
     ]
     try:
         writers.append(_tensorboard(output_dir))

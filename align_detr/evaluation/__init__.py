@@ -6,6 +6,7 @@ from align_detr.evaluation.evaluate import (
     build_evaluation_sets,
     evaluate,
     evaluate_sets,
+    missing_evaluation,
     require_evaluation,
 )
 from align_detr.evaluation.metrics import BoxMetrics, box_metrics
@@ -21,6 +22,7 @@ __all__ = [
     "build_evaluation_sets",
     "evaluate",
     "evaluate_sets",
+    "missing_evaluation",
     "read_truth",
     "require_evaluation",
 ]

@@ -41,9 +41,13 @@ class EvaluationSet:
 
 def require_evaluation(loaders: DictConfig) -> None:
     """Raise ConfigError unless `loaders`, the node `dataloader` of a config, has test data and an evaluator."""
-    for name in ("test", "evaluator"):
-        if loaders.get(name, None) is None:
-            raise ConfigError(f"The config has no dataloader.{name}, which evaluation needs: add it.")
+    if name := missing_evaluation(loaders):
+        raise ConfigError(f"The config has no dataloader.{name}, which evaluation needs: add it.")
+
+
+def missing_evaluation(loaders: DictConfig) -> str | None:
+    """Return the key, "test" or "evaluator", for lack of which nothing can be evaluated, or None if both are there."""
+    return next((name for name in ("test", "evaluator") if loaders.get(name, None) is None), None)
 
 
 def build_evaluation_sets(loaders: DictConfig, *, boxes: bool = False) -> list[EvaluationSet]:
@@ -74,7 +78,8 @@ def evaluate_sets(sets: Sequence[EvaluationSet], model: nn.Module) -> Mapping[st
     """Run `model` in evaluation mode, in float32, over each set; return the metrics of its evaluator.
 
     Return {task: {metric: value}}, e.g. {"bbox": {"AP": ...}}, or {name: that} for several sets, on the main process
-    and {} on others. All processes must call it: they share the images. The model's training mode is restored.
+    and {} on others and without sets. All processes must call it: they share the images. The model's training mode is
+    restored.
     """
     results = {}
     for one in sets:
@@ -84,7 +89,7 @@ def evaluate_sets(sets: Sequence[EvaluationSet], model: nn.Module) -> Mapping[st
             logger.info("Results on %s:", one.name)
             print_csv_format({task: each for task, each in results[one.name].items() if isinstance(each, Mapping)})
             _print_loss(results[one.name])
-    if not comm.is_main_process():
+    if not (sets and comm.is_main_process()):
         return {}
     return results if len(sets) > 1 else results[sets[0].name]
 

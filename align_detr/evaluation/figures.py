@@ -52,17 +52,27 @@ def draw_detections(
 
 
 def draw_curves(metrics_file: Path, path: Path) -> None:
-    """Write a PNG of the total training loss, AP and AP50 against iterations, from the metrics.json of a run."""
+    """Write a PNG of the total training loss, the validation loss if there is one, AP and AP50 against iterations,
+    from the metrics.json of a run; with several test sets, those of each.
+    """
     rows = [json.loads(line) for line in metrics_file.read_text().splitlines()]
     figure = Figure(figsize=(10, 4))
     loss_axis, ap_axis = figure.subplots(1, 2)
     _plot(loss_axis, rows, "total_loss", "training loss")
-    for key, label in [("bbox/AP", "AP"), ("bbox/AP50", "AP50")]:
-        _plot(ap_axis, rows, key, label, marker="o")
-    for axis, title in [(loss_axis, "training loss"), (ap_axis, "held-out AP (0 to 100)")]:
+    found = {key for row in rows for key in row}
+    for axis, ending, label in [
+        (loss_axis, "val_loss", "validation loss"),
+        (ap_axis, "bbox/AP", "AP"),
+        (ap_axis, "bbox/AP50", "AP50"),
+    ]:
+        for key in sorted(key for key in found if key == ending or key.endswith(f"/{ending}")):
+            of_set = key.removesuffix(ending).rstrip("/")
+            _plot(axis, rows, key, f"{label} of {of_set}" if of_set else label, marker="o")
+    for axis, title in [(loss_axis, "loss"), (ap_axis, "held-out AP (0 to 100)")]:
         axis.set(title=title, xlabel="iteration")
         axis.grid(alpha=0.3)
-        axis.legend()
+        if axis.get_legend_handles_labels()[0]:
+            axis.legend()
     figure.savefig(path, dpi=110, bbox_inches="tight")
 
 

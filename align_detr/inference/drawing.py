@@ -17,23 +17,24 @@ def draw_boxes(
     image: Image.Image,
     *,
     boxes: Sequence[Sequence[float]],
-    scores: Sequence[float],
+    scores: Sequence[float] | None,
     classes: Sequence[int],
     names: Sequence[str],
 ) -> Image.Image:
     """Return a copy of an RGB image with absolute xyxy boxes and their labels, the best detection on top.
 
-    A class has one colour in every picture, and labels stay inside of it.
+    A class has one colour in every picture, and labels stay inside of it. Objects have no scores (None).
     """
     picture = image.copy()
     draw = ImageDraw.Draw(picture)
     side = max(picture.size)
     width, font = max(2, round(side / 400)), _font(max(12, round(side / 50)))
-    for k in sorted(range(len(boxes)), key=lambda k: scores[k]):
+    for k in range(len(boxes)) if scores is None else sorted(range(len(boxes)), key=scores.__getitem__):
         color = color_of(classes[k])
         x0, y0, x1, y1 = boxes[k]
         draw.rectangle((x0, y0, max(x0, x1), max(y0, y1)), outline=color, width=width)
-        _draw_label(draw, picture.size, (x0, y0), f"{names[classes[k]]} {scores[k]:.2f}", color, font)
+        label = names[classes[k]] if scores is None else f"{names[classes[k]]} {scores[k]:.2f}"
+        _draw_label(draw, picture.size, (x0, y0), label, color, font)
     return picture
 
 

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 import torch.distributed as dist
+from detectron2.utils import comm
 from torch import Tensor
 
 _WITHIN_PROCESS = ContextVar("within_process", default=False)
@@ -31,3 +32,18 @@ def mean_over_ranks(values: Tensor) -> Tensor:
         dist.all_reduce(values := values.clone())
         values = values / dist.get_world_size()
     return values
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Let this process compute without the others, as the only one of its run, in a `with` block.
+
+    This holds for `mean_over_ranks` and for detectron2's layers, not for torch's SyncBatchNorm.
+    """
+    world_size = comm.get_world_size
+    comm.get_world_size = lambda: 1
+    try:
+        with within_process():
+            yield
+    finally:
+        comm.get_world_size = world_size

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from align_detr.errors import ConfigError
+from align_detr.layers.small_maps import StridedConv2d
 from align_detr.structures import Memory
 
 
@@ -93,7 +94,7 @@ class MultiScaleNeck(nn.Module):
         extra = [channels[-1] if i == 0 else embed_dim for i in range(num_levels - len(channels))]
         self.levels = nn.ModuleList(
             [_projection(nn.Conv2d(c, embed_dim, kernel_size=1), num_groups) for c in channels]
-            + [_projection(nn.Conv2d(c, embed_dim, kernel_size=3, stride=2, padding=1), num_groups) for c in extra]
+            + [_projection(StridedConv2d(c, embed_dim, kernel_size=3, stride=2, padding=1), num_groups) for c in extra]
         )
         self.level_embed = nn.Parameter(torch.randn(num_levels, embed_dim))
 

@@ -3,6 +3,7 @@
 import argparse
 import os
 import pickle
+import random
 from collections import OrderedDict
 from importlib import import_module
 from pathlib import Path
@@ -17,8 +18,10 @@ from torch import nn
 
 from align_detr import model_zoo
 from align_detr.checkpoint.checkpointer import Checkpointer
-from align_detr.checkpoint.contents import read_weights
+from align_detr.checkpoint.contents import read_weights, weights_in
 from align_detr.checkpoint.conversion import find_release
+from align_detr.checkpoint.loading import load_weights
+from align_detr.checkpoint.report import LoadReport
 from align_detr.checkpoint.restricted import read_pickle
 from align_detr.errors import ConfigError, EnvironmentProblem
 from align_detr.projects import PROJECTS
@@ -346,3 +349,83 @@ def test_what_stands_beside_the_weights_is_checked(tmp_path, more, message):
     torch.save({"model": {"weight": torch.zeros(1)}, **more}, tmp_path / "file.pth")
     with pytest.raises(ConfigError, match=rf"file\.pth {message}"):
         read_weights(tmp_path / "file.pth")
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".pkl", ".pth"])
+def test_damage_of_any_kind_is_refused_in_one_sentence(tmp_path, suffix):
+    """Bytes changed at random: what can still be read is read, everything else is one sentence."""
+    whole, path = tmp_path / f"whole{suffix}", tmp_path / f"changed{suffix}"
+    if suffix == ".pth":
+        torch.save({"model": {k: torch.from_numpy(v) for k, v in arrays().items()}}, whole)
+    elif suffix == ".npz":
+        np.savez_compressed(whole, **arrays())
+    else:
+        whole.write_bytes(pickle.dumps(arrays()))
+    generator, refused = random.Random(0), 0
+    for _ in range(300):
+        changed = bytearray(whole.read_bytes())
+        for _ in range(generator.choice([1, 3, 20])):
+            changed[generator.randrange(len(changed))] = generator.randrange(256)
+        path.write_bytes(changed)
+        try:
+            read_weights(path)
+        except ConfigError as error:
+            refused += 1
+            assert "\n" not in str(error) and path.name in str(error)
+    assert refused > 100
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        (torch.zeros(2, 2).to_sparse(), "sparse"),
+        (torch.zeros(2, device="meta"), "without numbers"),
+        (torch.zeros(2, dtype=torch.complex64), "complex"),
+        (torch.quantize_per_tensor(torch.zeros(2), 1.0, 0, torch.qint8), "quantized"),
+    ],
+)
+def test_odd_tensors_are_refused_by_name(tmp_path, value, kind):
+    with pytest.raises(ConfigError, match=f"odd.pth has the tensor 'bias', which is {kind}"):
+        weights_in({"model": {"weight": torch.zeros(1), "bias": value}}, "odd.pth", averaged=True)
+
+
+def test_odd_values_beside_the_weights_are_refused(tmp_path):
+    state = {"weight": torch.zeros(1)}
+    content = {"model": state, "ema": {"model": state, "num_updates": torch.zeros(2)}}
+    with pytest.raises(ConfigError, match="odd.pth has ema.num_updates of the type Tensor"):
+        weights_in(content, "odd.pth", averaged=True)
+    state = OrderedDict(state)
+    state._metadata = [1]
+    with pytest.raises(ConfigError, match="odd.pth has metadata that are no dictionaries"):
+        weights_in({"model": state}, "odd.pth", averaged=True)
+
+
+def test_big_endian_arrays_are_read(tmp_path):
+    np.savez(tmp_path / "big.npz", **{key: value.astype(">f4") for key, value in arrays().items()})
+    assert read_weights(tmp_path / "big.npz").state["bias"].tolist() == [7, 8]
+
+
+def test_statistics_of_frozen_norms_count_unless_a_file_has_none(tmp_path):
+    """Files of the model zoo have them folded into the weights, so that mean is 0 and variance 1."""
+    model = nn.Sequential(nn.Linear(2, 2), FrozenBatchNorm2d(2), FrozenBatchNorm2d(2))
+    state = model.state_dict()
+    lacking = {key: value for key, value in state.items() if not key.startswith("1.running")}
+    report = load_weights(model, weights_in(lacking, "part.pth", averaged=True))
+    assert report.new == ["1.running_mean", "1.running_var"]
+    with pytest.raises(ConfigError, match="part.pth lacks 2 of the model's tensors, such as '1.running_mean'"):
+        load_weights(model, weights_in(lacking, "part.pth", averaged=True), strict=True)
+    folded = {key: value for key, value in state.items() if "running" not in key}
+    assert not load_weights(model, weights_in(folded, "folded.pth", averaged=True), strict=True).new
+
+
+@pytest.mark.parametrize(("levels", "config"), [(4, "dino/dino_r50_4scale_official.py"), (5, None)])
+def test_no_config_is_named_for_an_original_dino_that_the_zoo_has_not(levels, config):
+    state = {
+        "transformer.level_embed": torch.zeros(levels, 4),
+        "transformer.enc_out_class_embed.weight": torch.zeros(1),
+        "label_enc.weight": torch.zeros(1),
+    }
+    assert find_release(state).config(state) == config
+    report = LoadReport("five.pth", [], ["a"], [], {}, 0.0, 0)
+    with pytest.raises(ConfigError, match=config or "no config of the model zoo fits them, write one for their model"):
+        report.require_release("the original DINO", config)

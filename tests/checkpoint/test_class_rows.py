@@ -161,3 +161,23 @@ def test_classes_of_an_rcnn() -> None:
     rows = [8, 9, 10, 11, 0, 1, 2, 3]
     assert torch.equal(model.roi_heads.box_predictor.bbox_pred.bias, state[f"{head}bbox_pred.bias"][rows])
     assert report.share == 1
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "rows"),
+    [
+        (["a", "a", "c"], ["c", "b", "a"], {0: 2}),
+        (["a", "b", "c"], ["c", "a", "a"], {0: 2}),
+        (["a", "a", "c"], ["a", "a", "c"], {0: 0, 1: 1, 2: 2}),
+    ],
+)
+def test_names_of_several_classes_are_not_taken_over(
+    theirs: list[str], ours: list[str], rows: dict[int, int], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Such classes start fresh, which is said; the same list of names keeps all its rows."""
+    source, model = build("dino", 3, 1), build("dino", 3, 2)
+    before = model.head.class_embed[0].bias.clone()
+    load_weights(model, of_training(source, theirs, tmp_path / "weights.pth"), class_names=ours)
+    expected = [source.head.class_embed[0].bias[rows[k]] if k in rows else before[k] for k in range(3)]
+    assert torch.equal(model.head.class_embed[0].bias, torch.stack(expected))
+    assert ("The classes a occur more than once in" in caplog.text) == (theirs != ours)

@@ -82,4 +82,22 @@ def test_other_loaders_are_warned_of_plain_weights(tmp_path: Path, caplog: pytes
         assert "averaged" not in caplog.text
         DetectionCheckpointer(zeroed()).load(str(tmp_path / "both.pth"))
     assert "plain weights of a checkpoint that also has averaged ones" in caplog.text
-    assert "load weights.pth" in caplog.text
+    assert "`align-detr weights convert` writes them as a file" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("model_final", "load weights.pth of the same folder"),
+        ("model_best", "load weights_best.pth of the same folder"),
+        ("model_0000002", "Detector and align-detr take those"),
+    ],
+)
+def test_the_warning_names_the_file_of_these_averages(
+    name: str, remedy: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = zeroed()
+    Checkpointer(model, str(tmp_path), ema=ModelEMA(model=model)).save(name)
+    with caplog.at_level(logging.WARNING):
+        DetectionCheckpointer(zeroed()).load(str(tmp_path / f"{name}.pth"))
+    assert f"evaluated: {remedy}" in caplog.text

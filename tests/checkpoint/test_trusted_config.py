@@ -6,7 +6,7 @@ import pytest
 from detectron2.config import LazyConfig, instantiate
 from omegaconf import OmegaConf
 
-from align_detr.checkpoint.trusted_config import model_config
+from align_detr.checkpoint.trusted_config import check_parts, model_config
 from align_detr.errors import ConfigError
 from support.shrink import config, small_model
 
@@ -67,6 +67,22 @@ HEADER = "model: {_target_: align_detr.modeling.DETR, backbone: %s}"
         (HEADER % "{_target_: torch.nn.Module}", "names torch.nn.Module"),
         (HEADER % "{depth: '${oc.env:HOME}'}", "has the value '.*oc.env.*', which would be computed"),
         (HEADER % "{depth: '${..neck.${oc.env:HOME}}'}", "has the value .*, which would be computed"),
+        (HEADER % f"!!pairs [x: {{_target_: {__name__}.marker}}]", "has a value of the type tuple, which is not plain"),
+        (HEADER % "!!set {a}", "has a value of the type set"),
+        (HEADER % "2001-01-01", "has a value of the type date"),
+        (HEADER % "!!binary aGVsbG8=", "has a value of the type bytes"),
+        (HEADER % "!!timestamp soon", "cannot be read"),
+        (HEADER % "{null: 1}", "has the key None, which is not a text"),
+        (HEADER % "{3: 1}", "has the key 3, which is not a text"),
+        (HEADER % "[" * 2000, "cannot be read"),
+        (HEADER % ("[" * 60 + "]" * 60), "has more than 50 levels"),
+        (HEADER % f"[{'1, ' * 60_000}]", "has more than 50 levels or 50,000 values"),
+        ("model: &a {backbone: *a}", "cannot be read .it has aliases"),
+        (f"# {'x' * 1_000_000}", "has 1,000,002 letters"),
+        (
+            "model: {a: 1}\nd: $\ndataloader: {test: {mapper: '${d}{oc.env:HOME}'}}",
+            "has the value '.{oc.env:HOME}', which would be computed",
+        ),
         (HEADER % f"!!python/object/apply:{__name__}.marker []", "cannot be read"),
         ("model: [1]", "has no model"),
         ("model: {", "cannot be read"),
@@ -80,3 +96,25 @@ def test_everything_else_is_refused_by_its_name_and_not_run(text: str, message: 
     assert CALLS == []
     marker()
     assert CALLS.pop() == "run"
+
+
+@pytest.mark.parametrize(
+    ("node", "message"),
+    [
+        (
+            {"_target_": "torch.nn.Linear", "a": 1},
+            "does not fit torch.nn.Linear .got an unexpected|does not fit .*missing",
+        ),
+        ({"_target_": "torch.nn.Linear", "in_features": 1}, "does not fit torch.nn.Linear .missing .*out_features"),
+        ({"_target_": "torch.nn.Identity", "a": "???"}, "cannot be read .Missing mandatory value"),
+        ({"_target_": "torch.nn.Identity", "a": "${..b}"}, "cannot be read"),
+        ({"_target_": "torch.nn.Identity", "a": "${node}"}, "cannot be read"),
+        ({"_target_": "torch.nn.Identity", "a": {"_target_": "${..name}"}, "name": "os.mkdir"}, "names os.mkdir"),
+        ({"_target_": "torch.nn.Identity", "a": marker}, "has a value of the type function"),
+    ],
+)
+def test_values_are_checked_again_as_they_are_instantiated(node: dict[str, object], message: str) -> None:
+    """With their interpolations resolved, and the arguments of each part."""
+    tree = OmegaConf.create({"node": node}, flags={"allow_objects": True})
+    with pytest.raises(ConfigError, match=f"The config in strange.pth ({message})"):
+        check_parts(tree.node, "strange.pth")

@@ -145,3 +145,15 @@ def test_the_validation_loss_of_every_second_epoch(tiny_run, capsys):
 def test_settings_that_do_not_go_together(tiny_run, capsys, settings, message):
     assert tiny_run.train(*settings) == 2
     assert message in "".join(capsys.readouterr())
+
+
+def test_a_run_leaves_pictures_and_curves(tiny_run):
+    """In its folder, and the pictures of both evaluations in tensorboard."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    assert tiny_run.train("train.max_iter=2", "train.eval_period=1", "train.pictures=2") == 0
+    assert {path.name for path in (tiny_run.output / "pictures").iterdir()} == {"val_0_1.png", "val_1_2.png"}
+    assert (tiny_run.output / "curves.png").stat().st_size > 0
+    events = EventAccumulator(str(tiny_run.output)).Reload()
+    assert events.Tags()["images"] == ["pictures/val_0_1", "pictures/val_1_2"]
+    assert [image.step for image in events.Images("pictures/val_0_1")] == [0, 2]

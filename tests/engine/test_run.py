@@ -184,7 +184,7 @@ def test_bfloat16_run(tiny_run):
         # before the model is built: a convolution of -5 channels is an error without a sentence
         (["+model.channels=-5", "dataloader.train.dataset=tiny_trian"], "'tiny_trian' is not registered"),
         (["+model.channels=-5", "dataloader.test.dataset=tiny_vla"], "'tiny_vla' is not registered"),
-        (["+model.channels=-5", "dataloader.evaluator=null"], "no dataloader.evaluator"),
+        (["--eval-only", "+model.channels=-5", "dataloader.evaluator=null"], "no dataloader.evaluator"),
         (["--eval-only", "+model.channels=-5", "dataloader.test=null"], "no dataloader.test"),
         (["+model.channels=-5", "train.amp.enabled=True", "train.amp.dtype=float8"], "float8 is unknown"),
         # before weights are loaded, let alone downloaded

@@ -7,6 +7,7 @@ import torch
 from omegaconf import OmegaConf
 
 from align_detr import model_zoo
+from align_detr.engine.accumulation import check_accumulate
 from align_detr.lazy_config import has_key, load_config
 from align_detr.overrides import unread_keys
 from support.paths import PROJECT
@@ -51,8 +52,8 @@ def test_the_line_of_the_image_size_sets_both_mappers() -> None:
 
 
 def test_all_lines_together_train(tiny_run, capsys) -> None:
-    """Each leaves its trace; the tiny data set's mapper has no sizes, and the tiny model no blocks."""
-    left_out = ("train.image_size", "train.epochs", "train.checkpoint_activations")
+    """Each leaves its trace; the tiny data has no sizes, the tiny model no blocks, and loggers need libraries."""
+    left_out = ("train.image_size", "train.epochs", "train.checkpoint_activations", "train.loggers")
     lines = [line for line in LINES if not line.startswith(left_out)]
     assert tiny_run.train(*lines, "train.epochs=2", "+dataloader.train.filter_empty=False") == 0
     out = capsys.readouterr().out
@@ -76,3 +77,12 @@ def test_epochs_between_evaluations_replace_iterations() -> None:
     assert config("quickstart/bccd.py").train.eval_period is not None
     assert load_config("quickstart/bccd.py", ["train.eval_epochs=2"]).train.eval_period is None
     assert load_config("quickstart/bccd.py", ["train.eval_epochs=2", "train.eval_period=9"]).train.eval_period == 9
+
+
+def test_presets_are_settings() -> None:
+    """The lines of docs/memory.md, one per size of a GPU, in a config of their kind: parts of whole images."""
+    lines = re.findall(r"^\| \d+ GB \| `([^`]+)` \|", (PROJECT / "docs" / "memory.md").read_text(), re.MULTILINE)
+    assert len(lines) == 4
+    for line in lines:
+        cfg = load_config("align_detr/align_dino_r50_4scale_12ep.py", line.split())
+        assert check_accumulate(cfg.train.accumulate, cfg.dataloader.train.total_batch_size) > 1

@@ -226,7 +226,9 @@ def test_a_detector_without_config_or_with_a_missing_file_is_refused(tmp_path: P
         Detector()
     with pytest.raises(ConfigError, match="There is no checkpoint nowhere.pth"):
         Detector(weights="nowhere.pth")
-    with pytest.raises(ConfigError, match="does not hold the config of its training: pass that as well"):
+    with pytest.raises(
+        ConfigError, match="does not hold the config of its training, and no config.yaml is beside it: pass one"
+    ):
         torch.save({"model": {"a": torch.zeros(1)}}, tmp_path / "bare.pth")
         Detector(weights=tmp_path / "bare.pth")
     assert align_detr.Detector is Detector

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from align_detr.checkpoint.class_rows import rows_of
-from align_detr.checkpoint.contents import AVERAGES_BESIDE, WEIGHTS_FILE, without_prefix
+from align_detr.checkpoint.contents import AVERAGES_BESIDE, EVALUATED, without_prefix
 from align_detr.checkpoint.conversion import convert
 from align_detr.checkpoint.loading import into_pyramid
 
@@ -31,11 +31,14 @@ class ReleaseReader(nn.Module):
         self, state_dict: MutableMapping[str, Any], prefix: str, local_metadata: Mapping[str, Any], *args: Any
     ) -> None:
         """Convert the entries below `prefix` in place, if they are a release's, before any module takes its own."""
-        if local_metadata.get(AVERAGES_BESIDE):
+        averages = local_metadata.get(AVERAGES_BESIDE)
+        if averages is True or isinstance(averages, str):
             logger.warning(
                 "These are the plain weights of a checkpoint that also has averaged ones, by which its training was "
-                "evaluated: load %s of the same folder to get those.",
-                WEIGHTS_FILE,
+                "evaluated: %s.",
+                f"load {averages} of the same folder to get those"
+                if averages in EVALUATED.values()
+                else "Detector and align-detr take those, and `align-detr weights convert` writes them as a file",
             )
         own = {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
         converted = self._converted(own)

@@ -1,12 +1,15 @@
 """ResNets in the form of the MSRA weights that TSP starts from, and the two levels that TSP adds to an FPN."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import fvcore.nn.weight_init as weight_init
 import torch.nn.functional as F
 from detectron2.layers import Conv2d, get_norm
 from detectron2.modeling.backbone.resnet import BasicStem, ResNet
 from torch import Tensor, nn
+
+from align_detr.layers.small_maps import convolve_narrow, normalize_one_value
 
 
 class BGRStem(BasicStem):
@@ -41,7 +44,8 @@ class ExtraLevels(nn.Module):
     """The `top_block` of a `detectron2.modeling.FPN` that ends with p5: p6 = norm(conv(p5)), p7 = norm(conv(relu(p6))).
 
     The convolutions are 3x3 with stride 2. As in the official code, the norms train, unlike RetinaNet, which has none.
-    With several processes "SyncBN" (CUDA) or "naiveSyncBN" shares their statistics; "" leaves them out.
+    With several processes "SyncBN" (CUDA) or "naiveSyncBN" shares their statistics; "" leaves them out. A single value
+    per channel, of one image of at most 128 pixels, has no variance: it is normalised as in evaluation.
     """
 
     def __init__(self, *, channels: int = 256, in_feature: str = "p5", norm: str = "SyncBN") -> None:
@@ -55,5 +59,12 @@ class ExtraLevels(nn.Module):
 
     def forward(self, p5: Tensor) -> list[Tensor]:
         """Return p6 and p7 of p5 (B, C, h, w): half and a quarter of its size, rounded up."""
-        p6 = self.p6(p5)
-        return [p6, self.p7(F.relu(p6))]
+        p6 = _convolve(self.p6, p5)
+        return [p6, _convolve(self.p7, F.relu(p6))]
+
+
+def _convolve(conv: Conv2d, x: Tensor) -> Tensor:
+    """Apply a convolution and its norm, also to a map of one value."""
+    x = convolve_narrow(partial(nn.Conv2d.forward, conv), x)
+    norm: nn.Module | None = conv.norm
+    return x if norm is None else normalize_one_value(norm, x)

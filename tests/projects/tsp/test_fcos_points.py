@@ -237,3 +237,16 @@ def test_small_images_of_a_batch_train_with_hidden_tokens() -> None:
         assert_close(loss, after[name])
     found = model.postprocess(preds)[0]
     assert len(found) > 0 and (found.scores > 0).all()
+
+
+def test_extra_levels_of_one_value_train_as_they_evaluate() -> None:
+    """Batch norm refuses one value per channel; levels with more train their norms."""
+    from align_detr.projects.tsp.backbone import ExtraLevels
+
+    torch.manual_seed(0)
+    levels = ExtraLevels(channels=4, norm="BN").train()
+    p6, p7 = levels(torch.randn(1, 4, 4, 3))
+    assert p6.shape[-2:] == (2, 2) and p7.shape == (1, 4, 1, 1)
+    assert levels.p6.norm.running_mean.any() and not levels.p7.norm.running_mean.any()
+    levels(torch.randn(2, 4, 4, 3))
+    assert levels.p7.norm.training and levels.p7.norm.running_mean.any()

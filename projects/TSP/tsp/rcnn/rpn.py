@@ -10,6 +10,7 @@ from detectron2.modeling.proposal_generator.rpn import RPN_HEAD_REGISTRY
 from torch import Tensor, nn
 
 from align_detr.errors import ConfigError
+from align_detr.layers.small_maps import normalize_one_value
 from align_detr.projects.tsp.initialization import initialize_convolutions
 
 
@@ -25,7 +26,7 @@ class LevelNormTower(nn.Module):
     def forward(self, x: Tensor, level: int) -> Tensor:
         """Apply the tower to the map of one level: x (B, C, h, w) -> (B, C, h, w)."""
         for conv, norm in zip(self.convs, self.norms[level], strict=True):
-            x = norm(conv(x)).relu()
+            x = normalize_one_value(norm, conv(x)).relu()
         return x
 
 

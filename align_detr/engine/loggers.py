@@ -1,0 +1,127 @@
+"""Numbers of a run for Weights & Biases and for MLflow, through their own libraries."""
+
+import importlib
+import math
+import os
+import re
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from detectron2.utils.events import EventWriter, get_event_storage
+
+from align_detr.errors import ConfigError, EnvironmentProblem
+
+PROJECT = "align_detr"
+
+
+class NewNumbers:
+    """What an event storage holds of iterations after the `last` that was taken.
+
+    Numbers with a smoothing hint are medians over `window`.
+    """
+
+    def __init__(self, window: int = 20, last: int = -1) -> None:
+        self.window = window
+        self.last = last
+
+    def take(self) -> dict[int, dict[str, float]]:
+        """Return {iteration: {name: number}} of the present storage, in order."""
+        rows: dict[int, dict[str, float]] = defaultdict(dict)
+        for key, (value, iteration) in get_event_storage().latest_with_smoothing_hint(self.window).items():
+            if iteration > self.last:
+                rows[iteration][key] = value
+        self.last = max(rows, default=self.last)
+        return dict(sorted(rows.items()))
+
+
+class WandbWriter(EventWriter):
+    """All numbers of a run to Weights & Biases, as a run of the project `WANDB_PROJECT` (by default PROJECT) that has
+    the output folder's name and its config. `WANDB_MODE=offline` keeps it on this machine.
+    """
+
+    def __init__(self, output_dir: str | Path) -> None:
+        wandb = importlib.import_module("wandb")
+        project = os.environ.get("WANDB_PROJECT", PROJECT)
+        folder = Path(output_dir)
+        self._run = wandb.init(project=project, name=folder.resolve().name, dir=str(folder), config=_config(folder))
+        self._numbers = NewNumbers()
+
+    def write(self) -> None:
+        """Log what is new."""
+        for iteration, row in self._numbers.take().items():
+            self._run.log(row, step=iteration)
+
+    def close(self) -> None:
+        """End the run."""
+        self._run.finish()
+
+
+class MLflowWriter(EventWriter):
+    """All numbers of a run to MLflow, as a run that has the output folder's name, and its path as a parameter.
+
+    Without `MLFLOW_TRACKING_URI` they stay in the output folder, in `mlflow.db`. The experiment is
+    `MLFLOW_EXPERIMENT_NAME`, by default PROJECT.
+    """
+
+    def __init__(self, output_dir: str | Path) -> None:
+        self._mlflow = importlib.import_module("mlflow")
+        folder = Path(output_dir).resolve()
+        if "MLFLOW_TRACKING_URI" not in os.environ:
+            self._mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
+        self._mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT))
+        self._mlflow.start_run(run_name=folder.name)
+        self._mlflow.log_param("output_dir", str(folder))
+        self._numbers = NewNumbers()
+
+    def write(self) -> None:
+        """Log what is new and finite, by names without the signs that MLflow refuses."""
+        for iteration, row in self._numbers.take().items():
+            finite = {re.sub(r"[^\w\-. /]", "_", key): value for key, value in row.items() if math.isfinite(value)}
+            self._mlflow.log_metrics(finite, step=iteration)
+
+    def close(self) -> None:
+        """End the run."""
+        self._mlflow.end_run()
+
+
+LOGGERS: dict[str, Callable[[str], EventWriter]] = {"wandb": WandbWriter, "mlflow": MLflowWriter}
+
+
+def check_loggers(names: str | Sequence[str] | None) -> list[str]:
+    """Return the names of `train.loggers`; raise ConfigError for an unknown one, EnvironmentProblem for one whose
+    library is not installed.
+    """
+    names = [names] if isinstance(names, str) else list(names or [])
+    for name in names:
+        if name not in LOGGERS:
+            raise ConfigError(f"train.loggers names '{name}', which is unknown: use some of {', '.join(LOGGERS)}.")
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise EnvironmentProblem(
+                f"train.loggers names {name}, which cannot be imported ({error}): `pip install 'align_detr[{name}]'`, "
+                "or remove the name."
+            ) from error
+    return names
+
+
+def _config(folder: Path) -> Any:
+    """Return the run's config, with the names of Python's objects as texts."""
+    path = folder / "config.yaml"
+    return yaml.load(path.read_text(encoding="utf-8"), _PlainLoader) if path.is_file() else {}  # safe: see its base
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """YAML without objects: of a tag such as python/name:x.y, the value is "name:x.y" or the list or map behind it."""
+
+    def plain(self, suffix: str, node: yaml.Node) -> Any:
+        """Return what stands for a node with a tag of Python."""
+        if isinstance(node, yaml.SequenceNode):
+            return self.construct_sequence(node, deep=True)
+        return self.construct_mapping(node, deep=True) if isinstance(node, yaml.MappingNode) else suffix
+
+
+_PlainLoader.add_multi_constructor("tag:yaml.org,2002:python/", _PlainLoader.plain)
