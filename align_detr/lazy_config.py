@@ -26,8 +26,10 @@ logger = logging.getLogger(__name__)
 
 _DEFAULT_TRAINER = "detectron2.engine.defaults.DefaultTrainer"
 # what model, optimizer and schedule of a DefaultTrainer are made of
-_READ_FROM_YACS: tuple[str, ...] = ("model", "optimizer", "lr_multiplier", "train.lr_scaling", "train.base_batch_size")
-_READ_FROM_YACS += ("train.warmup_epochs", "train.epochs", "train.clip_grad")
+_READ_FROM_YACS = (
+    *("model", "optimizer", "lr_multiplier"),
+    *("train.lr_scaling", "train.base_batch_size", "train.warmup_epochs", "train.epochs", "train.clip_grad"),
+)
 REQUIRED = ("model", "optimizer", "lr_multiplier", "train", "dataloader")
 
 

@@ -57,7 +57,9 @@ def follow_test_mapper(dataloader: DictConfig, mapper: DictConfig) -> None:
             if last is None:
                 unresized = [each for each in augmentations if not _resizes(each)]
                 node.mapper[name] = unresized if name == _LISTS[0] else None
-            elif (final := _final_resizing(augmentations)) is not None and "max_size" in last and "max_size" in final:
+                continue
+            final = _final_resizing(augmentations)
+            if final is not None and "max_size" in final and "max_size" in last:
                 final.max_size = last.max_size
         for key in ("image_format", "white_level"):
             if key in mapper:

@@ -20,9 +20,9 @@ from align_detr.lazy_config import check_overrides, load_config, settle
 def config_in_file(weights: Weights, overrides: Sequence[str] = ()) -> DictConfig:
     """Return the config that training left in a file of weights, else in config.yaml beside it, without trusting it.
 
-    From it come the model, the class names and the mapper of the test data, to whose sizes those of training are
-    scaled; all else is that of `quickstart/your_data.py`, with `overrides` ("key=value"). Raise ConfigError for a file
-    without a config, and for a config that names anything but models and resizes.
+    From it come the model, the class names and the mapper of the test data, to which the sizes of training are scaled;
+    all else is that of `quickstart/your_data.py`, with `overrides` ("key=value"). Raise ConfigError for a file without
+    a config, and for a config that names anything but models and resizes.
     """
     text = weights.config if weights.config is not None else config_beside(weights.path)
     if text is None:
