@@ -206,6 +206,7 @@ class Detector:
         begin = training.Start(self._whole_config(), self.save if self._has_weights else None)
         results = training.train(begin, data=data, folder=folder, epochs=epochs, overrides=overrides, **options)
         trained = LazyConfig.load(str(folder / "config.yaml"))
+        training.take_length(trained, begin.cfg)  # what was given for this data is not of the next
         self._load(trained, training.trained_weights(folder), str(self.device), averaged=True)
         return results
 

@@ -6,6 +6,7 @@ import os
 import re
 import traceback
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 from detectron2.config import CfgNode, LazyConfig, instantiate
@@ -17,7 +18,7 @@ from align_detr.data.image_size import set_image_size
 from align_detr.data.register import registration_of_configs
 from align_detr.errors import AlignDetrError, ConfigError
 from align_detr.option_values import require_sections, settle_values, turn_off_sections
-from align_detr.overrides import check_overrides, complete_train, has_key, settle_length
+from align_detr.overrides import check_overrides, complete_train, has_key, keys_of, settle_length
 from align_detr.shipped import SHIPPED, weights_file
 
 __all__ = ["REQUIRED", "check_overrides", "has_key", "load_config", "model_from_yacs", "settle"]
@@ -25,6 +26,11 @@ __all__ = ["REQUIRED", "check_overrides", "has_key", "load_config", "model_from_
 logger = logging.getLogger(__name__)
 
 _DEFAULT_TRAINER = "detectron2.engine.defaults.DefaultTrainer"
+# what model, optimizer and schedule of a DefaultTrainer are made of
+_READ_FROM_YACS = (
+    *("model", "optimizer", "lr_multiplier"),
+    *("train.lr_scaling", "train.base_batch_size", "train.warmup_epochs", "train.epochs", "train.clip_grad"),
+)
 REQUIRED = ("model", "optimizer", "lr_multiplier", "train", "dataloader")
 
 
@@ -119,7 +125,20 @@ def model_from_yacs(cfg: CfgNode, detector: type) -> dict[str, Any]:
             f"{detector.__name__}: change one of the two."
         )
     _warn_of_solver(cfg.MODEL.ALIGN_DETR.CONFIG)
+    _warn_of_unused(tuple(keys_of(cfg.MODEL.ALIGN_DETR.OVERRIDES)))
     return {key: instantiate(value) for key, value in lazy.model.items() if key != "_target_"}
+
+
+@cache  # once per list of keys
+def _warn_of_unused(keys: Sequence[str]) -> None:
+    """Warn of overridden keys that only our own training reads, and never a trainer of detectron2's."""
+    unused = [key for key in keys if not any(key == read or key.startswith(f"{read}.") for read in _READ_FROM_YACS)]
+    if unused:
+        logger.warning(
+            "MODEL.ALIGN_DETR.OVERRIDES sets %s, which only `align-detr train` reads: remove it, or set detectron2's "
+            "own keys, such as SOLVER, MODEL.WEIGHTS and DATALOADER.",
+            ", ".join(unused),
+        )
 
 
 def _warn_of_solver(name: str) -> None:

@@ -52,6 +52,8 @@ def check_training(cfg: DictConfig) -> None:
     none can use.
     """
     require_sections(cfg, ("optimizer", "lr_multiplier"))
+    if cfg.train.max_iter is None:
+        _require_epochs(cfg.train.epochs)
     require_sections(cfg.dataloader, ("train",), "dataloader.")
     for key in ("lr", "weight_decay", "eps"):
         if key in cfg.optimizer:
@@ -100,7 +102,7 @@ def settle_values(cfg: DictConfig) -> None:
 
 
 def _check_numbers(train: DictConfig) -> None:
-    if train.max_iter is None:
+    if train.max_iter is None and train.epochs is not None:  # both None: of a config out of a file, until it trains
         _require_epochs(train.epochs)
     check_number(train.clip_grad.max_norm, "train.clip_grad.max_norm", 0)
     if train.clip_grad.norm_type != math.inf:

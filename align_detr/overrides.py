@@ -69,6 +69,11 @@ def check_overrides(cfg: DictConfig, overrides: Iterable[str]) -> None:
             )
 
 
+def keys_of(overrides: Iterable[str]) -> list[str]:
+    """Return the dotted keys of overrides; raise ConfigError for one that cannot be read."""
+    return [override.key_or_group for _, override in _parsed(overrides)]
+
+
 def settle_length(cfg: DictConfig, overrides: Iterable[str]) -> None:
     """Let an override of `train.epochs` set the length of a run also where the config has a `max_iter`.
 
@@ -168,8 +173,11 @@ def _suggestion(cfg: DictConfig, key: str) -> str:
     """Return "; did you mean ...?" with the key that `key` stands for or is nearest to, or "" if there is none."""
     if synonym := _synonym(cfg, key):
         return f"; did you mean '{synonym}'?"
-    known = list(_keys(OmegaConf.to_container(cfg, resolve=False), ""))
-    same_end = [other for other in known if other.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]]
+    end = key.rpartition(".")[2]
+    known = [name for name in _keys(OmegaConf.to_container(cfg, resolve=False), "") if not key.startswith(f"{name}.")]
+    same_end = [name for name in known if name.rpartition(".")[2] == end]
+    # a key's way alone makes it near to no other
+    known = [name for name in known if difflib.SequenceMatcher(None, name.rpartition(".")[2], end).ratio() >= 0.5]
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.75) or difflib.get_close_matches(
         key, same_end or known, n=1, cutoff=0.0 if same_end else 0.5
     )

@@ -154,6 +154,8 @@ def run(nodes: dict[str, DictConfig], first: int, batches: int) -> list[dict[str
         if fault := fault_of(models[name], seed):
             faults.append({"seed": seed, "config": name, "fault": fault})
             print(f"seed {seed}: {name}: {fault}", flush=True)
+        if (seed - first + 1) % 200 == 0:
+            print(f"{seed - first + 1} batches", file=sys.stderr, flush=True)
     print(f"{len(names)} models of {len(registered())} registered meta-architectures, seeds {first} to {seed}.")
     return faults
 

@@ -91,6 +91,7 @@ def test_a_key_that_nothing_reads_is_not_added():
         ),
         ("+train.ema.decya=0.9", "did you mean 'train.ema.decay'"),
         ("+lr=1", "did you mean 'optimizer.lr'"),
+        ("+train.foo=1", r"Nothing reads the key 'train.foo' \(a key for code of your own"),
     ):
         with pytest.raises(ConfigError, match=message):
             check_overrides(cfg, [override])

@@ -40,15 +40,40 @@ def set_image_size(dataloader: DictConfig, size: Any) -> None:
             _scale(augmentation, size / reference)
 
 
+def follow_test_mapper(dataloader: DictConfig, mapper: DictConfig) -> None:
+    """Make `mapper` that of the test data, and let training take images of the same kind and size.
+
+    The sizes of training are scaled as `set_image_size` does, with the longest side of `mapper`; if `mapper` does not
+    resize, neither does training, which then has no crops.
+    """
+    tested = mapper.get(_LISTS[0])
+    last = _final_resizing(tested) if isinstance(tested, ListConfig) else None
+    if last is not None:
+        set_image_size(dataloader, _largest_side(last))
+    for node in _nodes(dataloader, "train"):
+        for name in _LISTS:
+            if not isinstance(augmentations := node.mapper.get(name), ListConfig):
+                continue
+            if last is None:
+                unresized = [each for each in augmentations if not _resizes(each)]
+                node.mapper[name] = unresized if name == _LISTS[0] else None
+                continue
+            final = _final_resizing(augmentations)
+            if final is not None and "max_size" in final and "max_size" in last:
+                final.max_size = last.max_size
+        for key in ("image_format", "white_level"):
+            if key in mapper:
+                node.mapper[key] = mapper[key]
+    for node in _nodes(dataloader, "test"):
+        node.mapper = mapper
+
+
 def _augmentation_lists(dataloader: DictConfig) -> Iterator[tuple[ListConfig, int | None]]:
     """Yield the lists of augmentations of training, then those of evaluation, and the largest short side to which each
     resizes at its end (None: it does not resize).
     """
     for key in ("train", "test"):
-        node = dataloader.get(key)
-        for loader in node if isinstance(node, ListConfig) else [node]:
-            if loader is None:
-                continue
+        for loader in _nodes(dataloader, key):
             mapper = loader.get("mapper")
             if not isinstance(mapper, DictConfig) or not isinstance(mapper.get(_LISTS[0]), ListConfig):
                 raise ConfigError(
@@ -60,12 +85,28 @@ def _augmentation_lists(dataloader: DictConfig) -> Iterator[tuple[ListConfig, in
                     yield augmentations, _final_side(augmentations)
 
 
+def _nodes(dataloader: DictConfig, key: str) -> list[DictConfig]:
+    """Return the loader of a key, or those of a list."""
+    node = dataloader.get(key)
+    return [loader for loader in (node if isinstance(node, ListConfig) else [node]) if loader is not None]
+
+
 def _final_side(augmentations: ListConfig) -> int | None:
-    for augmentation in reversed(list(augmentations)):
-        sides = [augmentation[key] for key in _SIDES if augmentation.get(key) is not None]
-        if sides:
-            return max(max(side) if isinstance(side, ListConfig) else side for side in sides)
-    return None
+    last = _final_resizing(augmentations)
+    return None if last is None else _largest_side(last)
+
+
+def _final_resizing(augmentations: ListConfig) -> DictConfig | None:
+    return next((each for each in reversed(list(augmentations)) if _resizes(each)), None)
+
+
+def _resizes(augmentation: DictConfig) -> bool:
+    return any(augmentation.get(key) is not None for key in _SIDES)
+
+
+def _largest_side(augmentation: DictConfig) -> int:
+    sides = [augmentation[key] for key in _SIDES if augmentation.get(key) is not None]
+    return max(max(side) if isinstance(side, ListConfig) else side for side in sides)
 
 
 def _scale(augmentation: DictConfig, factor: float) -> None:

@@ -3,7 +3,7 @@
 import json
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,9 @@ from detectron2.utils import comm
 from align_detr.checkpoint.checkpointer import Checkpointer
 from align_detr.checkpoint.files import write_file
 from align_detr.engine.hooks import EvaluationHook
+from align_detr.engine.run_length import RunLength
 from align_detr.errors import ConfigError
-from align_detr.evaluation.evaluate import PREFIX
+from align_detr.evaluation.evaluate import PREFIX, EvaluationSet
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +38,8 @@ class BestCheckpoint(HookBase):
     without a better one (None: never).
 
     `metric` is a result such as "bbox/AP", of which more is better, or a validation loss. All its values are kept in
-    best.json, so that a resumed run knows them. Stands after the evaluation hook, on every process. `on_best` is called
+    best.json, so that a resumed run knows them; with the `length` of the run, also one whose epochs have another number
+    of iterations. Stands after the evaluation hook, on every process. `on_best` is called
     with the number of iterations beside the saving.
     Raise ConfigError after the first evaluation if that has no such result.
     """
@@ -49,12 +51,14 @@ class BestCheckpoint(HookBase):
         patience: int | None,
         evaluation: EvaluationHook,
         checkpointer: Checkpointer,
+        length: RunLength | None = None,
         on_best: Callable[[int], None] | None = None,
     ) -> None:
         self.metric = metric
         self.patience = patience
         self.evaluation = evaluation
         self.checkpointer = checkpointer
+        self.length = length
         self.on_best = on_best
         self.evaluations: list[Evaluated] = []
         self._seen = 0  # evaluations of the hook
@@ -77,8 +81,15 @@ class BestCheckpoint(HookBase):
         if start > 0 and comm.is_main_process() and self.file.is_file():
             saved = json.loads(self.file.read_text(encoding="utf-8"))
             if saved["metric"] == self.metric:
-                known = [_read(row) for row in saved["evaluations"]]
+                known = [self._read(row, saved.get("iterations_per_epoch")) for row in saved["evaluations"]]
                 self.evaluations = [each for each in known if each.iteration <= start]
+
+    def _read(self, row: Mapping[str, Any], per_epoch: int | None) -> Evaluated:
+        """Return an evaluation in best.json, at its iteration in epochs of the present length."""
+        iteration, value = int(row["iteration"]), row["value"]
+        if self.length is not None and per_epoch:
+            iteration = self.length.count_as(iteration, per_epoch)
+        return Evaluated(iteration, math.nan if value is None else float(value))
 
     def after_step(self) -> None:
         """Look at an evaluation that has just been made; end training if it is one too many without a gain."""
@@ -106,7 +117,9 @@ class BestCheckpoint(HookBase):
             if self.best is not before:
                 self._save(iteration)
             rows = [{**asdict(each), "value": _finite(each.value)} for each in self.evaluations]
-            _write(self.file, json.dumps({"metric": self.metric, "evaluations": rows}))
+            per_epoch = None if self.length is None else self.length.iterations_per_epoch
+            content = {"metric": self.metric, "iterations_per_epoch": per_epoch, "evaluations": rows}
+            _write(self.file, json.dumps(content))
             ended = self._is_at_its_end()
         return bool(comm.all_gather(ended)[0])
 
@@ -170,8 +183,22 @@ def check_best(
     return metric or DEFAULT_METRIC
 
 
-def _read(row: Mapping[str, Any]) -> Evaluated:
-    return Evaluated(int(row["iteration"]), math.nan if row["value"] is None else float(row["value"]))
+def require_metric(metric: str | None, sets: Sequence[EvaluationSet]) -> None:
+    """Raise ConfigError for a `train.best` that no evaluation of `sets` has: the results of several sets have the set's
+    name in front. What evaluators of others return is not known.
+    """
+    if metric is None or not sets:
+        return
+    keys = []
+    for each in sets:
+        prefix = f"{each.name}/" if len(sets) > 1 else ""
+        names, rest = getattr(each.evaluator, "result_names", None), metric.removeprefix(prefix)
+        if metric.startswith(prefix) and (names is None or rest in names or is_loss(rest)):
+            return
+        shown = [DEFAULT_METRIC] if names is None else [n for n in names if not n.startswith(f"{DEFAULT_METRIC}-")]
+        keys += [f"{prefix}{name}" for name in shown]
+    known = f"use one of {', '.join(keys)}" if keys else "the test data have no annotations: set it to null"
+    raise ConfigError(f"train.best={metric} is no result of the evaluation: {known}.")
 
 
 def _finite(value: float) -> float | None:

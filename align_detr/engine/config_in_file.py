@@ -11,6 +11,7 @@ from torch import nn
 from align_detr.checkpoint.contents import NO_CLASS_NAME, Weights, is_class_name
 from align_detr.checkpoint.trusted_config import check_parts, config_beside, model_config
 from align_detr.data import DetrMapper
+from align_detr.data.image_size import follow_test_mapper
 from align_detr.engine.data_config import DEFAULT_CONFIG, class_count_keys
 from align_detr.errors import AlignDetrError, ConfigError
 from align_detr.lazy_config import check_overrides, load_config, settle
@@ -19,9 +20,9 @@ from align_detr.lazy_config import check_overrides, load_config, settle
 def config_in_file(weights: Weights, overrides: Sequence[str] = ()) -> DictConfig:
     """Return the config that training left in a file of weights, else in config.yaml beside it, without trusting it.
 
-    From it come the model, the class names and the mapper of the test data; all else is that of
-    `quickstart/your_data.py`, with `overrides` ("key=value"). Raise ConfigError for a file without a config, and for a
-    config that names anything but models and resizes.
+    From it come the model, the class names and the mapper of the test data, to which the sizes of training are scaled;
+    all else is that of `quickstart/your_data.py`, with `overrides` ("key=value"). Raise ConfigError for a file without
+    a config, and for a config that names anything but models and resizes.
     """
     text = weights.config if weights.config is not None else config_beside(weights.path)
     if text is None:
@@ -38,8 +39,8 @@ def config_in_file(weights: Weights, overrides: Sequence[str] = ()) -> DictConfi
     test = test[0] if OmegaConf.is_list(test) and test else test
     mapper = test.get("mapper") if OmegaConf.is_dict(test) else None
     if mapper is not None:
-        cfg.dataloader.test.mapper = mapper
-        _check_mapper(cfg.dataloader.test.mapper, weights.path)
+        _check_mapper(mapper, weights.path)
+        follow_test_mapper(cfg.dataloader, mapper)
     cfg.train.class_names = weights.class_names or _class_names(trusted, weights.path)
     check_overrides(cfg, overrides)
     cfg = LazyConfig.apply_overrides(cfg, list(overrides))

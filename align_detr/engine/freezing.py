@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
@@ -22,9 +22,11 @@ def freeze(model: nn.Module, patterns: str | Sequence[str] | None) -> list[nn.Mo
     A pattern is a name whose dotted parts occur in a row in a parameter's name ("backbone", "backbone.res2",
     "encoder.layers.0"), or a pattern of the whole name or of its beginning ("backbone.features.[0-3]", "*.bias"). Where
     a backbone's modules have other names, its `stages` say what a stage is: of MobileNetV2 stem and res2 to res5. Raise
-    ConfigError for a pattern that fits nothing.
+    ConfigError for a pattern that fits nothing, and for what is no list.
     """
-    patterns = [patterns] if isinstance(patterns, str) else list(patterns or [])
+    patterns = [patterns] if isinstance(patterns, str) else patterns or []
+    if isinstance(patterns, Mapping) or not isinstance(patterns, Sequence):
+        raise ConfigError(f"train.freeze={patterns} must be a list of names: set it to [backbone], for example.")
     if not patterns:
         return []
     names = [name for name, _ in model.named_parameters(remove_duplicate=False)]

@@ -93,6 +93,7 @@ def output_hooks(
             patience=options.patience,
             evaluation=evaluation,
             checkpointer=checkpointer,
+            length=length,
             on_best=partial(weights.write, BEST_WEIGHTS_FILE),
         )
     if comm.is_main_process():

@@ -15,7 +15,7 @@ from align_detr.checkpoint.checkpointer import Checkpointer
 from align_detr.data import datasets_read_once
 from align_detr.data.build import set_timeout
 from align_detr.data.datasets import known_classes
-from align_detr.engine.best import check_best
+from align_detr.engine.best import check_best, require_metric
 from align_detr.engine.build import (
     build_checkpointer,
     build_ema,
@@ -62,7 +62,8 @@ def train(cfg: DictConfig, *, resume: bool = False, overwrite: bool = False) -> 
     """
     settle(cfg)
     options, loaders = cfg.train, cfg.dataloader
-    check_folder(options.output_dir, resume=resume, overwrite=overwrite)
+    check_folder(options.output_dir, resume=resume, overwrite=overwrite, start=options.init_checkpoint)
+    given = cfg.copy()  # kept with the run: numbers that follow from the data follow from other data anew
     if unread := unread_keys(options):
         logger.warning("Nothing reads %s of the config: remove or correct the keys.", ", ".join(unread))
     precision = Precision(enabled=options.amp.enabled, dtype=options.amp.dtype, device=options.device)
@@ -83,6 +84,7 @@ def train(cfg: DictConfig, *, resume: bool = False, overwrite: bool = False) -> 
         test_data = read_data(loaders.get("test"))
         # what evaluation cannot use is found out now, not after an epoch
         test_sets = [] if missing else build_evaluation_sets(loaders, boxes=options.validation_loss)
+        require_metric(best_metric, test_sets)
 
         model = build_model(cfg.model, options.device)
         check_classes(model, [*length.data.names, *test_data.names])
@@ -93,15 +95,11 @@ def train(cfg: DictConfig, *, resume: bool = False, overwrite: bool = False) -> 
         scaling = scale_rates(optimizer, options, length.total_batch)
         schedule = build_schedule(cfg.lr_multiplier, options.warmup_epochs, length)
         ema = build_ema(options.ema, model)
-        if comm.is_main_process():
-            LazyConfig.save(cfg, str(Path(options.output_dir) / "config.yaml"))
         for line in describe_run(length=length, test_data=test_data, rates=group_rates(optimizer), scaling=scaling):
             logger.info(line)
 
         checkpointer = build_checkpointer(options.output_dir, model, ema)
         state = _load_start(checkpointer, options, resume, length.data.names)
-        if overwrite:
-            clear_folder(options.output_dir)  # after loading: the initial weights may be in it
         start_iter = length.start_after(state["trainer"]["iteration"] + 1, state.get("length", {})) if state else 0
         seed(options.seed, start_iter)  # for loaders and checkpoints whose place and generators are not known
         data_loader = instantiate(loaders.train)
@@ -121,6 +119,10 @@ def train(cfg: DictConfig, *, resume: bool = False, overwrite: bool = False) -> 
     if ema is not None and ema.num_updates == 0:
         ema.reset()  # after loading, and after the processes have taken over the weights of the first
     checkpointer.add_checkpointable("trainer", trainer)
+    if overwrite:
+        clear_folder(options.output_dir)  # now that all is built: an error up to here loses nothing
+    if comm.is_main_process():
+        LazyConfig.save(given, str(Path(options.output_dir) / "config.yaml"))
     classes, config = ClassNames(length.data.names), TrainedConfig(Path(options.output_dir) / "config.yaml")
     run_state = RunState(data_loader)
     for key, part in {"classes": classes, "config": config, "length": length, "run": run_state}.items():

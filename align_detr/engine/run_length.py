@@ -47,6 +47,10 @@ class RunLength:
         """Return what a checkpoint needs to be continued with another length of an epoch."""
         return {"iterations_per_epoch": self.iterations_per_epoch, "total_batch": self.total_batch}
 
+    def count_as(self, done: int, before: int) -> int:
+        """Return what `done` iterations, in epochs of `before`, count as here: in a run of epochs, as many epochs."""
+        return round(done / before * self.iterations_per_epoch) if self.by_epochs else done
+
     def start_after(self, done: int, saved: Mapping[str, Any]) -> int:
         """Return the iteration to start at after `done` iterations of a run with the `state_dict` `saved` ({}: this).
 
@@ -54,9 +58,8 @@ class RunLength:
         is logged. Raise ConfigError if more is done than the config asks for.
         """
         before, now = int(saved.get("iterations_per_epoch", self.iterations_per_epoch)), self.iterations_per_epoch
-        start = done
+        start = self.count_as(done, before)
         if self.by_epochs and before != now:
-            start = round(done / before * now)
             logger.warning(
                 "An epoch had %d iterations when the checkpoint was saved, and has %d now: its %d iterations, %.3g "
                 "epochs, count as %d.",

@@ -14,7 +14,7 @@ from tabulate import tabulate
 
 from align_detr.checks import check_count
 from align_detr.errors import DatasetError, NonFinitePrediction
-from align_detr.evaluation.metrics import BoxMetrics, box_metrics
+from align_detr.evaluation.metrics import BoxMetrics, box_metrics, metric_names
 from align_detr.evaluation.truth import GroundTruth, ImageKey, image_key, read_truth
 
 logger = logging.getLogger(__name__)
@@ -43,6 +43,14 @@ class DetectionEvaluator(DatasetEvaluator):
         self._found: dict[ImageKey, list[Detection]] = {}
         _warn_of_crowded_images(self.truth, max_detections)
         _warn_of_empty_boxes(self.truth)
+
+    @property
+    def result_names(self) -> list[str]:
+        """Names of what `evaluate` returns, as a run writes them: "bbox/AP" and so on; [] if there is no AP."""
+        if not self.truth.annotations:
+            return []
+        names = [*metric_names(self.max_detections), *(f"AP-{label}" for label in self.truth.class_labels())]
+        return [f"bbox/{name}" for name in names]
 
     def reset(self) -> None:
         """Forget the detections of an earlier evaluation."""

@@ -55,6 +55,13 @@ def box_metrics(
     return _read(evaluation)
 
 
+def metric_names(max_detections: int) -> list[str]:
+    """Return the names of `BoxMetrics.summary`."""
+    counts = [*(count for count in _FEW if count < max_detections), max_detections]
+    areas = [letter for letter in _AREAS if letter]
+    return ["AP", "AP50", "AP75", *(f"AP{x}" for x in areas), *(f"AR{x}" for x in [*counts, *areas])]
+
+
 def _index(num_images: int, num_classes: int, annotations: Sequence[dict[str, Any]]) -> COCO:
     coco = COCO()
     coco.dataset = {

@@ -131,6 +131,12 @@ def evaluate(
     return from_folder.evaluate(weights, data=data, config_file=str(config), overrides=[where, *overrides], **options)
 
 
+def take_length(cfg: DictConfig, source: DictConfig) -> None:
+    """Give a config the length, and the periods of evaluations and checkpoints, of `source`."""
+    for key in ("epochs", "max_iter", "eval_period", "eval_epochs", "checkpointer.period"):
+        OmegaConf.update(cfg, f"train.{key}", OmegaConf.select(source, f"train.{key}"))
+
+
 def trained_weights(folder: Path) -> Path:
     """Return the file of a finished run's evaluated weights."""
     alone = folder / WEIGHTS_FILE

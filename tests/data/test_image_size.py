@@ -3,13 +3,17 @@
 from typing import Any
 
 import pytest
+from detectron2.config import LazyCall as L
 from detectron2.config import instantiate
+from detectron2.data.transforms import ResizeShortestEdge
 from omegaconf import DictConfig, OmegaConf
 
-from align_detr.data.image_size import set_image_size
+from align_detr.data.image_size import follow_test_mapper, set_image_size
 from align_detr.errors import ConfigError
 from align_detr.lazy_config import load_config
 from support.shrink import config
+
+OBJECTS = {"allow_objects": True}
 
 
 def sizes(augmentations: Any) -> list[dict[str, Any]]:
@@ -45,6 +49,34 @@ def test_other_data(name: str) -> None:
         side = last.short_edge_length
         assert (side if isinstance(side, int) else max(side)) == 96 and last.max_size == 160
         instantiate(mapper)
+
+
+def test_training_follows_the_test_mapper_of_a_file() -> None:
+    """Short sides of 256 to 320, of 320 in evaluation, become 51 to 64 of 64; the longest side is the file's."""
+    dataloader = config("quickstart/your_data.py").dataloader.copy()
+    train, resizing = dataloader.train.mapper, L(ResizeShortestEdge)(short_edge_length=[64, 64], max_size=107)
+    assert (
+        max(train.augmentations[-1].short_edge_length)
+        == 320
+        == dataloader.test.mapper.augmentations[0].short_edge_length[0]
+    )
+    follow_test_mapper(
+        dataloader, OmegaConf.create({"augmentations": [resizing], "image_format": "BGR"}, flags=OBJECTS)
+    )
+    for name in ("augmentations", "augmentations_with_crop"):
+        last = train[name][-1]
+        assert max(last.short_edge_length) == 64 and min(last.short_edge_length) == 51 and last.max_size == 107
+    assert train.image_format == "BGR" and dataloader.test.mapper.augmentations[0].short_edge_length == [64, 64]
+
+
+@pytest.mark.parametrize("mapper", [{"augmentations": []}, {}])
+def test_training_does_not_resize_where_the_file_does_not(mapper: dict[str, Any]) -> None:
+    """What it does beside stays; crops, which resize on both sides, do not."""
+    dataloader = config("quickstart/your_data.py").dataloader.copy()
+    follow_test_mapper(dataloader, OmegaConf.create(mapper))
+    train = dataloader.train.mapper
+    assert sizes(train.augmentations) == [{}] and train.augmentations_with_crop is None
+    assert dataloader.test.mapper == mapper
 
 
 def loaders(**train: Any) -> DictConfig:

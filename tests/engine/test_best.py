@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,11 +13,14 @@ from detectron2.engine.hooks import PeriodicCheckpointer
 from torch import nn
 
 from align_detr.checkpoint.checkpointer import Checkpointer
-from align_detr.engine.best import BestCheckpoint, check_best, is_loss
+from align_detr.engine.best import BestCheckpoint, check_best, is_loss, require_metric
 from align_detr.engine.hooks import EvaluationHook
 from align_detr.engine.precision import Precision
+from align_detr.engine.run_length import DataSize, RunLength
 from align_detr.engine.trainer import Trainer
 from align_detr.errors import ConfigError
+from align_detr.evaluation import DetectionEvaluator
+from align_detr.evaluation.evaluate import EvaluationSet
 
 
 class Counter(nn.Module):
@@ -123,6 +127,28 @@ def test_an_unknown_result_is_named(tmp_path: Path) -> None:
         run(tmp_path, [1.0], metric="bbox/APP")
 
 
+@pytest.mark.parametrize("by_epochs, kept", [(True, [2, 4]), (False, [4])])
+def test_evaluations_of_another_batch_count_as_the_epochs_they_are(
+    tmp_path: Path, by_epochs: bool, kept: list[int]
+) -> None:
+    """Those at iterations 4 and 8, of epochs of 4, are at 2 and 4 of epochs of 2; in a run of iterations they stay."""
+    rows = [{"iteration": 4, "value": 50.0}, {"iteration": 8, "value": 20.0}]
+    content = {"metric": "bbox/AP", "iterations_per_epoch": 4, "evaluations": rows}
+    (tmp_path / "best.json").write_text(json.dumps(content))
+    length = RunLength(DataSize([], 0), 2, 2, 8, by_epochs)
+    best = BestCheckpoint(
+        metric="bbox/AP",
+        patience=None,
+        evaluation=EvaluationHook(2, dict),
+        checkpointer=Checkpointer(Counter(), str(tmp_path)),
+        length=length,
+    )
+    best.trainer = SimpleNamespace(start_iter=4)
+    best.before_train()
+    assert [each.iteration for each in best.evaluations] == kept
+    assert best.best is not None and best.best.value == 50.0
+
+
 def test_settings_that_make_no_sense() -> None:
     """Patience alone is about AP; without it, an empty text is none."""
     assert check_best(None, 3, 10) == "bbox/AP" and check_best("segm/AP", 3, 10) == "segm/AP"
@@ -134,3 +160,37 @@ def test_settings_that_make_no_sense() -> None:
     ):
         with pytest.raises(ConfigError, match=message):
             check_best(None, patience, period)
+
+
+def evaluated(*names: str) -> list[EvaluationSet]:
+    evaluator = SimpleNamespace(result_names=["bbox/AP", "bbox/AP50", "bbox/AP-cat"])
+    return [EvaluationSet(name, [], evaluator) for name in names]
+
+
+def test_a_result_that_no_evaluation_has_is_named_before_training() -> None:
+    """With the keys there are: those of several sets have the set's name in front."""
+    for metric in ("bbox/AP", "bbox/AP-cat", "val_loss", "val_loss_giou", None):
+        require_metric(metric, evaluated("day"))
+    require_metric("night/bbox/AP50", evaluated("day", "night"))
+    require_metric("night/val_loss", evaluated("day", "night"))
+    require_metric("segm/AP", [EvaluationSet("day", [], [SimpleNamespace()])])
+    for metric, names, known in (
+        ("bbox/APP", ["day"], "use one of bbox/AP, bbox/AP50"),
+        ("day/bbox/AP", ["day"], "use one of bbox/AP, bbox/AP50"),
+        ("bbox/AP", ["day", "night"], "use one of day/bbox/AP, day/bbox/AP50, night/bbox/AP, night/bbox/AP50"),
+        ("val_loss", ["day", "night"], "use one of day/bbox/AP"),
+    ):
+        with pytest.raises(ConfigError, match=f"train.best={metric} is no result of the evaluation: {known}"):
+            require_metric(metric, evaluated(*names))
+    with pytest.raises(ConfigError, match="the test data have no annotations"):
+        require_metric("bbox/AP", [EvaluationSet("day", [], SimpleNamespace(result_names=[]))])
+
+
+def test_a_mistyped_result_ends_a_run_before_its_first_step(tiny_run, capsys) -> None:
+    """Its names are those that the evaluation has in the end, class by class."""
+    assert tiny_run.train("train.best=bbox/APx", "train.max_iter=2") == 2
+    assert "use one of bbox/AP, bbox/AP50" in capsys.readouterr().err
+    assert not (tiny_run.output / "metrics.json").exists()
+    assert tiny_run.train("train.max_iter=1", "train.best=bbox/AP-dark") == 0
+    known = {key for key in tiny_run.metrics()[-1] if key.startswith("bbox/")}
+    assert known == set(DetectionEvaluator(dataset_name="tiny_val").result_names)

@@ -1,9 +1,11 @@
 """Parts of a model that do not train: `train.freeze`."""
 
 import logging
+from typing import Any
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from torch import nn
 
 from align_detr.engine.freezing import FixedNorms, freeze
@@ -81,3 +83,9 @@ def test_frozen_batch_norms_stay_fixed() -> None:
 def test_a_pattern_that_fits_nothing(pattern: str, remedy: str) -> None:
     with pytest.raises(ConfigError, match=f"'{pattern}', which fits no parameter: .*{remedy}"):
         freeze(Model(build_small_resnet()), [pattern])
+
+
+@pytest.mark.parametrize("value", [3, {"backbone": 1}, True])
+def test_a_setting_that_is_no_list(value: Any) -> None:
+    with pytest.raises(ConfigError, match=r"train.freeze=.* must be a list of names: set it to \[backbone\]"):
+        freeze(nn.Linear(1, 1), OmegaConf.create({"value": value}).value)

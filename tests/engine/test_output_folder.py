@@ -22,10 +22,52 @@ def test_a_second_run_is_refused_or_replaces_the_first(tiny_run, capsys):
     assert tiny_run.train("--overwrite", "--resume") == tiny_run.train("--eval-only", "--overwrite") == 2
     assert capsys.readouterr().err.count("leave") == 2
 
-    start = f"train.init_checkpoint={tiny_run.output}/model_final.pth"  # is read before it is removed
-    assert tiny_run.train("--overwrite", "train.max_iter=1", "train.eval_period=0", start) == 0
+    assert tiny_run.train("--overwrite", "train.max_iter=1", "train.eval_period=0") == 0
     assert [row["iteration"] for row in tiny_run.metrics()] == [0, 1]
     assert "metrics.json, model_0000001.pth, model_final.pth" in capsys.readouterr().out
+
+
+def test_the_start_of_a_run_is_not_overwritten(tiny_run, capsys):
+    """It is refused by name, whatever way leads to it; a file of another name or folder is not in danger."""
+    assert tiny_run.train("train.max_iter=1", "train.eval_period=0") == 0
+    start = tiny_run.output.parent / "output" / ".." / "output" / "weights.pth"
+    capsys.readouterr()
+    assert tiny_run.train("--overwrite", "train.max_iter=1", f"train.init_checkpoint={start}") == 2
+    assert "is one of the files that --overwrite removes: move it to another folder" in capsys.readouterr().err
+    assert start.is_file() and (tiny_run.output / "model_final.pth").is_file()
+    moved = start.rename(tiny_run.output / "start.pth")
+    assert (
+        tiny_run.train("--overwrite", "train.max_iter=1", "train.eval_period=0", f"train.init_checkpoint={moved}") == 0
+    )
+    assert moved.is_file()
+
+
+def test_an_overwriting_run_that_cannot_start_removes_nothing(tiny_run):
+    """The training loader is built last."""
+    assert tiny_run.train("train.max_iter=1", "train.eval_period=0") == 0
+    before = {path: path.read_bytes() for path in tiny_run.output.glob("*.*") if path.name != "log.txt"}
+    with pytest.raises((ValueError, ConfigError)):
+        if tiny_run.train("--overwrite", "train.max_iter=1", "dataloader.train.num_workers=-3"):
+            raise ConfigError("refused in one sentence")
+    assert {path: path.read_bytes() for path in tiny_run.output.glob("*.*") if path.name != "log.txt"} == before
+
+
+@pytest.mark.parametrize("name", ["weights.pth", "weights_best.pth", "metrics.json", "best.json"])
+def test_files_that_training_would_replace(tmp_path: Path, name: str) -> None:
+    """Also with --resume, where no checkpoint says that weights are of this run; empty metrics are of a run that has
+    not begun.
+    """
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(ConfigError, match=f"has {name}, which training would replace .* pass --overwrite"):
+        check_folder(tmp_path, resume=False, overwrite=False)
+    if name.endswith(".pth"):
+        with pytest.raises(ConfigError, match=f"has {name}, which training would replace"):
+            check_folder(tmp_path, resume=True, overwrite=False)
+        (tmp_path / "model_final.pth").touch()
+    check_folder(tmp_path, resume=True, overwrite=False)
+    (tmp_path / name).write_text("")
+    if not name.endswith(".pth"):
+        check_folder(tmp_path, resume=False, overwrite=False)
 
 
 def test_only_files_of_a_run_are_removed(tmp_path: Path) -> None:

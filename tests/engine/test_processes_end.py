@@ -72,3 +72,14 @@ def test_sigkill_of_the_main_process_ends_the_workers(tiny_run):
     os.kill(process.pid, signal.SIGKILL)
     process.communicate(timeout=60)
     assert wait_for(lambda: not session(process.pid), 10)
+
+
+def test_a_signal_to_the_launcher_ends_both_processes_after_the_same_step(tiny_run):
+    process = start(tiny_run, "--num-gpus", "2", "dataloader.train.num_workers=0")
+    os.kill(process.pid, signal.SIGTERM)
+    error = process.communicate(timeout=60)[1].decode()
+    assert process.returncode == EXIT_INTERRUPTED, error
+    assert "go on with --resume" in error and "Traceback" not in error
+    state = torch.load(tiny_run.output / (tiny_run.output / "last_checkpoint").read_text(), weights_only=True)
+    assert len(state["run"]["generators"]) == 2 and state["run"]["step_is_finished"]
+    assert wait_for(lambda: not session(process.pid), 10)

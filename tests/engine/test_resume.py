@@ -2,6 +2,9 @@
 
 import pytest
 import torch
+from detectron2.config import LazyConfig
+
+from align_detr.checkpoint.contents import read_weights
 
 
 def group(output, name="model_final.pth"):
@@ -36,6 +39,19 @@ def test_another_batch_keeps_the_epochs(tiny_run, capsys):
     out = capsys.readouterr().out
     assert "An epoch had 4 iterations when the checkpoint was saved, and has 2 now" in out
     assert "Resuming at iteration 4 of 6." in out and group(tiny_run.output)[1] == 5
+
+
+def test_another_batch_keeps_the_epochs_of_a_saved_config(tiny_run, capsys):
+    """The config.yaml of the run, and the config in its weights, have no numbers that follow from the data."""
+    assert tiny_run.train("train.epochs=2", "train.eval_epochs=0.5", "dataloader.train.total_batch_size=4") == 0
+    tiny_run.config = tiny_run.output / "config.yaml"
+    assert read_weights(tiny_run.output / "weights.pth").config == tiny_run.config.read_text()
+    options = LazyConfig.load(str(tiny_run.config)).train
+    assert (options.epochs, options.max_iter, options.checkpointer.period) == (2, None, None)
+    assert (options.eval_epochs, options.eval_period) == (0.5, None)
+    capsys.readouterr()
+    assert tiny_run.train("--resume", "train.epochs=3", "dataloader.train.total_batch_size=2") == 0
+    assert "Resuming at iteration 8 of 12." in capsys.readouterr().out
 
 
 def test_more_iterations_than_the_config_asks_for(tiny_run, capsys):

@@ -9,6 +9,7 @@ import pytest
 import torch
 from detectron2.config import get_cfg
 from detectron2.engine import DefaultTrainer
+from detectron2.modeling import build_model
 from detectron2.solver import LRMultiplier
 from detectron2.utils.events import EventStorage
 
@@ -74,3 +75,15 @@ def test_a_default_trainer_warns_of_its_sgd(tmp_path: Path, caplog: pytest.LogCa
         kind(small_yacs(tmp_path))
     (warning,) = [record.getMessage() for record in caplog.records if "SGD" in record.getMessage()]
     assert warning.startswith("PlainTrainer takes detectron2's SGD") and "align_detr.config" in warning
+
+
+def test_overrides_that_only_our_training_reads_are_named_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Those that optimizer, schedule and clipping are built from are not."""
+    cfg = small_yacs(tmp_path)
+    cfg.MODEL.ALIGN_DETR.OVERRIDES += ["model.head.num_classes=3", "train.freeze=[backbone]", "train.ema.enabled=True"]
+    with caplog.at_level(logging.WARNING, logger="align_detr"):
+        build_model(cfg), build_model(cfg)
+    (warning,) = [record.getMessage() for record in caplog.records if "OVERRIDES" in record.getMessage()]
+    assert "sets train.freeze, train.ema.enabled, which only `align-detr train` reads" in warning

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from align_detr.detector import Detector
 from align_detr.errors import ConfigError
@@ -17,6 +18,8 @@ SHORT = [
     "train.max_iter=2", "train.log_period=1", "dataloader.train.total_batch_size=2", "dataloader.train.num_workers=0",
     "dataloader.test.num_workers=0",
 ]  # fmt: skip
+
+LENGTH = ("epochs", "max_iter", "eval_period", "eval_epochs", "checkpointer.period")
 
 
 @pytest.fixture(autouse=True)
@@ -73,7 +76,9 @@ def test_a_detector_without_weights_is_trained_from_its_config(
     """For as many epochs as are asked for, into the folder that is named."""
     fresh = Detector(small_config(), device="cpu")
     assert "has no weights and finds nothing before it is trained" in caplog.text
+    before = [OmegaConf.select(fresh.config, f"train.{key}") for key in LENGTH]
     fresh.train(parts, epochs=1, output_dir=tmp_path / "a run", overrides=SHORT[1:])
+    assert [OmegaConf.select(fresh.config, f"train.{key}") for key in LENGTH] == before  # which is not of other data
     assert fresh.class_names == ["ring", "bolt"] and (tmp_path / "a run" / "model_final.pth").is_file()
 
 
@@ -108,3 +113,31 @@ def test_a_failed_training_leaves_no_folder(detector: Detector, parts: Path, tmp
     with pytest.raises(ConfigError, match=r"nowhere\.pth"):
         ours.train(parts, output_dir=tmp_path / "run", overrides=["train.init_checkpoint=nowhere.pth"])
     assert not (tmp_path / "run").exists()
+
+
+def test_a_detector_out_of_a_file_states_no_length_and_trains_at_its_sizes(
+    detector: Detector, parts: Path, tmp_path: Path
+) -> None:
+    """The second data set has its own length; digits have one longest side in training and evaluation."""
+    ours = Detector(weights=detector.save(tmp_path / "cells.pth"), device="cpu")
+    ours.train(parts, output_dir=tmp_path / "first", overrides=SHORT)
+    assert [OmegaConf.select(ours.config, f"train.{key}") for key in LENGTH] == [None] * len(LENGTH)
+    for name in ("train", "test"):
+        last = ours.config.dataloader[name].mapper.augmentations[-1]
+        assert (max(last.short_edge_length), last.max_size) == (64, 107)
+    digits = Detector("digits", device="cpu").config.dataloader
+    sizes = [
+        each.max_size for name in ("train", "test") for each in digits[name].mapper.augmentations if "max_size" in each
+    ]
+    assert set(sizes) == {213}
+
+
+def test_weights_of_a_folder_are_not_lost_by_training_into_it(
+    detector: Detector, parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ours = Detector(weights=detector.save("output/my_parts/weights.pth"), device="cpu")
+    before = Path("output/my_parts/weights.pth").read_bytes()
+    with pytest.raises(ConfigError, match="has weights.pth, which training would replace"):
+        ours.train(parts, overrides=SHORT)
+    assert Path("output/my_parts/weights.pth").read_bytes() == before
