@@ -146,6 +146,7 @@ def test_remedy_of_a_missing_file_follows_from_where_its_path_came_from(tmp_path
         assert remedy in message
         assert ("last_checkpoint" in message) == (remedy == "remove the file last_checkpoint")
         assert ("ALIGN_DETR_DATA" in message) == (remedy == "set ALIGN_DETR_DATA")
+        assert ("Detector('digits').train(DATA)" in message) == (remedy == "set ALIGN_DETR_DATA")
 
 
 def test_failing_download_is_one_sentence(monkeypatch):
