@@ -65,9 +65,12 @@ def check_texts(value: Sequence[str], key: str, example: str) -> list[str]:
 
 
 def require_finite(model: nn.Module, path: str) -> None:
-    """Raise ConfigError for a tensor of `model` that is not finite, as the file of weights `path` gave it."""
+    """Raise ConfigError for a tensor of `model` that is not finite, as the file of weights `path` gave it.
+
+    Tensors without numbers, on the meta device, pass.
+    """
     for name, value in model.state_dict().items():
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+        if value.is_floating_point() and not value.is_meta and not bool(torch.isfinite(value).all()):
             raise ConfigError(f"{path} gives '{name}' a number that is NaN or infinite: take another checkpoint.")
 
 

@@ -45,7 +45,8 @@ def test_another_batch_keeps_the_epochs_of_a_saved_config(tiny_run, capsys):
     """The config.yaml of the run, and the config in its weights, have no numbers that follow from the data."""
     assert tiny_run.train("train.epochs=2", "train.eval_epochs=0.5", "dataloader.train.total_batch_size=4") == 0
     tiny_run.config = tiny_run.output / "config.yaml"
-    assert read_weights(tiny_run.output / "weights.pth").config == tiny_run.config.read_text()
+    saved = tiny_run.config.read_text().replace(str(tiny_run.output), "./output/output")  # no path of this machine
+    assert read_weights(tiny_run.output / "weights.pth").config == saved
     options = LazyConfig.load(str(tiny_run.config)).train
     assert (options.epochs, options.max_iter, options.checkpointer.period) == (2, None, None)
     assert (options.eval_epochs, options.eval_period) == (0.5, None)

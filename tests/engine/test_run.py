@@ -91,7 +91,8 @@ def test_training_leaves_the_evaluated_weights_alone(tiny_run):
         assert torch.equal(plain.state[key], whole["model"][key])
     for weights in (plain, averaged, alone):
         assert (weights.class_names, weights.iteration) == (["dark", "bright"], 2)
-        assert weights.config == (tiny_run.output / "config.yaml").read_text()
+        saved = (tiny_run.output / "config.yaml").read_text()
+        assert weights.config == saved.replace(str(tiny_run.output), "./output/output")  # no path of this machine
     assert tiny_run.train("--eval-only", f"train.init_checkpoint={tiny_run.output}/weights.pth") == 0
     assert results(tiny_run.metrics()[-1]) == results(tiny_run.metrics()[-2])
 
