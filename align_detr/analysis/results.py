@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
+import numpy as np
+
 from align_detr.analysis.matching import Matching, match
 from align_detr.analysis.overlaps import Overlaps, find_overlaps
 from align_detr.analysis.tables import Detections, Floats, Integers, Truth
@@ -46,3 +48,15 @@ class Metric(Protocol):
     def __call__(self, copies: Integers) -> Values:
         """Return the values for a set that has `copies` (I,) of each image."""
         ...
+
+
+def mean_over_classes(values: Floats) -> float:
+    """Return the mean of a value per class (K,) over the classes that have one; NaN if none has."""
+    present = values[~np.isnan(values)]
+    return float(present.mean()) if len(present) else float("nan")
+
+
+def ratio(numerator: Floats | Integers, denominator: Floats | Integers) -> Floats:
+    """Return the ratio, NaN where the denominator is 0."""
+    divisor = np.where(denominator == 0, np.nan, denominator)
+    return np.asarray(numerator / divisor, dtype=np.float64)
