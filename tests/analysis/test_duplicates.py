@@ -6,7 +6,7 @@ import pytest
 from align_detr.analysis.duplicates import Duplicates, list_duplicates
 from align_detr.analysis.matching import AREAS
 from support.results import draw_results, with_copies
-from support.worked import once, write_results
+from support.worked import once, overlap, write_results
 
 FIRST, SECOND = [0, 0, 10, 10], [100, 0, 10, 10]
 EXAMPLE = write_results(
@@ -60,14 +60,6 @@ def test_list_begins_with_the_most_and_then_the_most_confident():
 def test_no_detections():
     values = Duplicates(write_results([(0, 0, FIRST)], []), np.zeros(1))(np.ones(1, dtype=np.int64))
     assert values.overall == {"duplicates_50": 0, "duplicates_70": 0}
-
-
-def overlap(box, other):
-    """Return the intersection over union of two boxes, from their corners."""
-    (x, y, w, h), (left, top, wide, high) = box, other
-    width, height = min(x + w, left + wide) - max(x, left), min(y + h, top + high) - max(y, top)
-    both = max(width, 0) * max(height, 0)
-    return both / (w * h + wide * high - both)
 
 
 def count_plainly(results, thresholds, level, counts):

@@ -36,6 +36,19 @@ def once(results: Results) -> np.ndarray:
     return np.ones(results.truth.num_images, dtype=np.int64)
 
 
+def overlap(box: Sequence[float], other: Sequence[float], crowd: bool = False) -> float:
+    """Return the intersection over union of two boxes, or over the area of the first where the other is a crowd."""
+    (x, y, w, h), (left, top, wide, high) = box, other
+    width, height = min(x + w, left + wide) - max(x, left), min(y + h, top + high) - max(y, top)
+    both = max(width, 0) * max(height, 0)
+    return float(both / (w * h if crowd else w * h + wide * high - both))
+
+
+def corners(box: np.ndarray) -> np.ndarray:
+    """Return boxes (n, 4) x, y, width, height as left, top, right, bottom."""
+    return np.c_[box[:, :2], box[:, :2] + box[:, 2:]]
+
+
 class CocoDetection(NamedTuple):
     """A detection as pycocotools matches it at IoU .5: `state` is "right", "wrong" or "left out"."""
 
