@@ -25,13 +25,42 @@ class Results:
         return find_overlaps(self.truth, self.detections)
 
     @cached_property
+    def class_overlaps(self) -> Overlaps:
+        """Overlaps of detections with objects of their class; crowds are left out."""
+        found, objects, pairs = self.detections, self.truth.objects, self.overlaps
+        same = found.label[pairs.detection] == objects.label[pairs.object]
+        return pairs.select(same & ~objects.crowd[pairs.object])
+
+    @cached_property
+    def by_confidence(self) -> Integers:
+        """Indices of the detections (D,), sorted by image, falling score and entry."""
+        found = self.detections
+        return np.lexsort((found.entry, -found.score, found.image))
+
+    @cached_property
+    def rank_in_image(self) -> Integers:
+        """How many detections of its image, of whatever class, come before each (D,)."""
+        order, rank = self.by_confidence, np.empty(len(self.detections), dtype=np.int64)
+        image = self.detections.image[order]
+        rank[order] = np.arange(len(order)) - np.searchsorted(image, image)
+        return rank
+
+    @cached_property
     def matching(self) -> Matching:
         """Matching with objects of all areas at COCO's thresholds."""
         return self.matching_of("")
 
     def matching_of(self, area: str) -> Matching:
-        """Return the matching for a range of areas, a key of AREAS."""
-        return match(self.truth, self.detections, self.overlaps, area=area, max_detections=self.max_detections)
+        """Return the matching for a range of areas, a key of AREAS; it is computed once."""
+        if area not in self._matchings:
+            self._matchings[area] = match(
+                self.truth, self.detections, self.overlaps, area=area, max_detections=self.max_detections
+            )
+        return self._matchings[area]
+
+    @cached_property
+    def _matchings(self) -> dict[str, Matching]:
+        return {}
 
 
 @dataclass(frozen=True)
