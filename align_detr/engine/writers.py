@@ -148,16 +148,17 @@ def build_writers(
     device: str,
     total_batch: int | None = None,
     loggers: Sequence[str] = (),
+    resumed: bool = False,
 ) -> list[EventWriter]:
-    """Return the terminal, JSON and tensorboard writers of a run, and those of the `loggers`; warn if tensorboard is
-    not installed.
+    """Return the terminal, JSON and tensorboard writers of a run, and those of the `loggers`, which go on with the runs
+    of the output folder if it is `resumed`; warn if tensorboard is not installed.
     """
     writers: list[EventWriter] = [
         ProgressPrinter(
             max_iter=max_iter, iterations_per_epoch=iterations_per_epoch, device=device, total_batch=total_batch
         ),
         metrics,
-        *(LOGGERS[name](output_dir) for name in loggers),
+        *(LOGGERS[name](output_dir, resumed=resumed) for name in loggers),
     ]
     try:
         writers.append(_tensorboard(output_dir))
