@@ -33,12 +33,14 @@ class DetectionEvaluator(DatasetEvaluator):
     which has the data set's original image and category ids (None: no file). `max_detections`: how many of an image's
     best detections of a class count (COCO: 100); a warning says if an image has more objects of one. A data set
     without any annotation has no AP; its detections are kept. The constructor reads the data set. It raises
-    DatasetError for one that cannot be used, and ConfigError for a `max_detections` below 1.
+    DatasetError for one that cannot be used, and ConfigError for a `max_detections` below 1. The attribute
+    `results_file` is the path of the file in that folder.
     """
 
     def __init__(self, *, dataset_name: str, output_dir: str | None = None, max_detections: int = 100) -> None:
         self.max_detections = check_count(max_detections, "dataloader.evaluator.max_detections")
         self.output_dir = None if output_dir is None else Path(output_dir)
+        self.results_file = RESULTS_FILE
         self.truth = read_truth(dataset_name)
         self._found: dict[ImageKey, list[Detection]] = {}
         _warn_of_crowded_images(self.truth, max_detections)
@@ -84,7 +86,7 @@ class DetectionEvaluator(DatasetEvaluator):
                 "The test loader left out %d images of the data set '%s': no object is found there.", missing, name
             )
         if self.output_dir is not None:
-            _write_results(self.output_dir / RESULTS_FILE, self.truth, found)
+            _write_results(self.output_dir / self.results_file, self.truth, found)
         if not self.truth.annotations:
             logger.warning("The data set '%s' has no annotations, so that there is no AP of it.", name)
             return {}
