@@ -92,4 +92,4 @@ def _brier(results: Results, pairs: Overlaps, box: Integers) -> Floats:
     mean = np.bincount(entry, found.score[pairs.detection[order][new_entry]], len(key)) / boxes[of]
     is_right = label == objects.label[of]
     change = np.asarray(mean**2 - 2 * mean * is_right, dtype=np.float64)
-    return np.bincount(of, change, len(objects)) + 1.0
+    return np.asarray(np.bincount(of, change, len(objects)) + 1.0, dtype=np.float64)
