@@ -60,7 +60,7 @@ def object_errors(results: Results, thresholds: Floats) -> Floats:
     passes[box[found.score[pairs.detection] >= thresholds[found.label[pairs.detection]]]] = True
     pairs, box = pairs.select(passes[box]), box[passes[box]]
     errors = [_brier(results, pairs.select(keep), box[keep]) for keep in (pairs.iou >= level for level in LEVELS)]
-    return np.mean(errors, axis=0)
+    return np.asarray(np.mean(errors, axis=0), dtype=np.float64)
 
 
 def _number_boxes(results: Results, pairs: Overlaps) -> Integers:
