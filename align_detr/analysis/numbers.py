@@ -6,6 +6,7 @@ from align_detr.analysis.average_precision import AveragePrecision
 from align_detr.analysis.calibration import CalibrationError
 from align_detr.analysis.correlation import EDGES, ScoreCorrelation
 from align_detr.analysis.duplicates import Duplicates, list_duplicates
+from align_detr.analysis.errors import ErrorTypes
 from align_detr.analysis.localization_recall import LocalizationRecallPrecision
 from align_detr.analysis.matching import AREAS
 from align_detr.analysis.misaligned import list_misaligned
@@ -14,9 +15,13 @@ from align_detr.analysis.precision import RECALLS
 from align_detr.analysis.regressed import IOU_EDGES, MULTIPLES, BestRegressedRecall, iou_histograms
 from align_detr.analysis.results import Metric, Results, Values
 from align_detr.analysis.tables import Floats, Integers
+from align_detr.analysis.unmatched import list_unmatched
 
 SIZES = [area for area in AREAS if area]
 """Names of COCO's sizes of objects."""
+
+ERRORS = ("Cls", "Loc", "Both", "Dupe", "Bkg", "Miss")
+"""Types of errors in the order of TIDE."""
 
 
 class AllMetrics:
@@ -38,6 +43,7 @@ class AllMetrics:
         self.calibration = CalibrationError(results, thresholds, area)
         self.object_calibration = ObjectCalibrationError(results, thresholds, matching)
         self.duplicates = Duplicates(results, thresholds, matching)
+        self.errors = ErrorTypes(results, matching)
 
     def __call__(self, copies: Integers) -> Values:
         """Return the values for a set that has `copies` (I,) of each image."""
@@ -49,6 +55,7 @@ class AllMetrics:
             self.calibration,
             self.object_calibration,
             self.duplicates,
+            self.errors,
         ]
         values = [metric(copies) for metric in metrics]
         return Values(
@@ -74,6 +81,8 @@ def numbers_of(results: Results, metrics: AllMetrics) -> dict[str, Any]:
             "reliability": metrics.calibration.reliability(),
             "precision_recall": {"recall": RECALLS, **metrics.precision.curves(copies)},
         },
+        "errors": {word: values.overall[f"error_{word.lower()}"] for word in ERRORS},
+        "unmatched": list_unmatched(results, thresholds),
         "misaligned": list_misaligned(results),
         "duplicates": list_duplicates(results, thresholds),
         "layers": None,

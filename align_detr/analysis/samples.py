@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from align_detr.analysis.overlaps import Overlaps
 from align_detr.analysis.results import Results, computed_once
-from align_detr.analysis.tables import Detections, Flags, Floats, Integers, first_largest
+from align_detr.analysis.tables import Flags, Floats, Integers, first_largest
 
 
 @computed_once
@@ -51,7 +51,7 @@ def rank_of_box(results: Results) -> Integers:
     Detections of one box in one image are one sample, which has their best score.
     """
     order = results.by_confidence
-    image, box = results.detections.image[order], same_boxes(results.detections)[order]
+    image, box = results.detections.image[order], same_boxes(results.detections.image, results.detections.box)[order]
     first = np.empty(box.max(initial=-1) + 1, dtype=np.int64)  # where each box comes first
     first[box[::-1]] = np.arange(len(order))[::-1]
     is_first = np.zeros(len(order), dtype=np.int64)
@@ -63,9 +63,9 @@ def rank_of_box(results: Results) -> Integers:
     return rank
 
 
-def same_boxes(detections: Detections) -> Integers:
-    """Return a number from 0 per detection (D,) that is the same for detections of one box in one image."""
-    columns = (detections.image, *(detections.box.T + 0.0))  # + 0: makes -0.0 the number that it equals
+def same_boxes(image: Integers, box: Floats) -> Integers:
+    """Return a number from 0 per detection (D,) that is the same for those of one `box` (D, 4) in one `image` (D,)."""
+    columns = (image, *(box.T + 0.0))  # + 0: makes -0.0 the number that it equals
     mixed = _mixed(columns)
     order = np.argsort(mixed)  # five times faster than by all columns
     changes = _changes(columns, order)

@@ -122,8 +122,8 @@ def test_boxes_are_told_apart_whatever_numbers_they_are_mixed_to(monkeypatch):
         objects=[], detections=[(k // 3, 0, 1 - k / 9, box) for k, box in enumerate(boxes)], images=2
     )
     assert results.detections.entry.tolist() == [0, 1, 2, 3]
-    found = [samples.same_boxes(results.detections)]
+    found = [samples.same_boxes(results.detections.image, results.detections.box)]
     monkeypatch.setattr(samples, "_mixed", lambda columns: np.zeros(len(columns[0]), dtype=np.uint64))
-    found.append(samples.same_boxes(results.detections))
+    found.append(samples.same_boxes(results.detections.image, results.detections.box))
     for number in found:
         assert number[0] == number[2] and len({*number.tolist()}) == 3

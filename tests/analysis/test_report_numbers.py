@@ -16,6 +16,20 @@ SIZE = dict(images=12, classes=3, objects=60, detections=300)
 OVERALL = {
     *("AP", "AP50", "AP75", "APs", "APm", "APl", "oracle_AP", "oracle_gap", "pearson", "spearman"),
     *(f"recall_best_regressed{multiple}" for multiple in ("", "_2N", "_3N", "_5N", "_10N", "_any_class")),
+    *("olrp", "olrp_localization", "olrp_false_positives", "olrp_false_negatives"),
+    *("lace", "lace_recalibrated", "oce", "duplicates_50", "duplicates_70"),
+    *("error_cls", "error_loc", "error_both", "error_dupe", "error_bkg", "error_miss"),
+}
+KEYS = {
+    *("name", "file", "detections", "overall", "per_class", "per_size", "thresholds", "curves", "errors"),
+    *("unmatched", "misaligned", "duplicates", "layers"),
+}
+CURVES = {
+    "recall_best_regressed": {"multiples", "values"},
+    "iou_histogram": {"edges", "best_regressed", "most_confident"},
+    "score_iou": {"edges", "density"},
+    "reliability": {"edges", "confidence", "quality", "count", "recalibrated"},
+    "precision_recall": {"recall", "AP50", "AP75"},
 }
 
 
@@ -36,7 +50,9 @@ def numbers(first) -> dict:
 def test_every_number_is_there(numbers):
     assert [detector["name"] for detector in numbers["detectors"]] == ["one", "other"]
     for detector in numbers["detectors"]:
-        assert set(detector["overall"]) >= OVERALL
+        assert set(detector) == KEYS and set(detector["overall"]) == OVERALL
+        assert {name: set(curve) for name, curve in detector["curves"].items()} == CURVES
+        assert set(detector["errors"]) == {"Cls", "Loc", "Both", "Dupe", "Bkg", "Miss"}
         assert all(len(values) == 3 for values in detector["per_class"].values())
         assert set(detector["per_class"]) == set(detector["overall"])
         assert set(detector["per_size"]) == {"small", "medium", "large"}
