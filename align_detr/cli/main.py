@@ -16,6 +16,7 @@ COMMANDS = {
     "predict": ("align_detr.cli.predict", "detect objects in images, folders and videos"),
     "convert": ("align_detr.cli.convert", "write a data set as COCO, Pascal VOC or YOLO"),
     "validate": ("align_detr.cli.validate", "report all that is wrong with a data set; write a cleaned copy"),
+    "report": ("align_detr.cli.report", "how well scores and boxes of detectors agree, as an HTML page"),
     "replay": ("align_detr.cli.replay", "compute the step of a fault report of training again"),
     "weights": ("align_detr.cli.weights", "say what a file of weights holds; write it under this library's names"),
     "zoo": ("align_detr.cli.zoo", "list the configs and the published weights"),
