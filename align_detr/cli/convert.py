@@ -17,7 +17,7 @@ def build_parser() -> argparse.ArgumentParser:
         "knows no crowd regions, Pascal VOC and YOLO no outlines of objects.",
         epilog=f"Example: align-detr convert raccoon_voc --to yolo --out raccoon_yolo. {EXIT_CODES}",
     )
-    parser.add_argument("source", metavar="SOURCE", help=DATA_HELP)
+    parser.add_argument("source", metavar="SOURCE", help=f"{DATA_HELP}; or the name of a registered data set")
     parser.add_argument("--to", required=True, choices=("coco", "voc", "yolo"), help="layout to write")
     parser.add_argument("--out", required=True, metavar="DIR", help="new folder")
     parser.add_argument("--layout", choices=("coco", "voc", "yolo"), help=LAYOUT_HELP)

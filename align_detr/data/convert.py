@@ -1,13 +1,18 @@
 """Conversion of a data set from any layout into COCO's, Pascal VOC's or YOLO's."""
 
 import re
+from functools import partial
 from pathlib import Path
 
+from detectron2.data import DatasetCatalog
+
 from align_detr.data.annotations import Annotations
-from align_detr.data.layouts import DataFolder, coco_writer, find, voc_writer, yolo_writer
+from align_detr.data.layouts import DataFolder, Split, coco_writer, find, voc_writer, yolo_writer
 from align_detr.data.layouts.classes import with_class_names
+from align_detr.data.layouts.names import split_in_name
 from align_detr.data.new_folder import new_folder, require_apart
 from align_detr.data.problems import require_sound
+from align_detr.data.registered import read_plain
 from align_detr.errors import DatasetError
 
 WRITERS = {"coco": coco_writer.write, "voc": voc_writer.write, "yolo": yolo_writer.write}
@@ -26,6 +31,7 @@ def convert(
 ) -> DataFolder:
     """Write the data set in the folder `source`, with copies of its images, into the folder `out`; return it.
 
+    source: a folder, or the name of a registered data set, which becomes the split that its name states, else "train".
     to: one of WRITERS. layout: of the source, if its folder holds several. val_fraction: of the training images, which
     become a validation split if there is none. All splits, classes in their order and photos without objects are
     kept; what a layout has no place for is in its writer's docstring, and counted in the log.
@@ -38,7 +44,7 @@ def convert(
     require_apart(target, [source])
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise DatasetError(f"{target} holds files already: name a new folder, or empty it.")
-    found = find(source, layout=layout)
+    found = _find(source, layout)
     if val_fraction is not None:
         found = found.with_validation(fraction=val_fraction, seed=split_seed)
     class_names = found.class_names
@@ -50,6 +56,15 @@ def convert(
     with new_folder(target) as folder:
         WRITERS[to](splits, folder)
     return find(target, layout=to)
+
+
+def _find(source: str | Path, layout: str | None) -> DataFolder:
+    """Return the data set in a folder, or the registered one of this name."""
+    name = str(source)
+    if name not in DatasetCatalog.list() or Path(source).exists():
+        return find(source, layout=layout)
+    split = split_in_name(name) or "train"
+    return DataFolder(Path(name), "registered", {split: Split(split, Path(name), partial(read_plain, name))})
 
 
 def _check_names(annotations: Annotations, to: str) -> None:

@@ -3,8 +3,10 @@
 import json
 import logging
 
+import numpy as np
 import pytest
 import yaml
+from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from align_detr.cli.main import main
 from align_detr.data.annotations import Annotations
@@ -12,6 +14,7 @@ from align_detr.data.convert import WRITERS, convert
 from align_detr.data.layouts.copying import new_file
 from align_detr.errors import DatasetError
 from support import trees
+from support.datasets import forgotten
 
 
 @pytest.fixture
@@ -44,6 +47,26 @@ def test_a_round_trip_keeps_everything(tmp_path, source, layout):
                 name = image["file_name"].rpartition("/")[2]
                 copied = (annotations.image_root / image["file_name"]).read_bytes()
                 assert copied == (source / "images" / split / name).read_bytes()
+
+
+def test_a_registered_data_set_is_converted_by_its_name(tmp_path, source, capsys):
+    """From the records of its function, which may hold arrays and pycocotools' bytes; the split is in the name."""
+    mask = {"size": [150, 200], "counts": b"0`0"}
+    annotation = {"bbox": np.array([1.5, 2, 7, 9]), "bbox_mode": 0, "category_id": np.int64(0), "segmentation": mask}
+    annotation["keypoints"] = [3.5, 4.5, 2]
+    photo = str(source / "images/train/a.jpg")
+    record = {"file_name": photo, "width": 200, "height": 150, "image_id": 5, "annotations": [annotation]}
+    with forgotten("my_val"):
+        DatasetCatalog.register("my_val", lambda: [record])
+        MetadataCatalog.get("my_val").set(thing_classes=["cell"])
+        assert main(["convert", "my_val", "--to", "coco", "--out", str(tmp_path / "new")]) == 0
+    assert "val: 1 images, 1 objects" in capsys.readouterr().out
+    content = json.loads((tmp_path / "new/annotations/instances_val.json").read_text())
+    (image,), (found,) = content["images"], content["annotations"]
+    assert image == {"id": 5, "file_name": "a.jpg", "width": 200, "height": 150}
+    assert (found["bbox"], found["keypoints"]) == ([1.5, 2, 5.5, 7], [3, 4, 2])
+    assert found["segmentation"] == {"size": [150, 200], "counts": "0`0"}
+    assert (tmp_path / "new/images/val/a.jpg").read_bytes() == (source / "images/train/a.jpg").read_bytes()
 
 
 def test_crowd_regions_become_difficult_objects_and_back(tmp_path, source):
