@@ -11,6 +11,7 @@ from align_detr.data.annotations import Annotations
 from align_detr.data.coco import read_coco
 from align_detr.data.layouts.coco_images import locate_images
 from align_detr.data.layouts.find import find
+from align_detr.data.layouts.shards import is_index
 from align_detr.data.registered import read_registered
 from align_detr.errors import DatasetError
 
@@ -30,7 +31,7 @@ def read_sources(data: Sequence[str | Path], layout: str | None, image_root: Pat
     layout: as in `find`. image_root: the folder of the images of COCO files, None to search for it. Raise
     DatasetError for what cannot be found or read.
     """
-    if len(data) == 1 and (Path(data[0]).is_dir() or Path(data[0]).suffix in (".yaml", ".yml", ".data")):
+    if len(data) == 1 and (Path(data[0]).is_dir() or _describes(Path(data[0]))):
         folder = find(data[0], layout=layout)
         splits = {name: split.annotations for name, split in folder.splits.items()}
         return Source(folder.layout, splits, numbered_by_name=True)
@@ -40,6 +41,11 @@ def read_sources(data: Sequence[str | Path], layout: str | None, image_root: Pat
         label = label if label not in splits else str(name)
         splits[label] = _read_one(str(name), image_root)
     return Source("files" if len(data) > 1 else "file", splits, numbered_by_name=False)
+
+
+def _describes(path: Path) -> bool:
+    """Return whether a file other than a COCO file describes a data set."""
+    return path.suffix in (".yaml", ".yml", ".data") or is_index(path)
 
 
 def _read_one(name: str, image_root: Path | None) -> Annotations:
