@@ -30,6 +30,7 @@ OF_A_RUN = (
     "config.yaml",
     "metrics.json",
     "best.json",
+    "loggers.json",
     "predictions.json",
     "predictions.png",
     ".venv/bin/python",
