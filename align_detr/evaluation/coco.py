@@ -50,6 +50,7 @@ class DetectionEvaluator(DatasetEvaluator):
     without any annotation has no AP; its detections are kept. `library`: "pycocotools", "hotcoco", which is faster, or
     "auto": hotcoco if it is installed; the numbers are the same. The constructor reads the data set. It raises
     DatasetError for one that cannot be used, and ConfigError for a `max_detections` below 1 or an unknown `library`.
+    The attribute `results_file` is the path of the file in that folder.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class DetectionEvaluator(DatasetEvaluator):
         find_library(library)  # an error now, not after the evaluation
         self.library = library
         self.output_dir = None if output_dir is None else Path(output_dir)
+        self.results_file = RESULTS_FILE
         self.truth = read_truth(dataset_name)
         self._found: dict[ImageKey, ImageDetections] = {}
         _warn_of_crowded_images(self.truth, max_detections)
@@ -104,7 +106,7 @@ class DetectionEvaluator(DatasetEvaluator):
                 "The test loader left out %d images of the data set '%s': no object is found there.", missing, name
             )
         if self.output_dir is not None:
-            _write_results(self.output_dir / RESULTS_FILE, self.truth, found)
+            _write_results(self.output_dir / self.results_file, self.truth, found)
         if not self.truth.annotations:
             logger.warning("The data set '%s' has no annotations, so that there is no AP of it.", name)
             return {}
