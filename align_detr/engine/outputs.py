@@ -23,7 +23,7 @@ from align_detr.engine.interruption import Interruption
 from align_detr.engine.loggers import check_loggers
 from align_detr.engine.run_length import RunLength
 from align_detr.engine.run_state import Continue, RunState
-from align_detr.engine.writers import METRICS_FILE, MetricsWriter, build_writers, cut_metrics
+from align_detr.engine.writers import METRICS_FILE, MetricsWriter, build_writers, cut_metrics, recount_metrics
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +98,10 @@ def output_hooks(
         )
     if comm.is_main_process():
         file, last = Path(options.output_dir) / METRICS_FILE, saved.get("written", -1)
-        if saved:
+        if recounted := saved.get("recounted"):
+            kept, per_epoch = recounted
+            recount_metrics(file, kept, lambda done: length.count_as(done, per_epoch))
+        elif saved:
             cut_metrics(file, last)
         metrics = MetricsWriter(file, last=last)
         outputs = build_writers(
