@@ -81,7 +81,8 @@ def evaluate_only(
     settle(cfg)
     with datasets_read_once():
         # errors of the data come before weights are downloaded
-        test_sets = build_evaluation_sets(cfg.dataloader, boxes=cfg.train.validation_loss or layers)
+        boxes, timeout = cfg.train.validation_loss or layers, cfg.train.data_timeout
+        test_sets = build_evaluation_sets(cfg.dataloader, boxes=boxes, timeout=timeout)
         model, iteration = load_trained(cfg, checkpoint=checkpoint)
         other = load_trained(cfg, checkpoint=against)[0] if against else None
     if cfg.train.validation_loss:

@@ -89,6 +89,20 @@ def test_a_step_left_out_is_counted_and_changes_nothing(tiny_run, capsys) -> Non
     assert capsys.readouterr().out.count("is left out (train.on_nonfinite=skip") == 2
 
 
+def test_a_resumed_run_counts_on(tiny_run, capsys) -> None:
+    """Steps left out, those in a row, and reports, of which the first three are written."""
+    break_model(tiny_run, "loss", "(0, 1)")
+    skip = ["train.on_nonfinite=skip", "train.on_nonfinite_limit=3", "train.eval_period=0", "dataloader.test=null"]
+    assert tiny_run.train("train.max_iter=2", *skip) == 0
+    break_model(tiny_run, "loss", "(0, 1, 2)")  # of the next process
+    assert tiny_run.train("--resume", "train.max_iter=6", *skip) == 2
+    assert "3 steps before it are left out." in capsys.readouterr().err
+    counts = [row["skipped_steps"] for row in tiny_run.metrics() if "skipped_steps" in row]
+    assert counts == [1, 2, 3]
+    names = [path.name for path in sorted(tiny_run.output.glob("fault_*.json"))]
+    assert names == [f"fault_000000{number}.json" for number in range(4)]  # three left out, and the one that ended it
+
+
 def test_no_more_than_the_limit_are_left_out_in_a_row(tiny_run, capsys) -> None:
     """Breaks in a row count, those before a sound step do not."""
     break_model(tiny_run, "gradient", "(0, 1, 3, 4, 5)")
@@ -241,11 +255,13 @@ def test_memory_that_runs_out_names_sizes_and_remedies(tiny_run, capsys, how: st
         ),
     ],
 )
-def test_workers_that_die_or_hang(tiny_run, capsys, mapper: str, options: list[str], sentence: str) -> None:
+@pytest.mark.parametrize("loader", ["train", "test"])
+def test_workers_that_die_or_hang(
+    tiny_run, capsys, loader: str, mapper: str, options: list[str], sentence: str
+) -> None:
+    """Those of training and, after it, those of the evaluation."""
     text = tiny_run.config.read_text().replace("import tiny_detector", "import tiny_detector, broken_detector")
-    text = text.replace("mapper=tiny_detector.map_record, total", f"mapper=broken_detector.{mapper}, total")
-    tiny_run.config.write_text(text)
-    workers = ["dataloader.train.num_workers=1", "dataloader.test=null"]
-    assert tiny_run.train("train.max_iter=9", *workers, *options) == 2
+    tiny_run.config.write_text(f"{text}\ndataloader[{loader!r}].mapper = broken_detector.{mapper}\n")
+    assert tiny_run.train("train.max_iter=1", f"dataloader.{loader}.num_workers=1", *options) == 2
     (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("error: "))
-    assert re.search(sentence, line)
+    assert re.search(sentence.replace("train_2", f"{'train' if loader == 'train' else 'val'}_2"), line)
