@@ -86,3 +86,25 @@ def test_more_iterations_than_the_config_asks_for(tiny_run, capsys):
     assert tiny_run.train("--resume", "train.max_iter=3", *SHORT) == 0
     assert "Nothing is left to train of 3 iterations" in capsys.readouterr().out
     assert [row["iteration"] for row in tiny_run.metrics()] == [0, 1, 2, 3] and "bbox/AP" in tiny_run.metrics()[-1]
+
+
+def test_a_run_that_patience_has_ended_stays_ended(tiny_run, capsys):
+    """With more patience it trains on; its lines are those of a run that had as much from the beginning."""
+    best = ["train.max_iter=8", "train.eval_period=2", "optimizer.lr=0", "train.best=bbox/AP"]
+    assert tiny_run.train(*best, "train.patience=1") == 0
+    lines, final = tiny_run.metrics(), (tiny_run.output / "model_final.pth").stat().st_mtime_ns
+    assert tiny_run.train("--resume", *best, "train.patience=1") == 0
+    assert [row["iteration"] for row in tiny_run.metrics()] == [0, 1, 2, 3]
+    assert tiny_run.metrics()[3]["bbox/AP"] == lines[3]["bbox/AP"]
+    assert (tiny_run.output / "model_final.pth").stat().st_mtime_ns > final
+    assert tiny_run.train("--resume", *best, "train.patience=2") == 0
+    assert [row["iteration"] for row in tiny_run.metrics()] == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("name", ["best.json", "last_checkpoint"])
+def test_a_small_file_of_the_run_that_is_damaged_is_one_sentence(tiny_run, capsys, name: str):
+    best = ["train.best=bbox/AP", "train.max_iter=2"]
+    assert tiny_run.train(*best) == 0
+    (tiny_run.output / name).write_bytes(b"\xff{")
+    assert tiny_run.train("--resume", *best) == 2
+    assert f"error: {tiny_run.output / name} " in capsys.readouterr().err
