@@ -10,7 +10,7 @@ from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig
 
-from align_detr.checkpoint.files import remove_unfinished
+from align_detr.checkpoint.files import disk_problems
 from align_detr.engine.distributed import check_device
 from align_detr.engine.summary import describe_environment
 
@@ -20,11 +20,12 @@ logger = logging.getLogger(__name__)
 def set_up(options: DictConfig) -> None:
     """Make the output folder, start the loggers, set the device's options and seed all generators.
 
-    `options` is the node `train` of a config. Raise EnvironmentProblem if this machine lacks the device.
+    `options` is the node `train` of a config. Raise EnvironmentProblem if this machine lacks the device, or
+    does not take the folder.
     """
     if comm.is_main_process():
-        os.makedirs(options.output_dir, exist_ok=True)
-        remove_unfinished(options.output_dir)
+        with disk_problems(options.output_dir):
+            os.makedirs(options.output_dir, exist_ok=True)
     comm.synchronize()
     _start_loggers(options.output_dir)
     check_device(options.device)

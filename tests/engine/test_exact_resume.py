@@ -246,3 +246,15 @@ def test_a_full_disk_leaves_the_earlier_checkpoint(tiny_run, capsys, monkeypatch
     room[0] = 10**9
     assert tiny_run.train("--resume", *options) == 0
     assert [row["iteration"] for row in tiny_run.metrics()] == [0, 1, 2, 3, 4]
+
+
+def test_only_training_removes_what_is_half_written(tiny_run):
+    """An evaluation, or a second run that is refused, beside a training leaves the file that this is writing."""
+    short = ["train.max_iter=1", "train.eval_period=0"]
+    assert tiny_run.train(*short) == 0
+    unfinished = tiny_run.output / ".model_0000001.pth.unfinished"
+    unfinished.touch()
+    assert tiny_run.train("--eval-only") == 0 and tiny_run.train(*short) == 2
+    assert unfinished.exists()
+    assert tiny_run.train("--resume", *short) == 0
+    assert not unfinished.exists()
