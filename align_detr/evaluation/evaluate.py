@@ -52,9 +52,7 @@ def missing_evaluation(loaders: DictConfig) -> str | None:
     return next((name for name in ("test", "evaluator") if loaders.get(name, None) is None), None)
 
 
-def build_evaluation_sets(
-    loaders: DictConfig, *, boxes: bool = False, timeout: float = 0
-) -> list[EvaluationSet]:
+def build_evaluation_sets(loaders: DictConfig, *, boxes: bool = False, timeout: float = 0) -> list[EvaluationSet]:
     """Build loader and evaluator of each data set of `loaders.test`, which reads them; once for a whole run.
 
     `loaders.test` is a loader, or a list of them; a loader of ours that names several data sets is one per name.
