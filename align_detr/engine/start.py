@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+from functools import partial
 
 import torch
 from detectron2.utils import comm
@@ -10,7 +11,7 @@ from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig
 
-from align_detr.checkpoint.files import disk_problems
+from align_detr.checkpoint.files import disk_problems, is_disk_full
 from align_detr.engine.distributed import check_device
 from align_detr.engine.summary import describe_environment
 
@@ -52,3 +53,12 @@ def _start_loggers(output_dir: str) -> None:
         for handler in started.handlers:
             if getattr(handler, "stream", None) is sys.stdout:
                 handler.setLevel(logging.INFO)
+            else:
+                handler.handleError = partial(_pass_over_full_disk, handler)  # type: ignore[method-assign]  # its own
+
+
+def _pass_over_full_disk(handler: logging.Handler, record: logging.LogRecord) -> None:
+    """Let a line of log.txt be lost on a full disk, of which the next checkpoint makes a sentence."""
+    error = sys.exc_info()[1]
+    if not (isinstance(error, OSError) and is_disk_full(error)):
+        type(handler).handleError(handler, record)

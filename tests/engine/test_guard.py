@@ -157,6 +157,16 @@ def test_a_spoiled_buffer_ends_training_although_steps_are_left_out(tmp_path) ->
         trainer.train(0, 3)
 
 
+def test_a_gradient_that_no_loss_scale_makes_finite_ends_training(tmp_path) -> None:
+    """From 4, two steps halve the scale to 1, and a third to 1/2: the fourth is no overflow of float16."""
+    trainer = make_trainer([GOOD] * 9, tmp_path)
+    trainer.precision.scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    trainer.model.weight.register_hook(lambda gradient: gradient * float("nan"))
+    with pytest.raises(TrainingDiverged, match="The gradient norm is nan at iteration 3"):
+        trainer.train(0, 9)
+    assert torch.equal(trainer.model.weight, torch.ones(2))
+
+
 def test_a_prediction_that_is_not_finite_is_left_out(tmp_path) -> None:
     trainer = make_trainer([GOOD] * 3, tmp_path, skip=True)
     forward, calls = trainer.model.forward, []
