@@ -68,6 +68,11 @@ def advice(report: Report) -> list[str]:
     ]
 
 
+def enumerated(texts: Sequence[str]) -> str:
+    """Return texts as "a", "a and b" or "a, b and c"."""
+    return " and ".join([", ".join(texts[:-1]), texts[-1]] if len(texts) > 1 else texts)
+
+
 def _one(sentence: str, detectors: Sequence[Detector], fact: Callable[[Detector], str | None]) -> list[str]:
     """Return a sentence with the fact of each detector that has one; [] if none has."""
     facts = [(each["name"], text) for each in detectors if (text := fact(each)) is not None]
@@ -75,7 +80,7 @@ def _one(sentence: str, detectors: Sequence[Detector], fact: Callable[[Detector]
         return []
     if len(detectors) == 1:
         return [sentence.format(facts[0][1])]
-    return [sentence.format(_listed([f"{text} ({name})" for name, text in facts]))]
+    return [sentence.format(enumerated([f"{text} ({name})" for name, text in facts]))]
 
 
 def _lead(report: Report) -> str:
@@ -96,7 +101,7 @@ def _lead(report: Report) -> str:
     best = _value("AP", ranked[0]["overall"])
     leaders = [each["name"] for each in ranked if _value("AP", each["overall"]) == best]
     others = "".join(f"; {each['name']} {_value('AP', each['overall'])}" for each in ranked[len(leaders) :])
-    return f"{_listed(leaders)} {'has' if len(leaders) == 1 else 'have'} the highest AP, {best}, {where}{others}."
+    return f"{enumerated(leaders)} {'has' if len(leaders) == 1 else 'have'} the highest AP, {best}, {where}{others}."
 
 
 def _oracle(detector: Detector) -> str | None:
@@ -160,8 +165,3 @@ def _value(name: str, overall: Mapping[str, float | None]) -> str:
 def _counted(number_of: int, noun: str) -> str:
     plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
     return f"{count(number_of)} {noun if number_of == 1 else plural}"
-
-
-def _listed(texts: Sequence[str]) -> str:
-    """Return texts as "a", "a and b" or "a, b and c"."""
-    return " and ".join([", ".join(texts[:-1]), texts[-1]] if len(texts) > 1 else texts)

@@ -34,7 +34,7 @@ class Table:
     sortable: bool = False
 
 
-def metric_table(report: Report, names: Sequence[str], title: str) -> Table | None:
+def metric_table(report: Report, names: Sequence[str]) -> Table | None:
     """Return metrics as rows, detectors and differences as columns; None if no detector has one of them."""
     detectors, differences = report["detectors"], report.get("differences") or ()
     rows = []
@@ -45,8 +45,8 @@ def metric_table(report: Report, names: Sequence[str], title: str) -> Table | No
         rows.append((metric.label, cells))
     heads = [each["name"] for each in detectors]
     heads += [f"{each['of']} \N{MINUS SIGN} {each['over']}" for each in differences]
-    remark = " Differences with their 95% intervals, of shares in percentage points." if differences else ""
-    return Table(f"{title}.{remark}", heads, rows) if rows else None
+    caption = "Differences with their 95% intervals, of shares in percentage points." if differences else ""
+    return Table(caption, heads, rows) if rows else None
 
 
 def class_table(report: Report, names: Sequence[str], caption: str, *, thresholds: bool) -> Table:

@@ -45,7 +45,7 @@ def test_a_difference_is_noise_if_its_interval_contains_0(name: str, interval: t
     report = make_report()
     low, high = interval
     report["differences"][0]["metrics"] = {name: {"difference": 0.4, "low": low, "high": high}}
-    table = tables.metric_table(report, [name], "All")
+    table = tables.metric_table(report, [name])
     assert table is not None
     ((label, cells),) = table.rows
     assert label == metric_of(name).label and cells[-1].kind == cells[-1].note == kind
