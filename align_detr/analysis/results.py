@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
+import numpy as np
+
 from align_detr.analysis.matching import Matching, match
 from align_detr.analysis.overlaps import Overlaps, find_overlaps
 from align_detr.analysis.tables import Detections, Floats, Integers, Truth
@@ -23,13 +25,42 @@ class Results:
         return find_overlaps(self.truth, self.detections)
 
     @cached_property
+    def class_overlaps(self) -> Overlaps:
+        """Overlaps of detections with objects of their class; crowds are left out."""
+        found, objects, pairs = self.detections, self.truth.objects, self.overlaps
+        same = found.label[pairs.detection] == objects.label[pairs.object]
+        return pairs.select(same & ~objects.crowd[pairs.object])
+
+    @cached_property
+    def by_confidence(self) -> Integers:
+        """Indices of the detections (D,), sorted by image, falling score and entry."""
+        found = self.detections
+        return np.lexsort((found.entry, -found.score, found.image))
+
+    @cached_property
+    def rank_in_image(self) -> Integers:
+        """How many detections of its image, of whatever class, come before each (D,)."""
+        order, rank = self.by_confidence, np.empty(len(self.detections), dtype=np.int64)
+        image = self.detections.image[order]
+        rank[order] = np.arange(len(order)) - np.searchsorted(image, image)
+        return rank
+
+    @cached_property
     def matching(self) -> Matching:
         """Matching with objects of all areas at COCO's thresholds."""
         return self.matching_of("")
 
     def matching_of(self, area: str) -> Matching:
-        """Return the matching for a range of areas, a key of AREAS."""
-        return match(self.truth, self.detections, self.overlaps, area=area, max_detections=self.max_detections)
+        """Return the matching for a range of areas, a key of AREAS; it is computed once."""
+        if area not in self._matchings:
+            self._matchings[area] = match(
+                self.truth, self.detections, self.overlaps, area=area, max_detections=self.max_detections
+            )
+        return self._matchings[area]
+
+    @cached_property
+    def _matchings(self) -> dict[str, Matching]:
+        return {}
 
 
 @dataclass(frozen=True)
@@ -46,3 +77,15 @@ class Metric(Protocol):
     def __call__(self, copies: Integers) -> Values:
         """Return the values for a set that has `copies` (I,) of each image."""
         ...
+
+
+def mean_over_classes(values: Floats) -> float:
+    """Return the mean of a value per class (K,) over the classes that have one; NaN if none has."""
+    present = values[~np.isnan(values)]
+    return float(present.mean()) if len(present) else float("nan")
+
+
+def ratio(numerator: Floats | Integers, denominator: Floats | Integers) -> Floats:
+    """Return the ratio, NaN where the denominator is 0."""
+    divisor = np.where(denominator == 0, np.nan, denominator)
+    return np.asarray(numerator / divisor, dtype=np.float64)

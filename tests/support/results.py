@@ -12,6 +12,48 @@ from pycocotools.cocoeval import COCOeval
 from align_detr.analysis.results import Results
 from align_detr.analysis.tables import Truth, make_objects, sort_detections
 
+SIZES = [
+    dict(images=1, classes=1, objects=3, detections=10),
+    dict(images=4, classes=2, objects=30, detections=100),
+    dict(images=8, classes=3, objects=60, detections=400),
+    dict(images=3, classes=1, objects=60, detections=300),
+    dict(images=5, classes=4, objects=0, detections=20),
+    dict(images=5, classes=2, objects=20, detections=0),
+]
+"""Arguments of `draw_results`."""
+
+Box = tuple[float, float, float, float]
+
+
+def make_results(
+    *,
+    objects: Sequence[tuple[int, int, Box] | tuple[int, int, Box, bool]],
+    detections: Sequence[tuple[int, int, float, Box]],
+    images: int = 1,
+    classes: int = 2,
+) -> Results:
+    """Return results of objects (image, class, box, and whether a crowd) and detections (image, class, score, box).
+
+    Boxes are x, y, width, height. Classes are called "a", "b" and so on.
+    """
+    image, label, box = ([each[k] for each in objects] for k in range(3))
+    area = [each[2][2] * each[2][3] for each in objects]
+    truth = Truth(
+        image_ids=range(1, images + 1),
+        file_names=[f"{number}.jpg" for number in range(1, images + 1)],
+        category_ids=range(1, classes + 1),
+        class_names=list("abcdef"[:classes]),
+        objects=make_objects(image, label, box, area, [len(each) > 3 for each in objects]),
+    )
+    found = [[each[k] for each in detections] for k in range(4)]
+    return Results(truth, sort_detections(*found))
+
+
+def draw_copies(seed: int, results: Results) -> np.ndarray:
+    """Return how often a bootstrap sample draws each image (I,)."""
+    number = results.truth.num_images
+    return np.random.default_rng(seed).multinomial(number, [1 / number] * number)
+
 
 def draw_results(
     seed: int, *, images: int, classes: int, objects: int, detections: int, tied: bool = False, **options: Any
