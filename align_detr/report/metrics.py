@@ -48,7 +48,7 @@ def number(value: float | None, digits: int, *, signed: bool = False) -> str:
 
 def percent(value: float | None) -> str:
     """Return a share in percent, one decimal."""
-    return NULL if value is None or not math.isfinite(value) else f"{number(100 * value, 1)}%"
+    return NULL if value is None or not math.isfinite(value) else f"{number(100 * value, 1)}\N{NO-BREAK SPACE}%"
 
 
 def count(value: int) -> str:

@@ -100,7 +100,7 @@ def build_sections(report: Report, images: Path | None) -> tuple[list[Section], 
         notes = ["Without --images the boxes of the gallery stand alone, without their photos."]
     sections = [*_alignment(report), *_calibration(report), *_errors(report), *_training(report)]
     sections += [*_gallery_section(galleries), *_by_class_and_size(report)]
-    return sections, notes
+    return [section for section in sections if section.tables or section.panels or section.galleries], notes
 
 
 def _alignment(report: Report) -> Iterator[Section]:
@@ -144,11 +144,11 @@ def _errors(report: Report) -> Iterator[Section]:
         m.OLRP,
         text="At one score threshold per class, false detections, misses and inexact boxes together are fewest (oLRP). "
         "The table of classes has the thresholds.",
-        rows=[[panels_of_errors.olrp_panel(detectors)]],
+        rows=[panels_of_errors.olrp_panels(detectors)],
     )
-    yield _section(report, "errors", "Errors", m.ERRORS, rows=[[panels_of_errors.errors_panel(detectors)]])
+    yield _section(report, "errors", "Errors", m.ERRORS, rows=[panels_of_errors.error_panels(detectors)])
     yield _section(
-        report, "duplicates", "Duplicates", m.DUPLICATES, rows=[[panels_of_errors.duplicates_panel(detectors)]]
+        report, "duplicates", "Duplicates", m.DUPLICATES, rows=[panels_of_errors.duplicate_panels(detectors)]
     )
     yield Section(
         "precision",

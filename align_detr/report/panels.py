@@ -7,12 +7,16 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
-from matplotlib.ticker import PercentFormatter
 
 from align_detr.report.metrics import count, number
-from align_detr.report.plotting import LIGHT, Panel, color, label_of, line_style
+from align_detr.report.plotting import LIGHT, Panel, color, in_percent, label_of, line_style
 
 Detector = Mapping[str, Any]
+
+
+def with_curve(detectors: Sequence[Detector], name: str) -> list[tuple[int, Detector]]:
+    """Return place and detector of those that have a curve."""
+    return [(k, each) for k, each in enumerate(detectors) if each["curves"].get(name)]
 
 
 def recall_panel(detectors: Sequence[Detector]) -> Panel:
@@ -26,7 +30,8 @@ def recall_panel(detectors: Sequence[Detector]) -> Panel:
         multiples = detectors[0]["curves"]["recall_best_regressed"]["multiples"]
         axes.set_xticks(range(len(multiples)), [f"{multiple if multiple != 1 else ''}N" for multiple in multiples])
         axes.set(xlabel="most confident detections of the image", ylabel="best boxes among them")
-        _share_axis(axes)
+        axes.set_ylim(0, 1)
+        in_percent(axes.yaxis)
 
     return Panel(
         "recall_of_best_regressed",
@@ -51,7 +56,7 @@ def histogram_panels(detectors: Sequence[Detector]) -> list[Panel]:
             "further left, better boxes are passed over.",
             partial(_draw_histogram, detector["curves"]["iou_histogram"], top or 1),
         )
-        for k, detector in enumerate(detectors)
+        for k, detector in with_curve(detectors, "iou_histogram")
     ]
 
 
@@ -65,13 +70,13 @@ def _draw_histogram(histogram: Mapping[str, Any], top: float, axes: Axes) -> Non
         axes.stairs(values, histogram["edges"], fill=True, facecolor=color(k), alpha=0.18)
         axes.stairs(values, histogram["edges"], label=label, **style)
     axes.set(xlabel="IoU with the object", ylabel="share of boxes", ylim=(0, 1.05 * top))
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    in_percent(axes.yaxis)
 
 
 def density_panels(detectors: Sequence[Detector]) -> list[Panel]:
     """Return one panel per detector with the density of score and IoU of matched detections (figure 4)."""
     panels = []
-    for k, detector in enumerate(detectors):
+    for k, detector in with_curve(detectors, "score_iou"):
         curve, overall = detector["curves"]["score_iou"], detector["overall"]
         counts = np.asarray(curve["density"], dtype=np.float64)
         correlations = (
@@ -109,7 +114,7 @@ def reliability_panels(detectors: Sequence[Detector]) -> list[Panel]:
             "that score (before recalibration).",
             partial(_draw_reliability, detector["curves"]["reliability"]),
         )
-        for k, detector in enumerate(detectors)
+        for k, detector in with_curve(detectors, "reliability")
     ]
 
 
@@ -129,8 +134,3 @@ def _draw_reliability(curve: Mapping[str, Any], axes: Axes) -> None:
 def _numbers(values: Sequence[float | None]) -> np.ndarray:
     """Return values as floats, NaN for null."""
     return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
-
-
-def _share_axis(axes: Axes) -> None:
-    axes.set_ylim(0, 1)
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))

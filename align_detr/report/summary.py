@@ -4,10 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
+from align_detr.analysis.bootstrap import FEW_IMAGES
 from align_detr.report.metrics import ERRORS, count, metric_of, number, percent
 
 Detector = Mapping[str, Any]
 Report = Mapping[str, Any]
+_COMPARED = ("AP75", "recall_best_regressed", "pearson", "oracle_gap", "olrp", "lace", "duplicates_50")
 _GAP = 1.0  # points of AP from which on scores are worth the effort
 _DUPLICATES = 0.02  # per object
 _CALIBRATION = 0.01  # of LaECE that recalibration takes away
@@ -18,7 +20,7 @@ def findings(report: Report) -> list[str]:
     detectors = report["detectors"]
     return [
         _lead(report),
-        *(difference["sentence"] for difference in report.get("differences") or ()),
+        *(sentence for each in report.get("differences") or () for sentence in _difference(each)),
         *_one("With perfect scores (each the IoU of its box) the same boxes would have {}.", detectors, _oracle),
         *_one(
             "The best box of an object is among the N most confident of its image, which has N objects, for {} of the "
@@ -102,6 +104,22 @@ def _lead(report: Report) -> str:
     leaders = [each["name"] for each in ranked if _value("AP", each["overall"]) == best]
     others = "".join(f"; {each['name']} {_value('AP', each['overall'])}" for each in ranked[len(leaders) :])
     return f"{enumerated(leaders)} {'has' if len(leaders) == 1 else 'have'} the highest AP, {best}, {where}{others}."
+
+
+def _difference(difference: Mapping[str, Any]) -> list[str]:
+    """Return the sentence on AP, and one on what else differs by more than noise."""
+    sentences = [difference["sentence"]]
+    beyond = []
+    for name in _COMPARED:
+        found = difference["metrics"].get(name) or {}
+        low, high = found.get("low"), found.get("high")
+        if low is not None and high is not None and not low <= 0 <= high and difference["images"] >= FEW_IMAGES:
+            metric = metric_of(name)
+            beyond.append(f"{metric.label} ({metric.format_difference(found['difference'])})")
+    if beyond:
+        names = f"{difference['of']} and {difference['over']}"
+        sentences.append(f"{names} also differ by more than noise in {enumerated(beyond)}.")
+    return sentences
 
 
 def _oracle(detector: Detector) -> str | None:

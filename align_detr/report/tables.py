@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from align_detr.analysis.bootstrap import FEW_IMAGES
 from align_detr.report.metrics import NULL, OF_CLASSES, count, in_order, metric_of, number, percent
 
 Report = Mapping[str, Any]
@@ -41,11 +42,11 @@ def metric_table(report: Report, names: Sequence[str]) -> Table | None:
     for name in in_order(name for name in names if any(name in each["overall"] for each in detectors)):
         metric = metric_of(name)
         cells = [_cell(name, each["overall"].get(name)) for each in detectors]
-        cells += [_difference(name, each["metrics"].get(name)) for each in differences]
+        cells += [_difference(name, each["metrics"].get(name), each["images"]) for each in differences]
         rows.append((metric.label, cells))
     heads = [each["name"] for each in detectors]
     heads += [f"{each['of']} \N{MINUS SIGN} {each['over']}" for each in differences]
-    caption = "Differences with their 95% intervals, of shares in percentage points." if differences else ""
+    caption = "Differences with their 95 % intervals, of shares in percentage points." if differences else ""
     return Table(caption, heads, rows) if rows else None
 
 
@@ -59,7 +60,7 @@ def class_table(report: Report, names: Sequence[str], caption: str, *, threshold
         for detector in detectors:
             values = detector["per_class"].get(name) or [None] * len(classes)
             columns.append([_cell(name, value) for value in values])
-    if thresholds:
+    if thresholds and any(each.get("thresholds") for each in detectors):
         groups.append(("Recommended threshold", len(detectors)))
         for detector in detectors:
             values = detector.get("thresholds") or [None] * len(classes)
@@ -182,8 +183,11 @@ def _cell(name: str, value: float | None) -> Cell:
     return Cell(metric_of(name).format(value), value)
 
 
-def _difference(name: str, entry: Mapping[str, float | None] | None) -> Cell:
-    """Return a difference with its interval, and whether that leaves 0 out: better, worse or noise."""
+def _difference(name: str, entry: Mapping[str, float | None] | None, images: int) -> Cell:
+    """Return a difference with its interval, and whether that leaves 0 out: better, worse or noise.
+
+    Of few images nothing is said.
+    """
     if not entry or entry.get("difference") is None:
         return Cell(NULL)
     metric = metric_of(name)
@@ -192,6 +196,8 @@ def _difference(name: str, entry: Mapping[str, float | None] | None) -> Cell:
     if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
         return Cell(text, difference)
     interval = f"({metric.format_difference(low)} to {metric.format_difference(high)})"
+    if images < FEW_IMAGES:
+        return Cell(f"{text} {interval}", difference)
     if low <= 0 <= high:
         return Cell(f"{text} {interval}", difference, "noise", "noise")
     kind = "better" if (low > 0) == (metric.better > 0) else "worse"

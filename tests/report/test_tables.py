@@ -14,7 +14,7 @@ from support.report import make_report
         ("AP", 50.25, "50.2", "+50.25"),
         ("AP", -0.004, "0.0", "0.00"),
         ("oracle_gap", -1.26, "−1.3", "−1.26"),
-        ("recall_best_regressed", 0.4567, "45.7%", "+45.7"),
+        ("recall_best_regressed", 0.4567, "45.7\N{NO-BREAK SPACE}%", "+45.7"),
         ("pearson", -0.0625, "−0.062", "−0.062"),
         ("AP", None, "–", "–"),
         ("pearson", float("nan"), "–", "–"),
