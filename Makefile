@@ -82,6 +82,7 @@ studies: setup
 	@$(PY) benchmarks/bccd.py
 	@$(PY) benchmarks/ablations.py
 	@$(PY) benchmarks/convergence.py
+	@$(PY) benchmarks/matching_distillation.py
 
 # the detector that comes with the package, from a seed; a finished training in output/digits is kept
 digits-weights: setup

@@ -57,7 +57,7 @@ def _prepare_oracle(results: Results, area: str) -> PrecisionCurves:
 
     Detections below the lowest threshold stand behind all true positives, where they change no precision.
     """
-    found = results.detections
+    found, pairs, objects = results.detections, results.overlaps, results.truth.objects
     _, iou = best_object(results)
     lowest = results.matching_of(area).thresholds.min()
     good = np.flatnonzero(iou >= lowest)
@@ -65,7 +65,8 @@ def _prepare_oracle(results: Results, area: str) -> PrecisionCurves:
     rescored, order = few.with_scores(few.score)
     place = np.full(len(found), -1)
     place[good[order]] = np.arange(len(good))
-    pairs = results.overlaps.select(place[results.overlaps.detection] >= 0)
+    same = found.label[pairs.detection] == objects.label[pairs.object]
+    pairs = pairs.select((pairs.iou >= lowest) & same & (place[pairs.detection] >= 0))
     detection = place[pairs.detection]
     again = np.lexsort((pairs.object, detection))
     moved = Overlaps(detection[again], pairs.object[again], pairs.iou[again])

@@ -1,6 +1,9 @@
-"""Numbers of detections or objects per group, for any number of copies of each image."""
+"""Numbers of detections or objects per group or so far, for any number of copies of each image."""
+
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from align_detr.analysis.tables import Integers
 
@@ -28,3 +31,10 @@ class GroupCounts:
             drawn = np.take(copies.astype(np.int32), self._image)
             counts[self._present] = np.add.reduceat(drawn, self._starts)
         return counts
+
+
+def sums_in_class(values: NDArray[Any], first: Integers) -> NDArray[Any]:
+    """Return the running sum of `values` (N,), begun anew at the `first` entry (N,) of each entry's class."""
+    sums = np.zeros(len(values) + 1, dtype=values.dtype)
+    np.cumsum(values, out=sums[1:])
+    return sums[1:] - sums[first]

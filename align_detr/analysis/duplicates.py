@@ -55,11 +55,9 @@ def given_pairs(results: Results, thresholds: Floats, level: float) -> Overlaps:
     """Return the pair of each detection at or above the threshold of its class with the object of its class that it
     overlaps most, if by an IoU of at least `level`.
     """
-    found, objects, pairs = results.detections, results.truth.objects, results.overlaps
+    found, pairs = results.detections, results.class_overlaps
     passes = found.score >= thresholds[found.label]
-    keep = passes[pairs.detection] & (pairs.iou >= level) & ~objects.crowd[pairs.object]
-    keep &= found.label[pairs.detection] == objects.label[pairs.object]
-    pairs = pairs.select(keep)
+    pairs = pairs.select(passes[pairs.detection] & (pairs.iou >= level))
     return pairs.select(first_largest(pairs.iou, pairs.detection))
 
 

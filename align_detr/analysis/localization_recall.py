@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from align_detr.analysis.counting import GroupCounts
+from align_detr.analysis.counting import GroupCounts, sums_in_class
 from align_detr.analysis.matching import Matching
 from align_detr.analysis.results import Results, Values, mean_over_classes, ratio
 from align_detr.analysis.tables import Floats, Integers, first_largest
@@ -89,7 +89,7 @@ class LocalizationRecallPrecision:
         drawn = copies[self._image]
         first = np.searchsorted(self._label, self._label)
         right, gain, distance, wrong = (
-            _from_class_start(values, first)
+            sums_in_class(values, first)
             for values in (
                 np.bincount(self._at, drawn, number),
                 np.bincount(self._at, drawn * self._gain, number),
@@ -110,9 +110,3 @@ def _tied(label: Integers, score: Floats) -> Integers:
     changes = np.zeros(len(score), dtype=np.int64)
     changes[1:] = (label[1:] != label[:-1]) | (score[1:] != score[:-1])
     return np.cumsum(changes)
-
-
-def _from_class_start(values: Floats | Integers, first: Integers) -> Floats:
-    """Return the running sum of `values` from the `first` entry of each entry's class."""
-    sums = np.concatenate([[0], np.cumsum(values)])
-    return sums[1:] - sums[first]

@@ -5,6 +5,7 @@ import numpy as np
 from align_detr.analysis.matching import Matching
 from align_detr.analysis.overlaps import Overlaps
 from align_detr.analysis.results import Results, Values, ratio
+from align_detr.analysis.samples import same_boxes
 from align_detr.analysis.tables import Floats, Integers
 
 LEVELS = (0.5, 0.75)
@@ -54,27 +55,13 @@ def object_errors(results: Results, thresholds: Floats) -> Floats:
     """Return the error of each object (G,), the mean of both levels of IoU."""
     pairs = results.overlaps
     pairs = pairs.select((pairs.iou >= min(LEVELS)) & ~results.truth.objects.crowd[pairs.object])
-    box = _number_boxes(results, pairs)
     found = results.detections
+    box = same_boxes(found.image[pairs.detection], found.box[pairs.detection])
     passes = np.zeros(box.max(initial=-1) + 1, dtype=bool)
     passes[box[found.score[pairs.detection] >= thresholds[found.label[pairs.detection]]]] = True
     pairs, box = pairs.select(passes[box]), box[passes[box]]
     errors = [_brier(results, pairs.select(keep), box[keep]) for keep in (pairs.iou >= level for level in LEVELS)]
-    return np.asarray(np.mean(errors, axis=0), dtype=np.float64)
-
-
-def _number_boxes(results: Results, pairs: Overlaps) -> Integers:
-    """Return a number per pair that is the same for detections of one box in one image."""
-    found = results.detections
-    columns = (*(found.box[pairs.detection].T + 0.0), found.image[pairs.detection])  # + 0: -0.0 becomes 0.0
-    order = np.lexsort(columns)
-    changes = np.zeros(len(order), dtype=bool)
-    for column in columns:
-        ordered = column[order]
-        changes[1:] |= ordered[1:] != ordered[:-1]
-    number = np.empty(len(order), dtype=np.int64)
-    number[order] = np.cumsum(changes)
-    return number
+    return np.mean(errors, axis=0)
 
 
 def _brier(results: Results, pairs: Overlaps, box: Integers) -> Floats:
@@ -91,5 +78,6 @@ def _brier(results: Results, pairs: Overlaps, box: Integers) -> Floats:
     of, label = np.divmod(key, num_classes)
     mean = np.bincount(entry, found.score[pairs.detection[order][new_entry]], len(key)) / boxes[of]
     is_right = label == objects.label[of]
-    change = np.asarray(mean**2 - 2 * mean * is_right, dtype=np.float64)
-    return np.bincount(of, change, len(objects)) + 1.0
+    errors = np.ones(len(objects))
+    errors += np.bincount(of, mean**2 - 2 * mean * is_right, len(objects))
+    return errors

@@ -59,6 +59,18 @@ class PrecisionCurves:
         return curves
 
 
+def precision_at_recalls(true: Integers, false: Integers, label: Integers, objects: Integers) -> Floats:
+    """Return the precision (K, 101) at COCO's levels of recall; NaN for classes without `objects` (K,).
+
+    `true`, `false` (N,): numbers of true and false positives of its class up to each of N detections, which are sorted
+    by class, `label` (N,), and falling score; all true positives are among the N.
+    """
+    best = _largest_from(true / (false + true + np.spacing(1)), label, len(objects))
+    curves = _at_recalls(best, true, label, _needed(objects))
+    curves[objects == 0] = np.nan
+    return curves
+
+
 def mean_precision(curves: Floats) -> float:
     """Return the mean of precision curves in percent, of those classes that have objects; NaN if none has."""
     present = curves[~np.isnan(curves)]

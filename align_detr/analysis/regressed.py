@@ -45,7 +45,7 @@ class BestRegressedRecall:
             found[pairs.object] = rank[pairs.detection] < multiple * allowed[objects.image[pairs.object]]
             recalled[_NAME if multiple == 1 else f"{_NAME}_{multiple}N"] = found
         rank = rank_of_box(results)
-        pairs = best_regressed_of_any_class(results, rank)
+        pairs = best_regressed_of_any_class(results)
         found = np.zeros(len(objects), dtype=bool)
         found[pairs.object] = rank[pairs.detection] < allowed[objects.image[pairs.object]]
         recalled[f"{_NAME}_any_class"] = found

@@ -1,14 +1,17 @@
 """Results of one detector beside their ground truth, and what every metric of them is."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Protocol
+from functools import cached_property, wraps
+from typing import Protocol, TypeVar, cast
 
 import numpy as np
 
 from align_detr.analysis.matching import Matching, match
 from align_detr.analysis.overlaps import Overlaps, find_overlaps
 from align_detr.analysis.tables import Detections, Floats, Integers, Truth
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,11 @@ class Results:
     truth: Truth
     detections: Detections
     max_detections: int = 100
+
+    @property
+    def each_once(self) -> Integers:
+        """One copy of each image (I,): the set as it is."""
+        return np.ones(self.truth.num_images, dtype=np.int64)
 
     @cached_property
     def overlaps(self) -> Overlaps:
@@ -52,15 +60,30 @@ class Results:
 
     def matching_of(self, area: str) -> Matching:
         """Return the matching for a range of areas, a key of AREAS; it is computed once."""
-        if area not in self._matchings:
-            self._matchings[area] = match(
-                self.truth, self.detections, self.overlaps, area=area, max_detections=self.max_detections
-            )
-        return self._matchings[area]
+        return self.once(area, lambda: self._match(area))
+
+    def once(self, key: object, compute: Callable[[], T]) -> T:
+        """Return what `compute` returns; it is called once per key."""
+        if key not in self._computed:
+            self._computed[key] = compute()
+        return cast(T, self._computed[key])
 
     @cached_property
-    def _matchings(self) -> dict[str, Matching]:
+    def _computed(self) -> dict[object, object]:
         return {}
+
+    def _match(self, area: str) -> Matching:
+        return match(self.truth, self.detections, self.overlaps, area=area, max_detections=self.max_detections)
+
+
+def computed_once(function: Callable[[Results], T]) -> Callable[[Results], T]:
+    """Return a function of results that is computed once for each."""
+
+    @wraps(function)
+    def of_results(results: Results) -> T:
+        return results.once(function, lambda: function(results))
+
+    return of_results
 
 
 @dataclass(frozen=True)

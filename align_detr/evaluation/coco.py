@@ -49,8 +49,8 @@ class DetectionEvaluator(DatasetEvaluator):
     best detections of a class count (COCO: 100); a warning says if an image has more objects of one. A data set
     without any annotation has no AP; its detections are kept. `library`: "pycocotools", "hotcoco", which is faster, or
     "auto": hotcoco if it is installed; the numbers are the same. The constructor reads the data set. It raises
-    DatasetError for one that cannot be used, and ConfigError for a `max_detections` below 1 or an unknown `library`. The
-    attribute `results_file` is the path of the file in that folder.
+    DatasetError for one that cannot be used, and ConfigError for a `max_detections` below 1 or an unknown `library`.
+    The attribute `results_file` is the path of the file in that folder.
     """
 
     def __init__(

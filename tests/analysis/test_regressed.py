@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from align_detr.analysis import samples
 from align_detr.analysis.matching import AREAS
 from align_detr.analysis.regressed import IOU_EDGES, MULTIPLES, BestRegressedRecall, iou_histograms
 from align_detr.analysis.results import Results
@@ -112,3 +113,17 @@ def test_histograms_are_those_of_plain_loops(size):
     for name, ious in zip(shares, slow_metrics.sampled_ious(results), strict=True):
         expected = np.histogram(ious, IOU_EDGES)[0] / (len(ious) or np.nan)
         np.testing.assert_allclose(shares[name], expected)
+
+
+def test_boxes_are_told_apart_whatever_numbers_they_are_mixed_to(monkeypatch):
+    """Also if all are mixed to one number; -0.0 is 0.0, and the same box of another image another one."""
+    boxes = [(0.0, 0, 1, 1), (0, 0, 1, 2), (-0.0, 0, 1, 1), (0, 0, 1, 1)]
+    results = make_results(
+        objects=[], detections=[(k // 3, 0, 1 - k / 9, box) for k, box in enumerate(boxes)], images=2
+    )
+    assert results.detections.entry.tolist() == [0, 1, 2, 3]
+    found = [samples.same_boxes(results.detections.image, results.detections.box)]
+    monkeypatch.setattr(samples, "_mixed", lambda columns: np.zeros(len(columns[0]), dtype=np.uint64))
+    found.append(samples.same_boxes(results.detections.image, results.detections.box))
+    for number in found:
+        assert number[0] == number[2] and len({*number.tolist()}) == 3

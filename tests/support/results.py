@@ -111,8 +111,8 @@ def with_copies(results: Results, copies: Sequence[int]) -> Results:
     return Results(again, detections, results.max_detections)
 
 
-def coco_evaluation(results: Results) -> COCOeval:
-    """Return pycocotools' evaluation of the results, accumulated."""
+def coco_entries(results: Results) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return the contents of an annotation file, ids from 1, and of a results file."""
     truth, found = results.truth, results.detections
     objects = truth.objects
     annotations = [
@@ -128,30 +128,35 @@ def coco_evaluation(results: Results) -> COCOeval:
     ]
     detections = [
         {
-            "id": number + 1,
             "image_id": int(found.image[k]) + 1,
             "category_id": int(found.label[k]) + 1,
             "bbox": found.box[k].tolist(),
-            "area": float(found.box[k, 2] * found.box[k, 3]),
-            "iscrowd": 0,
             "score": float(found.score[k]),
         }
-        for number, k in enumerate(np.argsort(found.entry))
+        for k in np.argsort(found.entry)
+    ]
+    images = [{"id": number + 1, "file_name": truth.file_names[number]} for number in range(truth.num_images)]
+    categories = [{"id": number + 1, "name": name} for number, name in enumerate(truth.class_names)]
+    return {"images": images, "categories": categories, "annotations": annotations}, detections
+
+
+def coco_evaluation(results: Results) -> COCOeval:
+    """Return pycocotools' evaluation of the results, accumulated."""
+    truth, detections = coco_entries(results)
+    found = [
+        {**detection, "id": number, "area": detection["bbox"][2] * detection["bbox"][3], "iscrowd": 0}
+        for number, detection in enumerate(detections, start=1)
     ]
     with contextlib.redirect_stdout(io.StringIO()):
-        evaluation = COCOeval(_coco(truth, annotations), _coco(truth, detections), "bbox")
+        evaluation = COCOeval(_coco(truth), _coco({**truth, "annotations": found}), "bbox")
         evaluation.params.maxDets = [1, 2, results.max_detections]
         evaluation.evaluate()
         evaluation.accumulate()
     return evaluation
 
 
-def _coco(truth: Truth, annotations: list[dict[str, Any]]) -> COCO:
+def _coco(content: dict[str, Any]) -> COCO:
     coco = COCO()
-    coco.dataset = {
-        "images": [{"id": number + 1} for number in range(truth.num_images)],
-        "categories": [{"id": number + 1} for number in range(truth.num_classes)],
-        "annotations": annotations,
-    }
+    coco.dataset = content
     coco.createIndex()
     return coco
