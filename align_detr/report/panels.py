@@ -12,6 +12,7 @@ from align_detr.report.metrics import count, number
 from align_detr.report.plotting import LIGHT, Panel, color, in_percent, label_of, line_style
 
 Detector = Mapping[str, Any]
+_LEAST_MARK, _MARK = 5.0, 55.0  # square points: of a bin without and with the most detections
 
 
 def with_curve(detectors: Sequence[Detector], name: str) -> list[tuple[int, Detector]]:
@@ -110,8 +111,8 @@ def reliability_panels(detectors: Sequence[Detector]) -> list[Panel]:
         Panel(
             f"reliability_{k + 1}",
             f"Reliability: {detector['name']}",
-            "Mean IoU of the detections of a score, which should lie on the diagonal; grey: share of detections of "
-            "that score (before recalibration).",
+            "Mean IoU of the detections of a score, which should lie on the diagonal; the larger a mark, the more "
+            "detections. Grey: their share, before recalibration.",
             partial(_draw_reliability, detector["curves"]["reliability"]),
         )
         for k, detector in with_curve(detectors, "reliability")
@@ -125,9 +126,12 @@ def _draw_reliability(curve: Mapping[str, Any], axes: Axes) -> None:
     axes.plot([0, 1], [0, 1], color=LIGHT["muted"], linestyle=(0, (3, 3)), linewidth=1)
     for k, (label, points) in enumerate([("scores", curve), ("recalibrated", curve.get("recalibrated"))]):
         if points:
-            confidence, quality = _numbers(points["confidence"]), _numbers(points["quality"])
-            known = np.isfinite(confidence) & np.isfinite(quality)
-            axes.plot(confidence[known], quality[known], label=label, **line_style(k))
+            columns = np.stack([_numbers(points[name]) for name in ("confidence", "quality", "count")])
+            confidence, quality, number_of = columns[:, np.isfinite(columns).all(axis=0)]
+            style = line_style(k)
+            axes.plot(confidence, quality, color=style["color"], linestyle=style["linestyle"], linewidth=1)
+            sizes = _LEAST_MARK + _MARK * number_of / max(1.0, number_of.max(initial=0))
+            axes.scatter(confidence, quality, sizes, color=style["color"], marker=style["marker"], lw=0, label=label)
     axes.set(xlabel="score", ylabel="mean IoU", xlim=(0, 1), ylim=(0, 1))
 
 

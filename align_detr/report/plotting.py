@@ -17,7 +17,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import FuncFormatter
 
 # name of a CSS variable -> (in light mode, in dark mode); the first six kinds after Okabe and Ito
 COLORS = {
@@ -160,7 +160,7 @@ def bar_style(index: int) -> dict[str, Any]:
 
 def in_percent(axis: Axis) -> None:
     """Label the ticks of an axis of shares in percent, with as many decimals as they need."""
-    axis.set_major_formatter(PercentFormatter(1, symbol="\N{NO-BREAK SPACE}%"))
+    axis.set_major_formatter(FuncFormatter(lambda share, _: f"{round(100 * share, 6):g}\N{NO-BREAK SPACE}%"))
 
 
 def offsets(number: int, width: float = 0.8) -> Sequence[float]:

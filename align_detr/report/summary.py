@@ -10,6 +10,7 @@ from align_detr.report.metrics import ERRORS, count, metric_of, number, percent
 Detector = Mapping[str, Any]
 Report = Mapping[str, Any]
 _COMPARED = ("AP75", "recall_best_regressed", "pearson", "oracle_gap", "olrp", "lace", "duplicates_50")
+_PERSONS = ("Pearson", "Spearman")
 _GAP = 1.0  # points of AP from which on scores are worth the effort
 _DUPLICATES = 0.02  # per object
 _CALIBRATION = 0.01  # of LaECE that recalibration takes away
@@ -115,11 +116,17 @@ def _difference(difference: Mapping[str, Any]) -> list[str]:
         low, high = found.get("low"), found.get("high")
         if low is not None and high is not None and not low <= 0 <= high and difference["images"] >= FEW_IMAGES:
             metric = metric_of(name)
-            beyond.append(f"{metric.label} ({metric.format_difference(found['difference'])})")
+            beyond.append(f"{in_sentence(metric.label)} ({metric.format_difference(found['difference'])})")
     if beyond:
         names = f"{difference['of']} and {difference['over']}"
         sentences.append(f"{names} also differ by more than noise in {enumerated(beyond)}.")
     return sentences
+
+
+def in_sentence(label: str) -> str:
+    """Return a label with a small first letter, unless that is a name or an abbreviation."""
+    first = label.split()[0]
+    return label if first in _PERSONS or not first[1:].islower() else label[0].lower() + label[1:]
 
 
 def _oracle(detector: Detector) -> str | None:

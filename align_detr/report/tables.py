@@ -54,22 +54,23 @@ def class_table(report: Report, names: Sequence[str], caption: str, *, threshold
     """Return classes as rows and, per metric, one column per detector; it sorts."""
     detectors, classes = report["detectors"], report["ground_truth"]["classes"]
     names = [name for name in names if any(name in each["per_class"] for each in detectors)]
-    columns: list[list[Cell]] = []
-    groups = [(metric_of(name).label, len(detectors)) for name in names]
-    for name in names:
-        for detector in detectors:
-            values = detector["per_class"].get(name) or [None] * len(classes)
-            columns.append([_cell(name, value) for value in values])
+    groups = [(metric_of(name).label, _class_columns(detectors, name, len(classes))) for name in names]
     if thresholds and any(each.get("thresholds") for each in detectors):
-        groups.append(("Recommended threshold", len(detectors)))
-        for detector in detectors:
-            values = detector.get("thresholds") or [None] * len(classes)
-            columns.append([Cell(number(value, 3), value) for value in values])
+        listed = [each.get("thresholds") or [None] * len(classes) for each in detectors]
+        of_detectors = [[Cell(number(value, 3), value) for value in values] for values in listed]
+        groups.insert(1, ("Recommended threshold", of_detectors))
+    columns = [column for _, of_detectors in groups for column in of_detectors]
     rows = [(name, [column[k] for column in columns]) for k, name in enumerate(classes)]
     if len(detectors) == 1:
         return Table(caption, [label for label, _ in groups], rows, sortable=True)
     heads = [each["name"] for each in detectors] * len(groups)
-    return Table(caption, heads, rows, groups, sortable=True)
+    return Table(caption, heads, rows, [(label, len(detectors)) for label, _ in groups], sortable=True)
+
+
+def _class_columns(detectors: Sequence[Mapping[str, Any]], name: str, length: int) -> list[list[Cell]]:
+    """Return a column of cells per detector."""
+    listed = [each["per_class"].get(name) or [None] * length for each in detectors]
+    return [[_cell(name, value) for value in values] for values in listed]
 
 
 def class_tables(report: Report) -> tuple[Table, Table | None]:

@@ -51,7 +51,9 @@ def test_several_detectors_share_a_sentence() -> None:
     report = of(NUMBERS, {**NUMBERS, "AP": 51.0, "oracle_gap": 0.3, "duplicates_70": 0.0}, {**NUMBERS, "AP": None})
     metrics = {
         "AP75": {"difference": 5.0, "low": 1.0, "high": 9.0},
-        "pearson": {"difference": 0.25, "low": -0.1, "high": 0.5},
+        "recall_best_regressed": {"difference": 0.05, "low": 0.01, "high": 0.09},
+        "pearson": {"difference": 0.25, "low": 0.1, "high": 0.5},
+        "oracle_gap": {"difference": 0.25, "low": -0.1, "high": 0.5},
         "olrp": {"difference": -0.104, "low": -0.2, "high": -0.01},
         "lace": {"difference": None, "low": None, "high": None},
     }
@@ -61,7 +63,8 @@ def test_several_detectors_share_a_sentence() -> None:
     assert found[:4] == [
         "D1 has the highest AP, 51.0, on 72 images with 945 objects of 3 classes; D0 50.0.",
         "D1 is more than noise.",
-        "D1 and D0 also differ by more than noise in AP75 (+5.00) and oLRP (−10.4).",
+        "D1 and D0 also differ by more than noise in AP75 (+5.00), best-regressed recall at N (+5.0), Pearson (+0.250) "
+        "and oLRP (−10.4).",
         "D1 is more than noise.",
     ]
     assert found[4].endswith("AP 61.5 instead of 50.0 (D0) and AP 61.5 instead of 51.0 (D1).")
