@@ -2,18 +2,22 @@
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.structures import Instances
 from detectron2.utils import comm
+from numpy.typing import NDArray
 from tabulate import tabulate
 
 from align_detr.checks import check_count
 from align_detr.errors import DatasetError, NonFinitePrediction
+from align_detr.evaluation.libraries import BoxColumns, find_library
 from align_detr.evaluation.metrics import BoxMetrics, box_metrics, metric_names
 from align_detr.evaluation.truth import GroundTruth, ImageKey, image_key, read_truth
 
@@ -22,8 +26,19 @@ logger = logging.getLogger(__name__)
 RESULTS_FILE = "coco_instances_results.json"
 """The detections in COCO's results format, under the name that detectron2's evaluator gives them."""
 
-Detection = tuple[int, list[float], float]
-"""Class index, box (x, y, width, height in pixels), score."""
+
+@dataclass(frozen=True)
+class ImageDetections:
+    """Detections of an image: `label` (n,), the class index; `box` (n, 4), x, y, width, height in pixels, float64;
+    `score` (n,), float64.
+    """
+
+    label: NDArray[np.int64]
+    box: NDArray[np.float64]
+    score: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.label)
 
 
 class DetectionEvaluator(DatasetEvaluator):
@@ -32,15 +47,22 @@ class DetectionEvaluator(DatasetEvaluator):
     The numbers are pycocotools' on the annotation file, where there is one. `output_dir`: a folder for RESULTS_FILE,
     which has the data set's original image and category ids (None: no file). `max_detections`: how many of an image's
     best detections of a class count (COCO: 100); a warning says if an image has more objects of one. A data set
-    without any annotation has no AP; its detections are kept. The constructor reads the data set. It raises
-    DatasetError for one that cannot be used, and ConfigError for a `max_detections` below 1.
+    without any annotation has no AP; its detections are kept. `library`: "pycocotools", "hotcoco", which is faster, or
+    "auto": hotcoco if it is installed; the numbers are the same. The constructor reads the data set. It raises
+    DatasetError for one that cannot be used, and ConfigError for a `max_detections` below 1 or an unknown `library`.
+    The attribute `results_file` is the path of the file in that folder.
     """
 
-    def __init__(self, *, dataset_name: str, output_dir: str | None = None, max_detections: int = 100) -> None:
+    def __init__(
+        self, *, dataset_name: str, output_dir: str | None = None, max_detections: int = 100, library: str = "auto"
+    ) -> None:
         self.max_detections = check_count(max_detections, "dataloader.evaluator.max_detections")
+        find_library(library)  # an error now, not after the evaluation
+        self.library = library
         self.output_dir = None if output_dir is None else Path(output_dir)
+        self.results_file = RESULTS_FILE
         self.truth = read_truth(dataset_name)
-        self._found: dict[ImageKey, list[Detection]] = {}
+        self._found: dict[ImageKey, ImageDetections] = {}
         _warn_of_crowded_images(self.truth, max_detections)
         _warn_of_empty_boxes(self.truth)
 
@@ -84,7 +106,7 @@ class DetectionEvaluator(DatasetEvaluator):
                 "The test loader left out %d images of the data set '%s': no object is found there.", missing, name
             )
         if self.output_dir is not None:
-            _write_results(self.output_dir / RESULTS_FILE, self.truth, found)
+            _write_results(self.output_dir / self.results_file, self.truth, found)
         if not self.truth.annotations:
             logger.warning("The data set '%s' has no annotations, so that there is no AP of it.", name)
             return {}
@@ -92,8 +114,9 @@ class DetectionEvaluator(DatasetEvaluator):
             num_images=len(self.truth.images),
             num_classes=len(self.truth.class_names),
             annotations=self.truth.annotations,
-            detections=_numbered(self.truth, found),
+            detections=_columns(self.truth, found),
             max_detections=self.max_detections,
+            library=self.library,
         )
         logger.info("Evaluation of %s:\n%s", name, _tables(self.truth, metrics))
         per_class = zip(self.truth.class_labels(), metrics.per_class, strict=True)
@@ -109,7 +132,7 @@ class DetectionEvaluator(DatasetEvaluator):
                 "dataloader.evaluator.dataset_name to the data set of dataloader.test."
             )
 
-    def _detections(self, key: ImageKey, instances: Instances) -> list[Detection]:
+    def _detections(self, key: ImageKey, instances: Instances) -> ImageDetections:
         boxes = instances.pred_boxes.tensor.clone()
         boxes[:, 2:] -= boxes[:, :2]
         finite = torch.isfinite(boxes).all(dim=1) & torch.isfinite(instances.scores)
@@ -125,7 +148,11 @@ class DetectionEvaluator(DatasetEvaluator):
                 f"The model finds class {max(classes)}, but the data set '{self.truth.dataset_name}' has {count} "
                 "classes, counted from 0: evaluate it with the config that it was trained with."
             )
-        return list(zip(classes, boxes.tolist(), instances.scores.tolist(), strict=True))
+        return ImageDetections(
+            label=instances.pred_classes.numpy().astype(np.int64),
+            box=boxes.double().numpy(),
+            score=instances.scores.double().numpy(),
+        )
 
 
 def _warn_of_crowded_images(truth: GroundTruth, max_detections: int) -> None:
@@ -157,25 +184,35 @@ def _warn_of_empty_boxes(truth: GroundTruth) -> None:
         )
 
 
-def _numbered(truth: GroundTruth, found: Mapping[ImageKey, Sequence[Detection]]) -> list[dict[str, Any]]:
-    """Return the detections in COCO's results format, with the numbers of `truth`."""
-    return [
-        {"image_id": truth.images[key], "category_id": label + 1, "bbox": box, "score": score}
-        for key in truth.images
-        for label, box, score in found.get(key, ())
-    ]
+def _columns(truth: GroundTruth, found: Mapping[ImageKey, ImageDetections]) -> BoxColumns:
+    """Return the detections in columns, with the image numbers of `truth`."""
+    parts = [(number, found[key]) for key, number in truth.images.items() if key in found]
+    counts = [len(each) for _, each in parts]
+    return BoxColumns(
+        image=np.repeat(np.array([number for number, _ in parts], dtype=np.int64), counts),
+        label=np.concatenate([np.zeros(0, np.int64), *(each.label for _, each in parts)]),
+        box=np.concatenate([np.zeros((0, 4)), *(each.box for _, each in parts)]),
+        score=np.concatenate([np.zeros(0), *(each.score for _, each in parts)]),
+    )
 
 
-def _write_results(path: Path, truth: GroundTruth, found: Mapping[ImageKey, Sequence[Detection]]) -> None:
+def _write_results(path: Path, truth: GroundTruth, found: Mapping[ImageKey, ImageDetections]) -> None:
     """Write the detections in COCO's results format, with the data set's original image and category ids."""
-    rows = [
-        {"image_id": key, "category_id": truth.category_id(label), "bbox": box, "score": score}
-        for key in truth.images
-        for label, box, score in found.get(key, ())
-    ]
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(rows, default=lambda number: number.item()), encoding="utf-8")
-    logger.info("Wrote %d detections to %s.", len(rows), path)
+    parts = ((key, found[key]) for key in truth.images if key in found)
+    with path.open("w", encoding="utf-8") as file:
+        file.write("[")
+        for number, row in enumerate(_rows(truth, parts)):
+            file.write(f"{', ' * (number > 0)}{json.dumps(row, default=lambda value: value.item())}")
+        file.write("]")
+    logger.info("Wrote %d detections to %s.", sum(len(each) for each in found.values()), path)
+
+
+def _rows(truth: GroundTruth, parts: Iterable[tuple[ImageKey, ImageDetections]]) -> Iterator[dict[str, Any]]:
+    for key, each in parts:
+        columns = (each.label.tolist(), each.box.tolist(), each.score.tolist())
+        for label, box, score in zip(*columns, strict=True):
+            yield {"image_id": key, "category_id": truth.category_id(label), "bbox": box, "score": score}
 
 
 def _tables(truth: GroundTruth, metrics: BoxMetrics) -> str:

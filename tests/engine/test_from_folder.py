@@ -112,7 +112,7 @@ def test_evaluation_takes_the_images_that_training_held_out(
     evaluated: list[str] = []
     monkeypatch.setattr(
         "align_detr.engine.run.evaluate_only",
-        lambda cfg, checkpoint: (
+        lambda cfg, **options: (
             evaluated.extend(r["file_name"] for r in load_dataset(cfg.dataloader.test.dataset)) or {}
         ),
     )
