@@ -21,6 +21,7 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import fp16_compr
 from torch.nn.parallel import DistributedDataParallel
 
 from align_detr.engine.lost import LostContact, Peer, address_toward, describe_lost, describe_no_start, interface_of
+from align_detr.engine.start_round import name_round
 from align_detr.errors import ConfigError, EnvironmentProblem
 
 TIMEOUT = 1800.0  # seconds that processes wait for each other
@@ -112,7 +113,7 @@ def join(process: ProcessRank, device: str, init_method: str = "env://", *, time
             world_size=process.world_size,
             rank=process.rank,
             timeout=timedelta(seconds=timeout),
-            **_meeting(init_method, timeout),
+            **_meeting(init_method, process, address, timeout),
         )
     except RuntimeError as error:
         if sentence := describe_no_start(error, address, process.world_size, timeout):
@@ -134,13 +135,18 @@ def _master(init_method: str) -> tuple[str, str]:
     return address.rpartition(":")[0], address
 
 
-def _meeting(init_method: str, timeout: float) -> dict[str, Any]:
+def _meeting(init_method: str, process: ProcessRank, address: str, timeout: float) -> dict[str, Any]:
     """Return the arguments of init_process_group on where the processes meet."""
-    if not init_method.startswith("tcp://"):
+    limit = timedelta(seconds=timeout)
+    if init_method == "env://":
+        store, _, _ = next(dist.rendezvous(init_method, process.rank, process.world_size, timeout=limit))
+    elif init_method.startswith("tcp://"):
+        host, _, port = address.rpartition(":")
+        store = dist.TCPStore(host, int(port), None, False, timeout=limit)
+    else:
         return {"init_method": init_method}
-    host, _, port = init_method.removeprefix("tcp://").rpartition(":")
-    store = dist.TCPStore(host, int(port), None, False, timeout=timedelta(seconds=timeout))
-    return {"store": dist.PrefixStore("processes", store)}
+    name = name_round(store, process.rank, process.world_size, address=address, timeout=timeout)
+    return {"store": dist.PrefixStore(name, store)}
 
 
 def _use_interface_to(host: str) -> None:

@@ -32,8 +32,8 @@ _GRACE = 10.0  # seconds for processes to find out themselves that another machi
 _NOTICE = 3.0  # seconds in which another machine says why its processes are gone
 
 
-class EndedBeforeTraining(AlignDetrError):
-    """A signal has ended the processes before training could take it over."""
+class EndedAtOnce(AlignDetrError):
+    """A signal has ended the processes before training took it over, or a second one later."""
 
     exit_status = EXIT_INTERRUPTED
 
@@ -124,9 +124,9 @@ def _raise_first(
     if received and isinstance(error, mp.ProcessExitedException):
         if signal.SIGINT in received:
             raise KeyboardInterrupt from None
-        raise EndedBeforeTraining(
-            f"{signal.Signals(received[0]).name} has ended the processes before training began: the same command "
-            "starts them again."
+        raise EndedAtOnce(
+            f"{signal.Signals(received[0]).name} has ended the processes at once: --resume goes on after the last "
+            "checkpoint, if there is one."
         ) from None
     if EXIT_KEYBOARD in codes:
         raise KeyboardInterrupt from None

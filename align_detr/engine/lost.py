@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from align_detr.errors import EnvironmentProblem
+from align_detr.errors import AlignDetrError, EnvironmentProblem
 
 _LOST = re.compile(
     r"closed by peer|reset by peer|[Bb]roken pipe|[Tt]imed out|timeout|likely closed|remote process exited|No route"
@@ -72,6 +72,8 @@ def interface_of(address: str) -> str:
 def describe_no_start(error: Exception, master: str, world_size: int, timeout: float) -> str | None:
     """Return a sentence on a process group that is not made, or None for an error of another kind."""
     text = str(error)
+    if isinstance(error, AlignDetrError):
+        return None
     if "EADDRINUSE" in text:
         return (
             f"The port of {master} (MASTER_PORT) is in use on this machine: give all machines another port, or end "
@@ -98,7 +100,9 @@ def describe_lost(error: BaseException, rank: int, peers: Sequence[Peer], timeou
     None stands for an error of another kind.
     """
     text = str(error)
-    if not isinstance(error, RuntimeError) or not _LOST.search(text) or len(peers) < 2:
+    if not isinstance(error, RuntimeError) or isinstance(error, AlignDetrError) or len(peers) < 2:
+        return None
+    if not _LOST.search(text):
         return None
     if _WAITED.search(text):
         return (

@@ -188,6 +188,8 @@ def describe_error(error: BaseException) -> str:
     """Return an error as one line, also one that holds the traceback of a process."""
     if isinstance(error, AlignDetrError):
         return str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return "Ctrl-C has ended it at once."
     lines = str(error).strip().splitlines()
     kind, _, sentence = lines[-1].partition(": ") if lines else ("", "", "")
     if sentence and kind.startswith("align_detr."):

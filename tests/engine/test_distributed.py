@@ -5,7 +5,9 @@ import signal
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +19,7 @@ from align_detr.cli.train import _sentence_of_process
 from align_detr.engine.distributed import ProcessRank, join, membership, torchrun_rank
 from align_detr.engine.launcher import first_error, note_error, spawn
 from align_detr.engine.lost import Peer, ProcessDied, address_toward, describe_lost, interface_of
+from align_detr.engine.start_round import name_round
 from align_detr.errors import ConfigError, EnvironmentProblem
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -191,8 +194,33 @@ def test_sentences_on_lost_contact_name_who_is_gone():
     assert "has lost one of processes 2, 3 on b (" in describe_lost(lost, 0, [here, here, there, there], 5)
     assert "has lost another process (" in describe_lost(lost, 0, [here, here], 5)
     assert "has waited for the others for 5 seconds (" in describe_lost(RuntimeError("Timed out"), 0, [here, there], 5)
-    for other in (ValueError("Timed out"), RuntimeError("shape")):
+    for other in (ValueError("Timed out"), RuntimeError("shape"), EnvironmentProblem("Raise train.data_timeout.")):
         assert describe_lost(other, 0, [here, there], 5) is None
+
+
+def name_all(store: torch.distributed.Store, timeout: float = 60.0) -> list[Any]:
+    """Let two processes, as threads, name a round; return what each gets."""
+
+    def name(rank: int) -> Any:
+        try:
+            return name_round(store, rank, 2, address="host:5", timeout=timeout)
+        except EnvironmentProblem as error:
+            return error
+
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(name, range(2)))
+
+
+def test_a_restart_on_the_same_store_has_a_name_of_its_own():
+    """What processes that are gone have left there is not taken for that of the new ones."""
+    store = torch.distributed.HashStore()
+    first, second = name_all(store), name_all(store)
+    assert first[0] == first[1] != second[0] == second[1]
+    left = pytest.raises(EnvironmentProblem, match="^Process 1 of 2 did not come to host:5 within 0 seconds")
+    with left:  # the greeting of the process that is gone is no process
+        name_round(store, 0, 2, address="host:5", timeout=0)
+    with pytest.raises(EnvironmentProblem, match="^Process 0 did not come to host:5 within 0 seconds"):
+        name_round(store, 1, 2, address="host:5", timeout=0)
 
 
 @needs_proc
