@@ -20,6 +20,16 @@ from align_detr.analysis.unmatched import list_unmatched
 SIZES = [area for area in AREAS if area]
 """Names of COCO's sizes of objects."""
 
+METRICS = (
+    *("AP", "AP50", "AP75", "APs", "APm", "APl", "oracle_AP", "oracle_gap"),
+    *(f"recall_best_regressed{which}" for which in ("", "_2N", "_3N", "_5N", "_10N", "_any_class")),
+    *("pearson", "spearman"),
+    *("olrp", "olrp_localization", "olrp_false_positives", "olrp_false_negatives"),
+    *("lace", "lace_recalibrated", "oce", "duplicates_50", "duplicates_70"),
+    *("error_cls", "error_loc", "error_both", "error_dupe", "error_bkg", "error_miss"),
+)
+"""Names of all metrics."""
+
 ERRORS = ("Cls", "Loc", "Both", "Dupe", "Bkg", "Miss")
 """Types of errors in the order of TIDE."""
 

@@ -3,42 +3,22 @@
 import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from detectron2.evaluation import DatasetEvaluator
-from detectron2.structures import Instances
-from detectron2.utils import comm
-from numpy.typing import NDArray
 from tabulate import tabulate
 
 from align_detr.checks import check_count
-from align_detr.errors import DatasetError, NonFinitePrediction
-from align_detr.evaluation.libraries import BoxColumns, find_library
+from align_detr.evaluation.gathering import GatheredDetections, ImageDetections, as_columns
+from align_detr.evaluation.libraries import find_library
 from align_detr.evaluation.metrics import BoxMetrics, box_metrics, metric_names
-from align_detr.evaluation.truth import GroundTruth, ImageKey, image_key, read_truth
+from align_detr.evaluation.truth import GroundTruth, ImageKey, read_truth
 
 logger = logging.getLogger(__name__)
 
 RESULTS_FILE = "coco_instances_results.json"
 """The detections in COCO's results format, under the name that detectron2's evaluator gives them."""
-
-
-@dataclass(frozen=True)
-class ImageDetections:
-    """Detections of an image: `label` (n,), the class index; `box` (n, 4), x, y, width, height in pixels, float64;
-    `score` (n,), float64.
-    """
-
-    label: NDArray[np.int64]
-    box: NDArray[np.float64]
-    score: NDArray[np.float64]
-
-    def __len__(self) -> int:
-        return len(self.label)
 
 
 class DetectionEvaluator(DatasetEvaluator):
@@ -62,7 +42,7 @@ class DetectionEvaluator(DatasetEvaluator):
         self.output_dir = None if output_dir is None else Path(output_dir)
         self.results_file = RESULTS_FILE
         self.truth = read_truth(dataset_name)
-        self._found: dict[ImageKey, ImageDetections] = {}
+        self.reset()
         _warn_of_crowded_images(self.truth, max_detections)
         _warn_of_empty_boxes(self.truth)
 
@@ -76,7 +56,7 @@ class DetectionEvaluator(DatasetEvaluator):
 
     def reset(self) -> None:
         """Forget the detections of an earlier evaluation."""
-        self._found = {}
+        self._found = GatheredDetections(self.truth)
 
     def process(self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]) -> None:
         """Keep the detections of a batch: `outputs[i]["instances"]` has boxes in pixels of the image of `inputs[i]`.
@@ -84,10 +64,7 @@ class DetectionEvaluator(DatasetEvaluator):
         Raise NonFinitePrediction for a score or box that is not finite, DatasetError for an image or a class that the
         data set does not have.
         """
-        for entry, output in zip(inputs, outputs, strict=True):
-            key = image_key(entry)
-            self._check_image(key, entry)
-            self._found[key] = self._detections(key, output["instances"].to("cpu"))
+        self._found.add(inputs, outputs)
 
     def evaluate(self) -> dict[str, dict[str, float]]:
         """Gather the detections of all processes, write RESULTS_FILE and return {"bbox": {metric: percent}}.
@@ -95,16 +72,10 @@ class DetectionEvaluator(DatasetEvaluator):
         Beside COCO's numbers there is an "AP-<class>" per class. NaN stands where no object counts. Return {} on all
         but the main process, and for a data set without annotations.
         """
-        comm.synchronize()
-        found = {key: detections for part in comm.gather(self._found, dst=0) for key, detections in part.items()}
-        if not comm.is_main_process():
+        found = self._found.of_all_processes()
+        if found is None:
             return {}
         name = self.truth.dataset_name
-        if len(found) < len(self.truth.images):
-            missing = len(self.truth.images) - len(found)
-            logger.warning(
-                "The test loader left out %d images of the data set '%s': no object is found there.", missing, name
-            )
         if self.output_dir is not None:
             _write_results(self.output_dir / self.results_file, self.truth, found)
         if not self.truth.annotations:
@@ -114,45 +85,13 @@ class DetectionEvaluator(DatasetEvaluator):
             num_images=len(self.truth.images),
             num_classes=len(self.truth.class_names),
             annotations=self.truth.annotations,
-            detections=_columns(self.truth, found),
+            detections=as_columns(self.truth, found),
             max_detections=self.max_detections,
             library=self.library,
         )
         logger.info("Evaluation of %s:\n%s", name, _tables(self.truth, metrics))
         per_class = zip(self.truth.class_labels(), metrics.per_class, strict=True)
         return {"bbox": {**metrics.summary, **{f"AP-{label}": ap for label, ap in per_class}}}
-
-    def _check_image(self, key: ImageKey, entry: Mapping[str, Any]) -> None:
-        """Raise DatasetError unless the image is one of the data set, and the same file if the entry names one."""
-        expected = self.truth.file_names.get(key)
-        if expected is None or entry.get("file_name", expected) != expected:
-            raise DatasetError(
-                f"The test loader gives image {key!r} ({entry.get('file_name', 'no file name')}), which is "
-                f"{expected or 'no image'} in the data set '{self.truth.dataset_name}': set "
-                "dataloader.evaluator.dataset_name to the data set of dataloader.test."
-            )
-
-    def _detections(self, key: ImageKey, instances: Instances) -> ImageDetections:
-        boxes = instances.pred_boxes.tensor.clone()
-        boxes[:, 2:] -= boxes[:, :2]
-        finite = torch.isfinite(boxes).all(dim=1) & torch.isfinite(instances.scores)
-        if not finite.all():
-            raise NonFinitePrediction(
-                f"{int((~finite).sum())} of {len(finite)} detections of image {key!r} "
-                f"({self.truth.file_names[key]}) have a score or box that is NaN or infinite: evaluate an earlier "
-                "checkpoint, or train with a lower rate."
-            )
-        classes, count = instances.pred_classes.tolist(), len(self.truth.class_names)
-        if self.truth.is_named and max(classes, default=0) >= count:
-            raise DatasetError(
-                f"The model finds class {max(classes)}, but the data set '{self.truth.dataset_name}' has {count} "
-                "classes, counted from 0: evaluate it with the config that it was trained with."
-            )
-        return ImageDetections(
-            label=instances.pred_classes.numpy().astype(np.int64),
-            box=boxes.double().numpy(),
-            score=instances.scores.double().numpy(),
-        )
 
 
 def _warn_of_crowded_images(truth: GroundTruth, max_detections: int) -> None:
@@ -182,18 +121,6 @@ def _warn_of_empty_boxes(truth: GroundTruth) -> None:
             truth.dataset_name,
             empty,
         )
-
-
-def _columns(truth: GroundTruth, found: Mapping[ImageKey, ImageDetections]) -> BoxColumns:
-    """Return the detections in columns, with the image numbers of `truth`."""
-    parts = [(number, found[key]) for key, number in truth.images.items() if key in found]
-    counts = [len(each) for _, each in parts]
-    return BoxColumns(
-        image=np.repeat(np.array([number for number, _ in parts], dtype=np.int64), counts),
-        label=np.concatenate([np.zeros(0, np.int64), *(each.label for _, each in parts)]),
-        box=np.concatenate([np.zeros((0, 4)), *(each.box for _, each in parts)]),
-        score=np.concatenate([np.zeros(0), *(each.score for _, each in parts)]),
-    )
 
 
 def _write_results(path: Path, truth: GroundTruth, found: Mapping[ImageKey, ImageDetections]) -> None:
