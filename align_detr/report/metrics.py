@@ -140,8 +140,8 @@ _ALL = [
         "OCE",
         "number",
         -1,
-        "Object-level calibration error: mean squared error of the class scores of the boxes on an object, 1 where "
-        "there is none.",
+        "Object-level calibration error: the squared errors of the mean class scores of the boxes on an object, added "
+        "over classes, mean over objects and the IoU thresholds .5 and .75; 1 where no box is on it.",
     ),
     Metric(
         "duplicates_50",
