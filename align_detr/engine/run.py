@@ -15,6 +15,7 @@ from align_detr.checkpoint.checkpointer import Checkpointer
 from align_detr.data import datasets_read_once
 from align_detr.data.build import set_timeout
 from align_detr.data.datasets import known_classes
+from align_detr.engine.attention_sparsity import attention_sparsity
 from align_detr.engine.best import check_best, require_metric
 from align_detr.engine.build import (
     build_checkpointer,
@@ -91,6 +92,7 @@ def train(cfg: DictConfig, *, resume: bool = False, overwrite: bool = False) -> 
         check_classes(model, [*length.data.names, *test_data.names])
         check_capacity(cfg.model, [*length.data.names, *test_data.names])
         fixed_norms = freeze(model, options.freeze)
+        sparsity = attention_sparsity(model, options.attention_sparsity)
         checkpoint_activations(model, options.checkpoint_activations)
         optimizer = build_optimizer(cfg.optimizer, model)
         scaling = scale_rates(optimizer, options, length.total_batch)
@@ -145,7 +147,8 @@ def train(cfg: DictConfig, *, resume: bool = False, overwrite: bool = False) -> 
         best_metric=best_metric,
     )
     averaging = None if ema is None else UpdateEMA(ema=ema)
-    steps = [hooks.IterationTimer(), GroupLRScheduler(scheduler=schedule), FixedNorms(norms=fixed_norms), averaging]
+    rates, norms = GroupLRScheduler(scheduler=schedule), FixedNorms(norms=fixed_norms)
+    steps = [hooks.IterationTimer(), rates, norms, averaging, sparsity]
     trainer.register_hooks([*steps, *outputs])
     if state:
         trainer.load_state_dict(state["trainer"])
