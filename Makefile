@@ -70,6 +70,7 @@ bench: setup
 	@$(PY) benchmarks/deformable_attention.py
 	@$(PY) benchmarks/full_step.py
 	@$(PY) benchmarks/validate.py
+	@$(PY) benchmarks/evaluation.py
 	@$(PY) benchmarks/predict.py
 	@OMP_NUM_THREADS=1 $(PY) benchmarks/faults.py
 	@$(PY) benchmarks/memory.py
@@ -82,6 +83,7 @@ studies: setup
 	@$(PY) benchmarks/bccd.py
 	@$(PY) benchmarks/ablations.py
 	@$(PY) benchmarks/convergence.py
+	@$(PY) benchmarks/matching_distillation.py
 
 # the detector that comes with the package, from a seed; a finished training in output/digits is kept
 digits-weights: setup

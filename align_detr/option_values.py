@@ -4,10 +4,11 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from align_detr.checks import check_between, check_count, check_number
 from align_detr.errors import ConfigError
+from align_detr.stated_values import stated_values
 
 # What a section of `train` that is null stands for, and what null stands for in a key of it: both mean off.
 _OFF: dict[str, Any] = {
@@ -98,7 +99,7 @@ def settle_values(cfg: DictConfig) -> None:
         raise ConfigError(f"train.on_nonfinite is {train.on_nonfinite!r}, but must be stop or skip: set it to stop.")
     if not isinstance(train.output_dir, str) or not train.output_dir:
         raise ConfigError(f"train.output_dir is {train.output_dir!r}, but must be a folder: set it to a path.")
-    for key, value in _model_counts(cfg.model, "model"):
+    for key, value in _model_counts(cfg.model):
         check_count(value, key)
 
 
@@ -125,19 +126,9 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _model_counts(node: Any, key: str) -> Iterator[tuple[str, Any]]:
+def _model_counts(model: DictConfig) -> Iterator[tuple[str, Any]]:
     """Yield keys and values of the counts in a model's config, of which none may be 0, None for those of queries."""
-    if isinstance(node, ListConfig):
-        for index in range(len(node)):
-            if not OmegaConf.is_interpolation(node, index):
-                yield from _model_counts(node[index], f"{key}.{index}")
-    if not isinstance(node, DictConfig):
-        return
-    for name in map(str, node):
-        if OmegaConf.is_interpolation(node, name) or OmegaConf.is_missing(node, name):
-            continue
-        value = node[name]
+    for key, _, value in stated_values(model, "model"):
+        name = key.rpartition(".")[2]
         if name in _MODEL_COUNTS and (type(value) in (int, float) or (value is None and name != "num_detections")):
-            yield f"{key}.{name}", value
-        else:
-            yield from _model_counts(value, f"{key}.{name}")
+            yield key, value

@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
-from align_detr.cli.help_texts import DATA_HELP, EXIT_CODES, LAYOUT_HELP, SEED_HELP
+from align_detr.cli.help_texts import DATA_HELP, EXIT_CODES, LAYOUT_HELP, LAYOUTS, SEED_HELP
 from align_detr.cli.requirements import require_detectron2
 
 
@@ -36,7 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
         "val: 0.2)",
     )
     parser.add_argument("--split-seed", type=int, metavar="N", help=SEED_HELP)
-    parser.add_argument("--layout", choices=("coco", "voc", "yolo"), help=LAYOUT_HELP)
+    parser.add_argument("--layout", choices=LAYOUTS, help=LAYOUT_HELP)
     parser.add_argument(
         "--layers",
         action="store_true",

@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from align_detr.cli.help_texts import DATA_HELP, EXIT_CODES, LAYOUT_HELP, SEED_HELP
+from align_detr.cli.help_texts import DATA_HELP, EXIT_CODES, LAYOUT_HELP, LAYOUTS, SEED_HELP
 from align_detr.cli.requirements import require_detectron2
 from align_detr.dependency_warnings import ignore_deprecated_script
 from align_detr.errors import EXIT_INTERRUPTED, EXIT_KEYBOARD, EXIT_USER_ERROR, AlignDetrError, ConfigError
@@ -67,7 +67,7 @@ def _add_data_arguments(parser: argparse.ArgumentParser) -> None:
         "your own data", "The config that is made is printed and, for training, saved as config.py in train.output_dir."
     )
     data.add_argument("--data", metavar="DIR", help=DATA_HELP)
-    data.add_argument("--layout", choices=("coco", "voc", "yolo"), help=LAYOUT_HELP)
+    data.add_argument("--layout", choices=LAYOUTS, help=LAYOUT_HELP)
     data.add_argument(
         "--val-fraction",
         type=float,

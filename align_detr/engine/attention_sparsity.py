@@ -48,6 +48,9 @@ class AttentionSparsity(HookBase):
         self._values: dict[int, Tensor] = {}
         self._chosen = slice(None)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> "AttentionSparsity":
+        return self  # a copy of the model that is made in a recorded iteration refers to it, and is not measured
+
     def before_step(self) -> None:
         """Register the hooks of an iteration that is recorded."""
         if (self.trainer.iter + 1) % self.period == 0:
@@ -75,6 +78,8 @@ class AttentionSparsity(HookBase):
 
     def _choose(self, decoder: nn.Module, arguments: tuple[Sequence[QueryPart], Any, Any]) -> None:
         """Choose queries of a forward pass, which replaces the one before."""
+        if decoder is not self.decoder:
+            return
         self._values = {}
         start = 0
         for part in arguments[0]:
@@ -89,7 +94,7 @@ class AttentionSparsity(HookBase):
     ) -> None:
         # After the forward pass: autocast of older PyTorch keeps the copies of weights that it makes first, and those
         # made here pass no gradient. The second computation of activation checkpointing is left out.
-        if layer not in self._values:
+        if layer not in self._values and attention is self.attentions[layer - 1]:
             weights = cast(ReadableAttention, attention).weights(self._chosen, *args, **kwargs)
             self._values[layer] = negative_entropy(weights).mean()
 

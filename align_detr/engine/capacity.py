@@ -3,9 +3,10 @@
 import logging
 from collections.abc import Iterable, Iterator
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig
 
 from align_detr.data import load_dataset
+from align_detr.stated_values import stated_values
 
 logger = logging.getLogger(__name__)
 
@@ -36,19 +37,12 @@ def check_capacity(model: DictConfig, names: Iterable[str]) -> None:
         )
 
 
-def object_limits(node: DictConfig | ListConfig, key: str = "model") -> Iterator[tuple[str, int]]:
+def object_limits(model: DictConfig) -> Iterator[tuple[str, int]]:
     """Yield the keys of a model's config that bound the objects found per image, and their bounds.
 
     Keys that follow from another key are left out. Every query counts once per learned pattern.
     """
-    if not isinstance(node, DictConfig):
-        return
-    for name in map(str, node):
-        if OmegaConf.is_interpolation(node, name) or OmegaConf.is_missing(node, name):
-            continue
-        value = node[name]
-        if isinstance(value, DictConfig):
-            yield from object_limits(value, f"{key}.{name}")
-        elif name in _LIMITS and type(value) is int:
-            patterns = node.get("num_patterns", 1) if name == "num_queries" else 1
-            yield f"{key}.{name}", value * patterns
+    for key, node, value in stated_values(model, "model"):
+        name = key.rpartition(".")[2]
+        if name in _LIMITS and type(value) is int:
+            yield key, value * (node.get("num_patterns", 1) if name == "num_queries" else 1)

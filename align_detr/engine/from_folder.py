@@ -33,10 +33,11 @@ def train(
 ) -> Mapping[str, Any]:
     """Train in this process and return the last evaluation's results, {"bbox": {"AP": ...}}.
 
-    config_file: path or model-zoo name. data: the folder of a data set in COCO's, Pascal VOC's or YOLO's layout; None:
-    what the config names. overrides: "key=value". resume, overwrite: continue, or remove, an earlier run in the same
-    output folder, which is refused otherwise. layout: of a folder that holds several. val_fraction, split_seed: of the
-    validation split, where the folder has none. Raise AlignDetrError for everything that a user can correct.
+    config_file: path or model-zoo name. data: the folder of a data set in COCO's, Pascal VOC's or YOLO's layout or in
+    shards; None: what the config names. overrides: "key=value". resume, overwrite: continue, or remove, an earlier run
+    in the same output folder, which is refused otherwise. layout: of a folder that holds several. val_fraction,
+    split_seed: of the validation split, where the folder has none. Raise AlignDetrError for everything that a user can
+    correct.
     """
     if data is not None:
         options = DataOptions(str(data), layout, val_fraction, split_seed)

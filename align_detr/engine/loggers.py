@@ -1,6 +1,8 @@
 """Numbers of a run for Weights & Biases and for MLflow, through their own libraries."""
 
 import importlib
+import json
+import logging
 import math
 import os
 import re
@@ -12,9 +14,14 @@ from typing import Any
 import yaml
 from detectron2.utils.events import EventWriter, get_event_storage
 
+from align_detr.checkpoint.files import write_file
 from align_detr.errors import ConfigError, EnvironmentProblem
 
+logger = logging.getLogger(__name__)
+
 PROJECT = "align_detr"
+IDS_FILE = "loggers.json"
+"""Of an output folder: {library: id of its run}."""
 
 
 class NewNumbers:
@@ -40,14 +47,25 @@ class NewNumbers:
 class WandbWriter(EventWriter):
     """All numbers of a run to Weights & Biases, as a run of the project `WANDB_PROJECT` (by default PROJECT) that has
     the output folder's name and its config. `WANDB_MODE=offline` keeps it on this machine.
+
+    A `resumed` run goes on after its last iteration there. An offline one begins anew: the library cannot join parts.
     """
 
-    def __init__(self, output_dir: str | Path) -> None:
+    def __init__(self, output_dir: str | Path, *, resumed: bool = False) -> None:
         wandb = importlib.import_module("wandb")
         project = os.environ.get("WANDB_PROJECT", PROJECT)
         folder = Path(output_dir)
-        self._run = wandb.init(project=project, name=folder.resolve().name, dir=str(folder), config=_config(folder))
-        self._numbers = NewNumbers()
+        known = _read_ids(folder).get("wandb") if resumed else None
+        self._run = wandb.init(
+            project=project,
+            name=folder.resolve().name,
+            dir=str(folder),
+            config=_config(folder),
+            id=known,
+            resume="allow" if known else None,
+        )
+        _keep_id(folder, "wandb", None if self._run.offline else self._run.id)
+        self._numbers = NewNumbers(last=self._run.starting_step - 1)
 
     def write(self) -> None:
         """Log what is new."""
@@ -63,18 +81,30 @@ class MLflowWriter(EventWriter):
     """All numbers of a run to MLflow, as a run that has the output folder's name, and its path as a parameter.
 
     Without `MLFLOW_TRACKING_URI` they stay in the output folder, in `mlflow.db`. The experiment is
-    `MLFLOW_EXPERIMENT_NAME`, by default PROJECT.
+    `MLFLOW_EXPERIMENT_NAME`, by default PROJECT. A `resumed` run goes on after its last iteration there.
     """
 
-    def __init__(self, output_dir: str | Path) -> None:
+    def __init__(self, output_dir: str | Path, *, resumed: bool = False) -> None:
         self._mlflow = importlib.import_module("mlflow")
         folder = Path(output_dir).resolve()
         if "MLFLOW_TRACKING_URI" not in os.environ:
             self._mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
         self._mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT))
-        self._mlflow.start_run(run_name=folder.name)
-        self._mlflow.log_param("output_dir", str(folder))
-        self._numbers = NewNumbers()
+        known = _read_ids(folder).get("mlflow") if resumed else None
+        self._numbers = NewNumbers(last=self._go_on(known) if known else -1)
+        if self._mlflow.active_run() is None:
+            _keep_id(folder, "mlflow", self._mlflow.start_run(run_name=folder.name).info.run_id)
+            self._mlflow.log_param("output_dir", str(folder))
+
+    def _go_on(self, run_id: str) -> int:
+        """Open a run that is there and return its last iteration, or open none and return -1."""
+        try:
+            self._mlflow.start_run(run_id=run_id)
+        except self._mlflow.exceptions.MlflowException as error:
+            logger.warning("MLflow's run %s cannot be resumed (%s): a new one begins.", run_id, str(error).rstrip("."))
+            return -1
+        history = self._mlflow.MlflowClient().get_metric_history(run_id, "total_loss")
+        return max((each.step for each in history), default=-1)
 
     def write(self) -> None:
         """Log what is new and finite, by names without the signs that MLflow refuses."""
@@ -87,7 +117,7 @@ class MLflowWriter(EventWriter):
         self._mlflow.end_run()
 
 
-LOGGERS: dict[str, Callable[[str], EventWriter]] = {"wandb": WandbWriter, "mlflow": MLflowWriter}
+LOGGERS: dict[str, Callable[..., EventWriter]] = {"wandb": WandbWriter, "mlflow": MLflowWriter}
 
 
 def check_loggers(names: str | Sequence[str] | None) -> list[str]:
@@ -106,6 +136,22 @@ def check_loggers(names: str | Sequence[str] | None) -> list[str]:
                 "or remove the name."
             ) from error
     return names
+
+
+def _read_ids(folder: Path) -> dict[str, str]:
+    """Return the ids of the libraries' runs; a file that cannot be read names none."""
+    try:
+        return dict(json.loads((folder / IDS_FILE).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def _keep_id(folder: Path, library: str, run_id: str | None) -> None:
+    """Write the id of a library's run for a resumption, or forget an earlier one."""
+    ids = {**_read_ids(folder), library: run_id}
+    kept = {name: each for name, each in ids.items() if each is not None}
+    if kept != _read_ids(folder):
+        write_file(folder / IDS_FILE, lambda file: file.write(json.dumps(kept, indent=1).encode() + b"\n"))
 
 
 def _config(folder: Path) -> Any:

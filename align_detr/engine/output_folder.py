@@ -8,6 +8,7 @@ from detectron2.utils import comm
 
 from align_detr.checkpoint.contents import BEST_WEIGHTS_FILE, WEIGHTS_FILE
 from align_detr.engine.best import BEST_FILE
+from align_detr.engine.loggers import IDS_FILE
 from align_detr.engine.writers import METRICS_FILE
 from align_detr.errors import ConfigError
 
@@ -16,7 +17,7 @@ logger = logging.getLogger(__name__)
 _CHECKPOINT = re.compile(r"model_(\d{7}|final|best)\.pth|last_checkpoint")
 _WEIGHTS = (WEIGHTS_FILE, BEST_WEIGHTS_FILE)
 _NUMBERS = re.compile(
-    "|".join(map(re.escape, (METRICS_FILE, BEST_FILE, "curves.png")))
+    "|".join(map(re.escape, (METRICS_FILE, BEST_FILE, IDS_FILE, "curves.png")))
     + r"|weights(_best)?\.pth|events\.out\.tfevents\..+|fault_\d{7}(_process\d+)?\.(json|pth)"
 )
 
@@ -56,8 +57,8 @@ def check_folder(folder: str | Path, *, resume: bool, overwrite: bool, start: st
 def clear_folder(folder: str | Path) -> None:
     """Remove what an earlier run has written, on the main process, and name it in the log.
 
-    This is checkpoints, metrics and their curves, the values of the best evaluation, fault reports, shared weights and
-    tensorboard's events. Every other file stays, and log.txt goes on.
+    This is checkpoints, metrics and their curves, the values of the best evaluation, fault reports, shared weights,
+    the ids of other libraries' runs and tensorboard's events. Every other file stays, and log.txt goes on.
     """
     comm.synchronize()  # every process has loaded what it needs
     if comm.is_main_process():

@@ -109,6 +109,7 @@ def output_hooks(
             device=options.device,
             total_batch=length.total_batch,
             loggers=check_loggers(options.loggers),
+            resumed=bool(saved),
         )
         writers = hooks.PeriodicWriter(outputs, period=options.log_period or length.max_iter + 1)  # 0: at the end only
         curves = CurvesWriter(folder=Path(options.output_dir))

@@ -18,7 +18,7 @@ from detectron2.utils.events import EventStorage, EventWriter, TensorboardXWrite
 
 from align_detr.checkpoint.files import disk_problems, write_file
 from align_detr.engine.loggers import LOGGERS, NewNumbers
-from align_detr.modeling.events import POSITIVES
+from align_detr.modeling.events import POSITIVES, logged_sets
 from align_detr.modeling.loss_sums import describe_sums, loss_names, sums_by_set
 
 logger = logging.getLogger(__name__)
@@ -70,8 +70,9 @@ class ProgressPrinter(EventWriter):
         if "total_loss" not in histories:
             return ""
         recent = {name: histories[name].values()[-self.window :] for name in loss_names(histories)}
+        sets = logged_sets()
         steps = zip(*(([value for value, _ in values]) for values in recent.values()), strict=False)
-        sums = [sums_by_set(dict(zip(recent, values, strict=True))) for values in steps]
+        sums = [sums_by_set(dict(zip(recent, values, strict=True)), sets) for values in steps]
         medians = {
             name: {loss: median(each[name][loss] for each in sums) for loss in of_set}
             for name, of_set in (sums[-1].items() if sums else ())
@@ -147,16 +148,17 @@ def build_writers(
     device: str,
     total_batch: int | None = None,
     loggers: Sequence[str] = (),
+    resumed: bool = False,
 ) -> list[EventWriter]:
-    """Return the terminal, JSON and tensorboard writers of a run, and those of the `loggers`; warn if tensorboard is
-    not installed.
+    """Return the terminal, JSON and tensorboard writers of a run, and those of the `loggers`, which go on with the runs
+    of the output folder if it is `resumed`; warn if tensorboard is not installed.
     """
     writers: list[EventWriter] = [
         ProgressPrinter(
             max_iter=max_iter, iterations_per_epoch=iterations_per_epoch, device=device, total_batch=total_batch
         ),
         metrics,
-        *(LOGGERS[name](output_dir) for name in loggers),
+        *(LOGGERS[name](output_dir, resumed=resumed) for name in loggers),
     ]
     try:
         writers.append(_tensorboard(output_dir))

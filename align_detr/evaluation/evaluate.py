@@ -17,6 +17,7 @@ from torch import nn
 from align_detr.data.mapper import DetrMapper
 from align_detr.data.names import dataset_names
 from align_detr.errors import ConfigError
+from align_detr.modeling.events import logged_sets
 from align_detr.modeling.loss_sums import describe_sums, sums_by_set
 
 logger = logging.getLogger(__name__)
@@ -103,7 +104,8 @@ def _print_loss(results: Mapping[str, Any]) -> None:
     """Log the validation loss, if there is one, and its sums per set."""
     if VALIDATION_LOSS in results:
         losses = {key.removeprefix(PREFIX): value for key, value in results.items() if key.startswith(f"{PREFIX}loss_")}
-        logger.info("Validation loss: %s", describe_sums(sums_by_set(losses), results[VALIDATION_LOSS]))
+        sums = sums_by_set(losses, logged_sets())
+        logger.info("Validation loss: %s", describe_sums(sums, results[VALIDATION_LOSS]))
 
 
 def _one_loader_per_set(test: DictConfig | ListConfig) -> list[DictConfig]:

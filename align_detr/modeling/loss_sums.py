@@ -3,24 +3,24 @@
 import re
 from collections.abc import Iterable, Mapping
 
-from align_detr.structures import MAIN
+from align_detr.structures import DENOISED, MAIN, ONE_TO_MANY, PROPOSED
 
 _LAYER = re.compile(r"_\d+$")
+_SETS = (PROPOSED, DENOISED, ONE_TO_MANY)
 
 
-def sums_by_set(losses: Mapping[str, float]) -> dict[str, dict[str, float]]:
+def sums_by_set(losses: Mapping[str, float], others: Iterable[str] = ()) -> dict[str, dict[str, float]]:
     """Return {set: {loss: sum over its layers}} of losses by their reported names, the set `main` first.
 
-    A name is `loss_<name>`, with `_<set>` and `_<layer>` where they are not main and the last. Losses of other
-    detectors, such as detectron2's, are of the set `main`.
+    A name is `loss_<name>`, with `_<set>` and `_<layer>` where they are not main and the last. Sets are the library's
+    own and `others`. Losses of other detectors, such as detectron2's, are of the set `main`.
     """
-    known = sorted({_LAYER.sub("", name) for name in losses}, key=len)
+    sets = sorted({*_SETS, *others}, key=len, reverse=True)
     sums: dict[str, dict[str, float]] = {MAIN: {}}
     for name, value in losses.items():
-        full = _LAYER.sub("", name)
-        root = next((short for short in known if full.startswith(f"{short}_")), full)
-        of_set = sums.setdefault(full[len(root) + 1 :] or MAIN, {})
-        loss = root.removeprefix("loss_")
+        full = _LAYER.sub("", name).removeprefix("loss_")
+        of = next((each for each in sets if full.endswith(f"_{each}")), "")
+        of_set, loss = sums.setdefault(of or MAIN, {}), full.removesuffix(f"_{of}") if of else full
         of_set[loss] = of_set.get(loss, 0.0) + value
     return {name: of_set for name, of_set in sums.items() if of_set}
 

@@ -216,6 +216,20 @@ def test_only_known_attention_can_be_read() -> None:
     assert attention_sparsity(model, 0) is None
 
 
+def test_a_copy_of_the_model_is_not_measured() -> None:
+    """Such as a teacher, which is copied from its student in the first step, whose hooks it gets."""
+    model = detector("detr")
+    run = Run(model, 1)
+    run.hook.before_step()
+    other = copy.deepcopy(model)
+    inputs = batch()
+    model(inputs)
+    values = dict(run.hook._values)
+    nn.init.zeros_(other.decoder.layers[0].cross_attn.in_proj_weight)
+    other(inputs)
+    assert len(values) == 2 and all(run.hook._values[k] is values[k] for k in values)
+
+
 def test_a_failed_step_leaves_no_hook() -> None:
     model = detector("detr")
     run = Run(model, 1)

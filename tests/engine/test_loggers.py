@@ -1,5 +1,6 @@
 """Weights & Biases and MLflow: calls of their libraries, which stand-ins record."""
 
+import json
 import math
 import sys
 import types
@@ -16,12 +17,35 @@ from align_detr.errors import ConfigError, EnvironmentProblem
 Calls = list[tuple[str, tuple[Any, ...], dict[str, Any]]]
 
 
+class NotThere(Exception):
+    """Of a run that the library does not know."""
+
+
 class Recorder(types.ModuleType):
-    """A module whose functions record their arguments and return it."""
+    """A module whose functions record their arguments and return it; as a run it has an id, and `done` iterations."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self.calls: Calls = []
+        self.id = self.run_id = f"{name}-run"
+        self.info = self.exceptions = self
+        self.MlflowException = NotThere
+        self.offline = False
+        self.done = self.starting_step = 0
+        self.active: Any = None
+
+    def active_run(self) -> Any:
+        return self.active
+
+    def start_run(self, **kwargs: Any) -> "Recorder":
+        self.calls.append(("start_run", (), kwargs))
+        if kwargs.get("run_id", self.id) != self.id:
+            raise NotThere("Run not found.")
+        self.active = self
+        return self
+
+    def get_metric_history(self, run_id: str, key: str) -> list[Any]:
+        return [types.SimpleNamespace(step=step) for step in range(self.done)]
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -71,6 +95,7 @@ def test_each_number_once_at_its_iteration(library: Recorder, tmp_path: Path) ->
     if name == "wandb":
         config = {"train": {"seed": 3}, "mapper": "name:tiny.map", "size": [1, 2]}
         settings = {"project": "align_detr", "name": tmp_path.name, "dir": str(tmp_path), "config": config}
+        settings = {**settings, "id": None, "resume": None}
         assert library.calls[0] == ("init", (), settings) and names[-1] == "finish"
         assert set(logged[2][0]) == {"bbox/AP-a(b)", "bbox/APl"}
     else:
@@ -82,6 +107,75 @@ def test_a_run_logs_its_evaluation(library: Recorder, tiny_run: Any) -> None:
     assert tiny_run.train("train.max_iter=2", f"train.loggers=[{library.__name__}]") == 0
     rows = [args[0] for called, args, _ in library.calls if called in ("log", "log_metrics")]
     assert len(rows) == 3 and "total_loss" in rows[0] and "bbox/AP" in rows[2]
+
+
+def test_a_resumed_run_goes_on_after_its_last_iteration(library: Recorder, tiny_run: Any) -> None:
+    """Of four iterations two are there, as after a checkpoint of the first; another run begins a run of its own."""
+    loggers = f"train.loggers=[{library.__name__}]"
+    assert tiny_run.train("train.max_iter=1", "train.eval_period=0", loggers) == 0
+    library.calls.clear()
+    library.done = library.starting_step = 2
+    library.active = None
+    assert tiny_run.train("--resume", "train.max_iter=4", "train.eval_period=0", loggers) == 0
+    method = "log" if library.__name__ == "wandb" else "log_metrics"
+    steps = [kwargs["step"] for called, _, kwargs in library.calls if called == method]
+    assert steps == [2, 3, 4], "two steps, and the evaluation at the end"
+    opened = [kwargs for called, _, kwargs in library.calls if called in ("init", "start_run")]
+    assert [kwargs.get("id", kwargs.get("run_id")) for kwargs in opened] == [library.id]
+    library.calls.clear()
+    library.active = None
+    assert tiny_run.train("--overwrite", "train.max_iter=1", "train.eval_period=0", loggers) == 0
+    opened = [kwargs for called, _, kwargs in library.calls if called in ("init", "start_run")]
+    assert [kwargs.get("id", kwargs.get("run_id")) for kwargs in opened] == [None]
+
+
+def test_what_cannot_be_resumed_begins_anew(
+    library: Recorder, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """MLflow's run that is gone, of which the log speaks; an offline run of Weights & Biases, whose id is not kept."""
+    ids = tmp_path / "loggers.json"
+    if library.__name__ == "mlflow":
+        ids.write_text('{"mlflow": "gone"}')
+        LOGGERS["mlflow"](tmp_path, resumed=True)
+        assert "MLflow's run gone cannot be resumed (Run not found): a new one begins." in caplog.text
+        assert json.loads(ids.read_text()) == {"mlflow": "mlflow-run"}
+    else:
+        library.offline = True
+        LOGGERS["wandb"](tmp_path)
+        assert not ids.exists()
+        ids.write_text("{")
+        LOGGERS["wandb"](tmp_path, resumed=True)
+        assert [kwargs["id"] for _, _, kwargs in library.calls] == [None, None]
+
+
+def test_mlflow_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One run, whose iterations are there once each."""
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    for resumed, iterations in ((False, (0, 1, 2)), (True, (1, 2, 3))):
+        writer = LOGGERS["mlflow"](tmp_path, resumed=resumed)
+        for iteration in iterations:
+            with EventStorage(iteration) as storage:
+                storage.put_scalar("total_loss", float(iteration))
+                writer.write()
+        writer.close()
+    (run,) = mlflow.search_runs(experiment_names=["align_detr"], output_format="list")
+    history = mlflow.MlflowClient().get_metric_history(run.info.run_id, "total_loss")
+    assert [each.step for each in history] == [0, 1, 2, 3]
+
+
+def test_wandb_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Offline, each part is a run of its own, which its library can upload: none replaces the other."""
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    for resumed in (False, True):
+        writer = LOGGERS["wandb"](tmp_path, resumed=resumed)
+        with EventStorage() as storage:
+            storage.put_scalar("total_loss", 1.0)
+            writer.write()
+        writer.close()
+    parts = [path.name.rsplit("-", 1)[1] for path in tmp_path.glob("wandb/offline-run-*")]
+    assert len(set(parts)) == 2 and not (tmp_path / "loggers.json").exists()
 
 
 def test_a_library_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -148,6 +148,13 @@ def test_the_log_counts_blocks(caplog: pytest.LogCaptureFixture) -> None:
     assert sum(isinstance(m.forward, Recomputed) for m in model.modules()) == 3
 
 
+def test_layers_inside_region_heads_are_found(caplog: pytest.LogCaptureFixture) -> None:
+    """TSP-RCNN's encoder is a part of a stage of its region heads."""
+    with caplog.at_level(logging.INFO):
+        checkpoint_activations(detector("tsp_rcnn"), True)
+    assert "backbone 4, roi_heads.stages.0.transformer.encoder 2." in caplog.text
+
+
 @pytest.mark.parametrize("parts", ["encodr", ["head"], 3, [""]])
 def test_a_part_without_blocks(parts: Any) -> None:
     with pytest.raises(ConfigError, match="train.checkpoint_activations names .* name some of backbone, encoder, deco"):

@@ -75,6 +75,21 @@ def test_memory_is_that_of_the_process():
     assert 50 < ProgressPrinter(max_iter=1, iterations_per_epoch=1, device="cpu")._memory() < 2**20
 
 
+def test_a_loss_whose_name_begins_as_another():
+    """It is a loss of its own in every set; a set that the library does not make counts once it was logged."""
+    losses = {"loss_class": 1.0, "loss_class_error_0": 2.0, "loss_class_dn": 3.0, "loss_class_error_dn": 4.0}
+    sums = {"main": {"class": 1.0, "class_error": 2.0}, "dn": {"class": 3.0, "class_error": 4.0}}
+    assert sums_by_set(losses) == sums
+    assert sums_by_set({"loss_class_far_1": 5.0}) == {"main": {"class_far": 5.0}}
+    assert sums_by_set({"loss_class_far_1": 5.0, **losses}, ["far"]) == {**sums, "far": {"class": 5.0}}
+    printer = ProgressPrinter(max_iter=2, iterations_per_epoch=1, device="cpu")
+    with EventStorage() as storage:
+        storage.put_scalars(loss_class=1.0, loss_class_far=2.0, total_loss=3.0)
+        assert "loss 3 (class 1 class_far 2)" in printer.line(storage)
+        storage.put_scalar("positives_per_object_far", 1.0)
+        assert "loss 3 (main: class 1 | far: class 2)" in printer.line(storage)
+
+
 def test_losses_of_other_detectors():
     """detectron2's have no sets; nothing is left out of the sums."""
     losses = {"loss_cls": 1.0, "loss_box_reg": 2.0, "loss_rpn_cls": 3.0, "loss_rpn_loc": 4.0}
