@@ -1,4 +1,4 @@
-"""AP and the gap to a perfect ranking: by hand and against pycocotools."""
+"""AP and the gap to scores that are the IoU: by hand and against pycocotools."""
 
 import numpy as np
 import pytest
