@@ -26,6 +26,7 @@ PAGES = {
 CODE_BLOCK = re.compile(r"^ *```.*?^ *```", re.MULTILINE | re.DOTALL)
 LAYOUT_ROW = re.compile(r"^\| `([\w/]+/)` \| (.+) \|$", re.MULTILINE)  # folder, contents
 OF_A_RUN = (
+    "alignment.json",
     "log.txt",
     "config.yaml",
     "metrics.json",

@@ -34,11 +34,12 @@ class ErrorTypes:
     object's class, if its object is not found and no other of these two types for that object has a higher score, and
     else is removed; the other false positives are removed; missed objects are not counted.
 
-    This is the authors' code rather than their text, where each type corrects the best of its own. It differs where
-    the code has no published meaning: false positives are COCO's (the code also corrects detections that a crowd
-    excuses); an IoU of exactly .5 is no error of place; a class whose objects are all missed loses all 100 points by
-    that (in the code 0, as no object is left); AP50 is of the best 100 detections per image and class (in the code per
-    image). The values of the set are means over the classes with objects. The values do not add up to 100 - AP50.
+    Types and corrections are those of the authors' code (tidecv), also that errors of class and of place compete for an
+    object. It differs where the paper does not say so: false positives are COCO's (the code also corrects detections
+    that a crowd excuses); an IoU of exactly .5 is no error of place; a class whose objects are all missed loses 100
+    points by that (in the code 0 if the class has detections); AP50 is of the best 100 detections per image and class
+    (in the code per image) and the mean over classes with objects (in the code also over those with detections alone).
+    The values do not add up to 100 - AP50.
     """
 
     def __init__(self, results: Results, matching: Matching | None = None) -> None:

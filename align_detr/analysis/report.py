@@ -1,5 +1,6 @@
 """The report's numbers: a dictionary that is also its JSON."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +14,8 @@ from align_detr.analysis.reading import read_results, read_truth
 from align_detr.analysis.results import Results
 from align_detr.analysis.tables import Detections, Truth
 from align_detr.errors import ConfigError
+
+_COMMON = "coco_instances_results"
 
 FORMAT = 1
 """Version of the JSON; a change that old readers would misread makes it another number."""
@@ -36,6 +39,7 @@ def analyse(
         results = Results(truth, detections, max_detections)
         metrics[name] = AllMetrics(results)
         numbers.append({"name": name, "file": None, **numbers_of(results, metrics[name])})
+        del results  # the largest part of the memory
     crowds = int(truth.objects.crowd.sum())
     over, *others = metrics or [""]
     differences = [_difference(truth, metrics, of, over, samples, seed) for of in others]
@@ -60,8 +64,8 @@ def analyse_files(
 ) -> dict[str, Any]:
     """Return `analyse` of files in COCO's formats, with their names.
 
-    Without `names`, a detector has the name of its file; where these repeat, that of its folder. Raise DatasetError for
-    a file that cannot be used, ConfigError for names that repeat.
+    Without `names`, a detector has that of `name_files`. Raise DatasetError for a file that cannot be used, ConfigError
+    for names that repeat.
     """
     names = name_files(results_files) if names is None else list(names)
     if len(set(names)) < len(names) or len(names) != len(results_files):
@@ -76,15 +80,24 @@ def analyse_files(
 
 
 def name_files(files: Sequence[str | Path]) -> list[str]:
-    """Return a name per file: its stem, or as much of its path as tells it from others."""
+    """Return a name per file: its stem, or its folder's where the stem tells nothing or repeats another's.
+
+    detectron2 gives every results file one name, in a folder `inference`, which tells nothing either. Names that are
+    equal even so are numbered.
+    """
     paths = [Path(file).resolve() for file in files]
-    stems = [path.stem for path in paths]
-    if len(set(stems)) == len(stems):
-        return stems
-    folders = [path.parent.name for path in paths]
-    if len(set(folders)) == len(folders):
-        return folders
-    return [str(file) for file in files]
+    stems = Counter(path.stem for path in paths)
+    names = [path.stem if stems[path.stem] == 1 and path.stem != _COMMON else _folder_of(path) for path in paths]
+    times, seen = Counter(names), Counter[str]()
+    for index, name in enumerate(names):
+        if times[name] > 1:
+            seen[name] += 1
+            names[index] = f"{name} ({seen[name]})"
+    return names
+
+
+def _folder_of(path: Path) -> str:
+    return next((folder.name for folder in path.parents if folder.name not in ("", "inference")), path.stem)
 
 
 def plain(value: Any) -> Any:

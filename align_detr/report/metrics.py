@@ -48,7 +48,7 @@ def number(value: float | None, digits: int, *, signed: bool = False) -> str:
 
 def percent(value: float | None) -> str:
     """Return a share in percent, one decimal."""
-    return NULL if value is None or not math.isfinite(value) else f"{number(100 * value, 1)}%"
+    return NULL if value is None or not math.isfinite(value) else f"{number(100 * value, 1)}\N{NO-BREAK SPACE}%"
 
 
 def count(value: int) -> str:
@@ -140,8 +140,8 @@ _ALL = [
         "OCE",
         "number",
         -1,
-        "Object-level calibration error: mean squared error of the class scores of the boxes on an object, 1 where "
-        "there is none.",
+        "Object-level calibration error: the squared errors of the mean class scores of the boxes on an object, added "
+        "over classes, mean over objects and the IoU thresholds .5 and .75; 1 where no box is on it.",
     ),
     Metric(
         "duplicates_50",

@@ -126,7 +126,7 @@ def test_is_what_plain_loops_find():
 
 def test_recalibration_is_the_best_rising_map_of_the_other_half():
     """Against the min-max formula of isotonic regression, with straight lines between the fitted scores."""
-    results = draw_results(3, images=20, classes=2, objects=80, detections=300)
+    results = draw_results(3, images=12, classes=2, objects=50, detections=160)
     samples = confident_samples(results, np.zeros(2))
     mapped = recalibrate(samples)
     for label in range(2):

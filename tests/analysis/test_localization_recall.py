@@ -63,11 +63,10 @@ def test_classes_without_objects_do_not_count():
     np.testing.assert_array_equal(thresholds, [0.9, np.nan, np.nan])
 
 
-def try_every_threshold(results, area):
+def try_every_threshold(evaluation, area):
     """Return the parts per class and the thresholds, from pycocotools' matching and the definition."""
-    evaluation = coco_evaluation(results)
     table, thresholds = [], []
-    for label in range(results.truth.num_classes):
+    for label in range(len(evaluation.params.catIds)):
         rows, objects = coco_detections(evaluation, label, area)
         best, threshold = (1.0, math.nan, math.nan, 1.0), math.nan
         for score in sorted({row.score for row in rows}, reverse=True):
@@ -90,9 +89,10 @@ def test_is_the_best_of_every_threshold(tied):
         results = draw_results(seed, images=8, classes=4, objects=60, detections=300, tied=tied, max_detections=7)
         copies = np.random.default_rng(seed).multinomial(8, [1 / 8] * 8)
         for drawn, whole in ((once(results), results), (copies, with_copies(results, copies))):
+            evaluation = coco_evaluation(whole)
             for index, area in enumerate(AREAS):
                 metric = LocalizationRecallPrecision(results, results.matching_of(area))
-                values, (expected, thresholds) = metric(drawn), try_every_threshold(whole, index)
+                values, (expected, thresholds) = metric(drawn), try_every_threshold(evaluation, index)
                 found = np.stack([values.per_class[name] for name in PARTS], axis=1)
                 np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
                 np.testing.assert_array_equal(metric.thresholds(drawn), thresholds)
