@@ -22,6 +22,7 @@ _NULL: dict[str, Any] = {
     "ema.enabled": False,
     "clip_grad.max_norm": 0,
     "log_period": 0,
+    "attention_sparsity": 0,
     "data_timeout": 0,
     "init_checkpoint": "",
     "base_batch_size": None,
@@ -46,7 +47,7 @@ _ZERO: dict[str, Any] = {
     "cudnn_benchmark": False,
 }
 # Least values of whole numbers, some of which may be None.
-_COUNTS = {"log_period": 0, "on_nonfinite_limit": 1, "pictures": 0}
+_COUNTS = {"log_period": 0, "attention_sparsity": 0, "on_nonfinite_limit": 1, "pictures": 0}
 _COUNTS_OR_NONE = {
     "max_iter": 1,
     "eval_period": 0,

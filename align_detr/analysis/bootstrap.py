@@ -1,5 +1,7 @@
 """Differences of two detectors on the same images, with intervals by a paired bootstrap over images."""
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,15 +43,18 @@ def compare(
 ) -> dict[str, Difference]:
     """Return metric -> the difference of two detectors' overall values.
 
-    A sample draws as many images as there are, with replacement, the same for both detectors.
+    A sample draws as many images as there are, with replacement, the same for both detectors. Threads share the
+    samples; how many there are changes no number.
     """
     draw = np.random.default_rng(seed)
     whole = _differences(first, second, np.ones(num_images, dtype=np.int64))
-    drawn = [
-        _differences(first, second, np.bincount(draw.integers(num_images, size=num_images), minlength=num_images))
+    drawn = (
+        np.bincount(draw.integers(num_images, size=num_images), minlength=num_images)
         for _ in range(samples if num_images > 1 else 0)
-    ]
-    return {name: _interval(value, np.array([sample[name] for sample in drawn])) for name, value in whole.items()}
+    )
+    with ThreadPoolExecutor(_num_threads()) as threads:
+        found = list(threads.map(lambda copies: _differences(first, second, copies), drawn))
+    return {name: _interval(value, np.array([sample[name] for sample in found])) for name, value in whole.items()}
 
 
 def describe(metric: str, of: str, over: str, difference: Difference, num_images: int) -> str:
@@ -81,3 +86,9 @@ def _interval(difference: float, samples: np.ndarray) -> Difference:
         return Difference(difference, float("nan"), float("nan"), undefined)
     low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Difference(difference, float(low), float(high), undefined)
+
+
+def _num_threads() -> int:
+    """Return the number of processors that this process may use, at most 8."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(usable, 8)

@@ -1,8 +1,10 @@
 """COCO's average precision under weights of images."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from align_detr.analysis.matching import Matches, Matching
 from align_detr.analysis.tables import Detections, Flags, Floats, Integers, Truth
@@ -31,18 +33,19 @@ class PrecisionCurves:
         self._image, self._counts = detections.image[at], matched.counts.astype(np.int64)
         self._excused = matching.unmatched_counts[at].astype(np.int64)  # would be wrong without its match
         wrong = np.flatnonzero(_before_last(detections.label, at, self._num_classes) & matching.unmatched_counts)
-        self._wrong_image = detections.image[wrong].astype(np.int32)
+        self._wrong_image = detections.image[wrong]
         self._wrong_before = np.searchsorted(wrong, at)
         self._wrong_first = np.searchsorted(detections.label[wrong], label)
         self._right = np.flatnonzero(matched.counts)
         self._right_group = self._group[self._right]
+        self._right_level = _levels(self._right_group % self._num_classes, self._num_classes)
         self._right_threshold = np.searchsorted(self._threshold[self._right], np.arange(self._num_thresholds + 1))
 
     def __call__(self, copies: Integers) -> Floats:
         """Return the precision (T, K, 101) with `copies` (I,) of each image; NaN for classes without objects."""
         objects = np.bincount(self._object_label, copies[self._object_image], self._num_classes).astype(np.int64)
         drawn = copies[self._image]
-        wrong = _sums_before(copies.astype(np.int32)[self._wrong_image])
+        wrong = _sums_before(_smallest(copies, len(self._wrong_image))[self._wrong_image])
         excused = _sums_before(drawn * self._excused)
         right = np.cumsum(drawn * self._counts)
         before = np.concatenate([[0], right])
@@ -50,8 +53,7 @@ class PrecisionCurves:
         true = (right - before[self._first])[self._right]
         precision = true / (false[self._right] + true + np.spacing(1))
         for start, stop in zip(self._right_threshold, self._right_threshold[1:], strict=False):
-            label = self._right_group[start:stop] % self._num_classes
-            precision[start:stop] = _largest_from(precision[start:stop], label, self._num_classes)
+            precision[start:stop] = _largest_from(precision[start:stop], self._right_level[start:stop])
         needed = np.tile(_needed(objects), (self._num_thresholds, 1))
         curves = _at_recalls(precision, true, self._right_group, needed)
         curves = curves.reshape(self._num_thresholds, self._num_classes, len(RECALLS))
@@ -65,7 +67,7 @@ def precision_at_recalls(true: Integers, false: Integers, label: Integers, objec
     `true`, `false` (N,): numbers of true and false positives of its class up to each of N detections, which are sorted
     by class, `label` (N,), and falling score; all true positives are among the N.
     """
-    best = _largest_from(true / (false + true + np.spacing(1)), label, len(objects))
+    best = _largest_from(true / (false + true + np.spacing(1)), _levels(label, len(objects)))
     curves = _at_recalls(best, true, label, _needed(objects))
     curves[objects == 0] = np.nan
     return curves
@@ -91,16 +93,25 @@ def _before_last(label: Integers, at: Integers, num_classes: int) -> Flags:
     return np.arange(len(label)) < last[label]
 
 
-def _sums_before(values: np.ndarray) -> Integers:
+def _sums_before(values: Integers) -> Integers:
     """Return the sums of all values before each, and of all: (n + 1,)."""
-    sums = np.zeros(len(values) + 1, dtype=np.int64)
+    sums = np.zeros(len(values) + 1, dtype=values.dtype)
     np.cumsum(values, out=sums[1:])
     return sums
 
 
-def _largest_from(values: Floats, label: Integers, num_classes: int) -> Floats:
-    """Return the largest of each value and those behind it in its class."""
-    level = 2.0 * (num_classes - 1 - label)  # above all values of later classes
+def _smallest(copies: Integers, number: int) -> NDArray[Any]:
+    """Return `copies` as the type in which the sum of `number` of them is added up fastest."""
+    return copies.astype(np.int32 if copies.max(initial=0) * number < 2**31 else np.int64)
+
+
+def _levels(label: Integers, num_classes: int) -> Floats:
+    """Return what lifts precisions above those of all later classes."""
+    return np.asarray(2.0 * (num_classes - 1 - label), dtype=np.float64)
+
+
+def _largest_from(values: Floats, level: Floats) -> Floats:
+    """Return the largest of each value and those behind it in its class; `level` is that of `_levels`."""
     return np.maximum.accumulate((values + level)[::-1])[::-1] - level
 
 
@@ -114,10 +125,15 @@ def _needed(objects: Integers) -> Integers:
 
 
 def _at_recalls(best: Floats, true: Integers, group: Integers, needed: Integers) -> Floats:
-    """Return the precision at the first match of each group with enough true positives, else 0: (groups, 101)."""
-    step = int(max(true.max(initial=0), needed.max(initial=0))) + 1
-    wanted = np.arange(len(needed))[:, None] * step + np.maximum(needed, 0)
-    found = np.searchsorted(group * step + true, wanted)
-    end = np.searchsorted(group, np.arange(len(needed)), side="right")[:, None]
-    padded = np.append(best, 0.0)
-    return np.where(found < end, padded[np.minimum(found, len(best))], 0.0)
+    """Return the precision at the first match of each group with enough true positives, else 0: (groups, 101).
+
+    `needed` (groups, 101) is how many are enough; none is what one true positive gives.
+    """
+    first = np.searchsorted(group, np.arange(len(needed) + 1))
+    gained = np.diff(true, prepend=0)
+    begins = first[:-1][first[:-1] < first[1:]]
+    gained[begins] = true[begins]
+    of_each = np.append(np.repeat(best, gained), 0.0)  # the precision at each true positive
+    total = np.concatenate([[0], np.cumsum(gained)])[first]
+    at = total[:-1, None] + np.maximum(needed, 1) - 1
+    return of_each[np.where(at < total[1:, None], at, -1)]

@@ -1,5 +1,6 @@
 """The report's numbers: a dictionary that is also its JSON."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +14,8 @@ from align_detr.analysis.reading import read_results, read_truth
 from align_detr.analysis.results import Results
 from align_detr.analysis.tables import Detections, Truth
 from align_detr.errors import ConfigError
+
+_COMMON = "coco_instances_results"
 
 FORMAT = 1
 """Version of the JSON; a change that old readers would misread makes it another number."""
@@ -31,14 +34,18 @@ def analyse(
     `max_detections`: how many of the best detections of an image and class count for AP. `samples`, `seed`: of the
     bootstrap; 0 samples give no intervals. None stands where nothing is to be measured.
     """
-    numbers, metrics = [], {}
+    numbers, differences = [], []
+    first: tuple[str, AllMetrics] | None = None
     for name, detections in detectors.items():
         results = Results(truth, detections, max_detections)
-        metrics[name] = AllMetrics(results)
-        numbers.append({"name": name, "file": None, **numbers_of(results, metrics[name])})
+        metrics = AllMetrics(results)
+        numbers.append({"name": name, "file": None, **numbers_of(results, metrics)})
+        del results  # the largest part of the memory
+        if first is None:
+            first = name, metrics
+        else:
+            differences.append(_difference(truth, (name, metrics), first, samples, seed))
     crowds = int(truth.objects.crowd.sum())
-    over, *others = metrics or [""]
-    differences = [_difference(truth, metrics, of, over, samples, seed) for of in others]
     return plain(
         {
             "format": FORMAT,
@@ -60,8 +67,8 @@ def analyse_files(
 ) -> dict[str, Any]:
     """Return `analyse` of files in COCO's formats, with their names.
 
-    Without `names`, a detector has the name of its file; where these repeat, that of its folder. Raise DatasetError for
-    a file that cannot be used, ConfigError for names that repeat.
+    Without `names`, a detector has that of `name_files`. Raise DatasetError for a file that cannot be used, ConfigError
+    for names that repeat.
     """
     names = name_files(results_files) if names is None else list(names)
     if len(set(names)) < len(names) or len(names) != len(results_files):
@@ -76,15 +83,24 @@ def analyse_files(
 
 
 def name_files(files: Sequence[str | Path]) -> list[str]:
-    """Return a name per file: its stem, or as much of its path as tells it from others."""
+    """Return a name per file: its stem, or its folder's where the stem tells nothing or repeats another's.
+
+    detectron2 gives every results file one name, in a folder `inference`, which tells nothing either. Names that are
+    equal even so are numbered.
+    """
     paths = [Path(file).resolve() for file in files]
-    stems = [path.stem for path in paths]
-    if len(set(stems)) == len(stems):
-        return stems
-    folders = [path.parent.name for path in paths]
-    if len(set(folders)) == len(folders):
-        return folders
-    return [str(file) for file in files]
+    stems = Counter(path.stem for path in paths)
+    names = [path.stem if stems[path.stem] == 1 and path.stem != _COMMON else _folder_of(path) for path in paths]
+    times, seen = Counter(names), Counter[str]()
+    for index, name in enumerate(names):
+        if times[name] > 1:
+            seen[name] += 1
+            names[index] = f"{name} ({seen[name]})"
+    return names
+
+
+def _folder_of(path: Path) -> str:
+    return next((folder.name for folder in path.parents if folder.name not in ("", "inference")), path.stem)
 
 
 def plain(value: Any) -> Any:
@@ -101,10 +117,11 @@ def plain(value: Any) -> Any:
 
 
 def _difference(
-    truth: Truth, metrics: Mapping[str, AllMetrics], of: str, over: str, samples: int, seed: int
+    truth: Truth, second: tuple[str, AllMetrics], first: tuple[str, AllMetrics], samples: int, seed: int
 ) -> dict[str, Any]:
-    number = truth.num_images
-    found = compare(metrics[over], metrics[of], num_images=number, samples=samples, seed=seed)
+    """Return the part of the report that is of the difference of two detectors, each with its name."""
+    (of, metrics), (over, others), number = second, first, truth.num_images
+    found = compare(others, metrics, num_images=number, samples=samples, seed=seed)
     return {
         "of": of,
         "over": over,

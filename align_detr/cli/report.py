@@ -2,16 +2,13 @@
 
 import argparse
 import json
-from collections import Counter
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from align_detr.cli.help_texts import EXIT_CODES
 from align_detr.errors import ConfigError, DatasetError
 
-_COMMON = "coco_instances_results"  # detectron2 calls every results file so, in a folder `inference`
 _FORMAT = 1
 
 
@@ -41,11 +38,17 @@ def build_parser() -> argparse.ArgumentParser:
         "--metrics", nargs="+", metavar="FILE", help="metrics.json of each detector's training, for the curves of AP"
     )
     parser.add_argument(
+        "--layers",
+        nargs="+",
+        metavar="DIR",
+        help="folder of each detector's results per decoder layer, which evaluate --layers writes (layer_1.json ...)",
+    )
+    parser.add_argument(
         "--samples",
         type=int,
-        default=1000,
+        default=200,
         metavar="N",
-        help="samples of the bootstrap over images (default: %(default)s)",
+        help="samples of the bootstrap over images (default: %(default)s; 0: no intervals)",
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the bootstrap (default: %(default)s)")
     parser.add_argument(
@@ -53,7 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
         type=int,
         default=100,
         metavar="N",
-        help="best detections of a class in an image that count (default: %(default)s, COCO's)",
+        help="best detections of a class in an image that count for AP (default: %(default)s, COCO's)",
     )
     return parser
 
@@ -70,11 +73,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     require_libraries()
     report = _read_report(args.results[0]) if args.gt is None else _analyse(args)
     names = [detector["name"] for detector in report["detectors"]]
-    if args.metrics:
-        if len(args.metrics) != len(names):
+    for option, given in (("--metrics", args.metrics), ("--layers", args.layers)):
+        if given and len(given) != len(names):
             raise ConfigError(
-                f"--metrics has {len(args.metrics)} files for {len(names)} detectors: name one of each, in their order."
+                f"{option} has {len(given)} entries for {len(names)} detectors: name one of each, in order."
             )
+    for detector, folder in zip(report["detectors"], args.layers or (), strict=False):
+        detector["layers"] = _analyse_layers(args, Path(folder))
+    if args.metrics:
         runs = [read_training(path, name) for path, name in zip(args.metrics, names, strict=True)]
         report = {**report, "training": [run for of_detector in runs for run in of_detector]}
     if args.json:
@@ -88,52 +94,49 @@ def _check(args: argparse.Namespace) -> None:
     """Raise ConfigError for arguments that do not fit together."""
     if args.gt is None and len(args.results) > 1:
         raise ConfigError("Results files alone have no ground truth: name its annotation file, --gt FILE.")
-    if args.names and args.gt is None:
-        raise ConfigError("--names are for results files: name their ground truth, --gt FILE.")
+    for option, given in (("--names", args.names), ("--layers", args.layers)):
+        if given and args.gt is None:
+            raise ConfigError(f"{option} goes with results files: name their ground truth, --gt FILE.")
     if args.names and len(args.names) != len(args.results):
         raise ConfigError(
             f"--names has {len(args.names)} names for {len(args.results)} results files: give each file a name."
         )
-    repeated = [name for name, times in Counter(args.names or ()).items() if times > 1]
-    if repeated:
-        raise ConfigError(f"--names has {repeated[0]} several times: give each file a name of its own.")
-    for option, value in (("--samples", args.samples), ("--max-detections", args.max_detections)):
-        if value < 1:
-            raise ConfigError(f"{option} {value} is below 1: give a positive number.")
+    for option, value, least in (("--samples", args.samples, 0), ("--max-detections", args.max_detections, 1)):
+        if value < least:
+            raise ConfigError(f"{option} {value} is below {least}: give a larger number.")
 
 
 def _analyse(args: argparse.Namespace) -> dict[str, Any]:
     """Return the report on results files."""
-    return import_module("align_detr.analysis.report").analyse(
+    from align_detr.analysis.report import analyse_files
+
+    return analyse_files(
         args.gt,
-        dict(zip(args.names or names_of(args.results), args.results, strict=True)),
+        args.results,
+        names=args.names,
         max_detections=args.max_detections,
         samples=args.samples,
         seed=args.seed,
     )
 
 
-def names_of(files: Sequence[str]) -> list[str]:
-    """Return a name per results file: its own, or its folder's where that tells nothing or repeats another's.
+def _analyse_layers(args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
+    """Return the overall metrics of each decoder layer, from the first; the encoder's proposals (0) are left out."""
+    from align_detr.analysis.report import analyse_files
 
-    The folder `inference` tells nothing either. Names that are equal even so are numbered.
-    """
-    stems = Counter(Path(file).stem for file in files)
-    names = [
-        Path(file).stem if stems[Path(file).stem] == 1 and Path(file).stem != _COMMON else _folder_of(Path(file))
-        for file in files
-    ]
-    times, seen = Counter(names), Counter[str]()
-    for k, name in enumerate(names):
-        if times[name] > 1:
-            seen[name] += 1
-            names[k] = f"{name} ({seen[name]})"
-    return names
+    numbered = {
+        int(path.stem.removeprefix("layer_")): path for path in folder.glob("layer_*.json") if _has_number(path)
+    }
+    files = [path for number, path in sorted(numbered.items()) if number > 0]
+    if not files:
+        raise DatasetError(f"{folder} of --layers has no layer_1.json: name a folder that evaluate --layers wrote.")
+    names = [path.stem for path in files]
+    report = analyse_files(args.gt, files, names=names, max_detections=args.max_detections, samples=0)
+    return [detector["overall"] for detector in report["detectors"]]
 
 
-def _folder_of(file: Path) -> str:
-    parents = [parent.name for parent in file.resolve().parents]
-    return next((name for name in parents if name and name != "inference"), file.stem)
+def _has_number(path: Path) -> bool:
+    return path.stem.removeprefix("layer_").isdecimal()
 
 
 def _read_report(path: str) -> dict[str, Any]:

@@ -105,8 +105,8 @@ def output_hooks(
         if recounted := saved.get("recounted"):
             kept, per_epoch = recounted
             recount_metrics(file, kept, lambda done: length.count_as(done, per_epoch))
-        elif saved:
-            cut_metrics(file, last)
+        else:
+            cut_metrics(file, last)  # of a run without a checkpoint, which starts anew, all
         metrics = MetricsWriter(file, last=last)
         outputs = build_writers(
             metrics=metrics,

@@ -12,7 +12,7 @@ from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig
 
 from align_detr.checkpoint.files import disk_problems, is_disk_full
-from align_detr.engine.distributed import check_device
+from align_detr.engine.distributed import adopt_group, check_device
 from align_detr.engine.summary import describe_environment
 
 logger = logging.getLogger(__name__)
@@ -24,6 +24,7 @@ def set_up(options: DictConfig) -> None:
     `options` is the node `train` of a config. Raise EnvironmentProblem if this machine lacks the device, or
     does not take the folder.
     """
+    adopt_group()
     if comm.is_main_process():
         with disk_problems(options.output_dir):
             os.makedirs(options.output_dir, exist_ok=True)

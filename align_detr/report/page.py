@@ -45,12 +45,18 @@ class Section:
     title: str
     text: str = ""
     tables: list[Table] = field(default_factory=list)
-    panels: list[Panel] = field(default_factory=list)
+    rows: list[list[Panel]] = field(default_factory=list)
+    """Figures that stand side by side where there is room."""
     numbers: list[Table] = field(default_factory=list)
     """The numbers of the figures, folded."""
     galleries: list[Gallery] = field(default_factory=list)
     more: list[Table] = field(default_factory=list)
     """All other metrics, folded."""
+
+    @property
+    def panels(self) -> list[Panel]:
+        """All figures."""
+        return [panel for row in self.rows for panel in row]
 
 
 def render(sections: Sequence[Section], report: Report, notes: Sequence[str]) -> str:
@@ -66,7 +72,7 @@ def render(sections: Sequence[Section], report: Report, notes: Sequence[str]) ->
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     shown = dict.fromkeys(name for each in report["detectors"] for name in each["overall"])
     return environment.get_template("page.html").render(
-        title=" and ".join(each["name"] for each in report["detectors"]),
+        title=summary.enumerated([each["name"] for each in report["detectors"]]),
         report=report,
         sections=sections,
         findings=summary.findings(report),
@@ -94,7 +100,7 @@ def build_sections(report: Report, images: Path | None) -> tuple[list[Section], 
         notes = ["Without --images the boxes of the gallery stand alone, without their photos."]
     sections = [*_alignment(report), *_calibration(report), *_errors(report), *_training(report)]
     sections += [*_gallery_section(galleries), *_by_class_and_size(report)]
-    return sections, notes
+    return [section for section in sections if section.tables or section.panels or section.galleries], notes
 
 
 def _alignment(report: Report) -> Iterator[Section]:
@@ -107,7 +113,10 @@ def _alignment(report: Report) -> Iterator[Section]:
         m.ALIGNMENT,
         text="A detector is aligned if the box that fits an object best is also the one with the highest score. N is "
         "the number of objects of an image.",
-        panels=[panels.recall_panel(detectors), *panels.histogram_panels(detectors), *panels.density_panels(detectors)],
+        rows=[
+            [panels.recall_panel(detectors), *panels.histogram_panels(detectors)],
+            panels.density_panels(detectors),
+        ],
         numbers=[*numbers["recall_best_regressed"], *numbers["iou_histogram"]],
     )
 
@@ -121,7 +130,7 @@ def _calibration(report: Report) -> Iterator[Section]:
         m.CALIBRATION,
         text="Is the score the IoU that a box has? Before and after isotonic regression, which is fitted on one half "
         "of the images and applied to the other.",
-        panels=panels.reliability_panels(detectors),
+        rows=[panels.reliability_panels(detectors)],
         numbers=numbers["reliability"],
     )
 
@@ -135,16 +144,16 @@ def _errors(report: Report) -> Iterator[Section]:
         m.OLRP,
         text="At one score threshold per class, false detections, misses and inexact boxes together are fewest (oLRP). "
         "The table of classes has the thresholds.",
-        panels=[panels_of_errors.olrp_panel(detectors)],
+        rows=[panels_of_errors.olrp_panels(detectors)],
     )
-    yield _section(report, "errors", "Errors", m.ERRORS, panels=[panels_of_errors.errors_panel(detectors)])
+    yield _section(report, "errors", "Errors", m.ERRORS, rows=[panels_of_errors.error_panels(detectors)])
     yield _section(
-        report, "duplicates", "Duplicates", m.DUPLICATES, panels=[panels_of_errors.duplicates_panel(detectors)]
+        report, "duplicates", "Duplicates", m.DUPLICATES, rows=[panels_of_errors.duplicate_panels(detectors)]
     )
     yield Section(
         "precision",
         "Precision and recall",
-        panels=panels_of_errors.precision_panels(detectors),
+        rows=[panels_of_errors.precision_panels(detectors)],
         numbers=numbers["precision_recall"],
     )
     unknown = m.in_order(name for each in detectors for name in each["overall"] if name not in m.METRICS)
@@ -160,11 +169,11 @@ def _training(report: Report) -> Iterator[Section]:
             "Decoder layers",
             "Every decoder layer's output, evaluated as if it were the last.",
             tables=main,
-            panels=panels_of_errors.layer_panels(report["detectors"], _LAYER_METRICS),
+            rows=[panels_of_errors.layer_panels(report["detectors"], _LAYER_METRICS)],
             more=others,
         )
     if report.get("training"):
-        yield Section("training", "Training", panels=panels_of_errors.training_panels(report["training"]))
+        yield Section("training", "Training", rows=[panels_of_errors.training_panels(report["training"])])
 
 
 def _gallery_section(galleries: Sequence[Gallery]) -> Iterator[Section]:
@@ -182,7 +191,7 @@ def _by_class_and_size(report: Report) -> Iterator[Section]:
 
 def _section(report: Report, key: str, title: str, names: Sequence[str], text: str = "", **parts: Any) -> Section:
     """Return a section that begins with the table of its metrics."""
-    table = tables.metric_table(report, names, title)
+    table = tables.metric_table(report, names)
     return Section(key, title, text, tables=[table] if table else [], **parts)
 
 

@@ -7,12 +7,17 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
-from matplotlib.ticker import PercentFormatter
 
 from align_detr.report.metrics import count, number
-from align_detr.report.plotting import LIGHT, Panel, color, label_of, line_style
+from align_detr.report.plotting import LIGHT, Panel, color, in_percent, label_of, line_style
 
 Detector = Mapping[str, Any]
+_LEAST_MARK, _MARK = 5.0, 55.0  # square points: of a bin without and with the most detections
+
+
+def with_curve(detectors: Sequence[Detector], name: str) -> list[tuple[int, Detector]]:
+    """Return place and detector of those that have a curve."""
+    return [(k, each) for k, each in enumerate(detectors) if each["curves"].get(name)]
 
 
 def recall_panel(detectors: Sequence[Detector]) -> Panel:
@@ -26,7 +31,8 @@ def recall_panel(detectors: Sequence[Detector]) -> Panel:
         multiples = detectors[0]["curves"]["recall_best_regressed"]["multiples"]
         axes.set_xticks(range(len(multiples)), [f"{multiple if multiple != 1 else ''}N" for multiple in multiples])
         axes.set(xlabel="most confident detections of the image", ylabel="best boxes among them")
-        _share_axis(axes)
+        axes.set_ylim(0, 1)
+        in_percent(axes.yaxis)
 
     return Panel(
         "recall_of_best_regressed",
@@ -51,7 +57,7 @@ def histogram_panels(detectors: Sequence[Detector]) -> list[Panel]:
             "further left, better boxes are passed over.",
             partial(_draw_histogram, detector["curves"]["iou_histogram"], top or 1),
         )
-        for k, detector in enumerate(detectors)
+        for k, detector in with_curve(detectors, "iou_histogram")
     ]
 
 
@@ -65,13 +71,13 @@ def _draw_histogram(histogram: Mapping[str, Any], top: float, axes: Axes) -> Non
         axes.stairs(values, histogram["edges"], fill=True, facecolor=color(k), alpha=0.18)
         axes.stairs(values, histogram["edges"], label=label, **style)
     axes.set(xlabel="IoU with the object", ylabel="share of boxes", ylim=(0, 1.05 * top))
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    in_percent(axes.yaxis)
 
 
 def density_panels(detectors: Sequence[Detector]) -> list[Panel]:
     """Return one panel per detector with the density of score and IoU of matched detections (figure 4)."""
     panels = []
-    for k, detector in enumerate(detectors):
+    for k, detector in with_curve(detectors, "score_iou"):
         curve, overall = detector["curves"]["score_iou"], detector["overall"]
         counts = np.asarray(curve["density"], dtype=np.float64)
         correlations = (
@@ -105,11 +111,11 @@ def reliability_panels(detectors: Sequence[Detector]) -> list[Panel]:
         Panel(
             f"reliability_{k + 1}",
             f"Reliability: {detector['name']}",
-            "Mean IoU of the detections of a score, which should lie on the diagonal; grey: share of detections of "
-            "that score (before recalibration).",
+            "Mean IoU of the detections of a score, which should lie on the diagonal; the larger a mark, the more "
+            "detections. Grey: their share, before recalibration.",
             partial(_draw_reliability, detector["curves"]["reliability"]),
         )
-        for k, detector in enumerate(detectors)
+        for k, detector in with_curve(detectors, "reliability")
     ]
 
 
@@ -120,17 +126,15 @@ def _draw_reliability(curve: Mapping[str, Any], axes: Axes) -> None:
     axes.plot([0, 1], [0, 1], color=LIGHT["muted"], linestyle=(0, (3, 3)), linewidth=1)
     for k, (label, points) in enumerate([("scores", curve), ("recalibrated", curve.get("recalibrated"))]):
         if points:
-            confidence, quality = _numbers(points["confidence"]), _numbers(points["quality"])
-            known = np.isfinite(confidence) & np.isfinite(quality)
-            axes.plot(confidence[known], quality[known], label=label, **line_style(k))
+            columns = np.stack([_numbers(points[name]) for name in ("confidence", "quality", "count")])
+            confidence, quality, number_of = columns[:, np.isfinite(columns).all(axis=0)]
+            style = line_style(k)
+            axes.plot(confidence, quality, color=style["color"], linestyle=style["linestyle"], linewidth=1)
+            sizes = _LEAST_MARK + _MARK * number_of / max(1.0, number_of.max(initial=0))
+            axes.scatter(confidence, quality, sizes, color=style["color"], marker=style["marker"], lw=0, label=label)
     axes.set(xlabel="score", ylabel="mean IoU", xlim=(0, 1), ylim=(0, 1))
 
 
 def _numbers(values: Sequence[float | None]) -> np.ndarray:
     """Return values as floats, NaN for null."""
     return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
-
-
-def _share_axis(axes: Axes) -> None:
-    axes.set_ylim(0, 1)
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))

@@ -6,18 +6,21 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator
 
 from align_detr.report.metrics import DUPLICATES, ERRORS, OLRP, metric_of
-from align_detr.report.plotting import Panel, bar_style, label_of, line_style, offsets
+from align_detr.report.panels import with_curve
+from align_detr.report.plotting import Panel, bar_style, in_percent, label_of, line_style, offsets
 
 Detector = Mapping[str, Any]
 
 
-def bars_panel(
+def bars_panels(
     detectors: Sequence[Detector], metrics: Sequence[str], *, key: str, title: str, caption: str, axis: str
-) -> Panel:
-    """Return a panel with a group of horizontal bars per metric, one bar per detector."""
+) -> list[Panel]:
+    """Return a panel with a group of horizontal bars per metric, one bar per detector; [] if there is no such value."""
+    if all(detector["overall"].get(name) is None for detector in detectors for name in metrics):
+        return []
     labels = [metric_of(name).label for name in metrics]
     for prefix in ("oLRP ", "Error: ", "Duplicates "):
         labels = [label.removeprefix(prefix) for label in labels]
@@ -35,43 +38,44 @@ def bars_panel(
         axes.set_xlabel(axis)
         axes.invert_yaxis()
         if metric_of(metrics[0]).unit == "share":
-            axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+            in_percent(axes.xaxis)
 
-    return Panel(key, title, caption, draw, size=(4.3, 1.5 + 0.34 * len(metrics) + 0.16 * len(detectors)))
+    size = (4.3, 1.5 + 0.34 * len(metrics) + 0.16 * len(detectors))
+    return [Panel(key, title, f"{caption} Shorter is better.", draw, size)]
 
 
-def olrp_panel(detectors: Sequence[Detector]) -> Panel:
+def olrp_panels(detectors: Sequence[Detector]) -> list[Panel]:
     """Return the three parts of oLRP of every detector."""
-    return bars_panel(
+    return bars_panels(
         detectors,
         OLRP[1:],
         key="olrp_parts",
         title="Parts of oLRP",
-        caption="At the best score threshold of each class. Shorter is better.",
+        caption="At the best score threshold of each class.",
         axis="share (localization: 1 − IoU)",
     )
 
 
-def errors_panel(detectors: Sequence[Detector]) -> Panel:
+def error_panels(detectors: Sequence[Detector]) -> list[Panel]:
     """Return TIDE's error types of every detector."""
-    return bars_panel(
+    return bars_panels(
         detectors,
         ERRORS,
-        key="errors",
+        key="error_types",
         title="Where AP50 is lost",
-        caption="AP50 that would be won if one type of error were corrected (TIDE). Shorter is better.",
+        caption="AP50 that would be won if one type of error were corrected (TIDE).",
         axis="AP50 lost",
     )
 
 
-def duplicates_panel(detectors: Sequence[Detector]) -> Panel:
+def duplicate_panels(detectors: Sequence[Detector]) -> list[Panel]:
     """Return the duplicates of every detector."""
-    return bars_panel(
+    return bars_panels(
         detectors,
         DUPLICATES,
-        key="duplicates",
+        key="duplicates_per_object",
         title="Duplicates",
-        caption="Detections per object beyond its first, at the recommended thresholds. Shorter is better.",
+        caption="Detections per object beyond its first, at the recommended thresholds.",
         axis="duplicates per object",
     )
 
@@ -86,11 +90,12 @@ def precision_panels(detectors: Sequence[Detector]) -> list[Panel]:
             partial(_draw_precision, detectors, f"AP{threshold}"),
         )
         for threshold in ("50", "75")
+        if with_curve(detectors, "precision_recall")
     ]
 
 
 def _draw_precision(detectors: Sequence[Detector], which: str, axes: Axes) -> None:
-    for k, detector in enumerate(detectors):
+    for k, detector in with_curve(detectors, "precision_recall"):
         curve = detector["curves"]["precision_recall"]
         style = line_style(k) | {"marker": None}
         values = [np.nan if value is None else value for value in curve[which]]
@@ -123,7 +128,7 @@ def _draw_layers(detectors: Sequence[Detector], name: str, axes: Axes) -> None:
     axes.set(xlabel="decoder layer", ylabel=metric.label)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if metric.unit == "share":
-        axes.yaxis.set_major_formatter(PercentFormatter(1))
+        in_percent(axes.yaxis)
 
 
 def training_panels(training: Sequence[Mapping[str, Any]]) -> list[Panel]:

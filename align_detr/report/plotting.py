@@ -15,7 +15,9 @@ from xml.etree import ElementTree
 
 import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 # name of a CSS variable -> (in light mode, in dark mode); the first six kinds after Okabe and Ito
 COLORS = {
@@ -154,6 +156,11 @@ def bar_style(index: int) -> dict[str, Any]:
     """Return colour and hatching of a detector's bars."""
     hatch = _HATCHES[(index + index // _KINDS) % len(_HATCHES)]
     return {"facecolor": color(index), "edgecolor": LIGHT["paper"], "linewidth": 0.4, "hatch": hatch}
+
+
+def in_percent(axis: Axis) -> None:
+    """Label the ticks of an axis of shares in percent, with as many decimals as they need."""
+    axis.set_major_formatter(FuncFormatter(lambda share, _: f"{round(100 * share, 6):g}\N{NO-BREAK SPACE}%"))
 
 
 def offsets(number: int, width: float = 0.8) -> Sequence[float]:

@@ -4,10 +4,13 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
+from align_detr.analysis.bootstrap import FEW_IMAGES
 from align_detr.report.metrics import ERRORS, count, metric_of, number, percent
 
 Detector = Mapping[str, Any]
 Report = Mapping[str, Any]
+_COMPARED = ("AP75", "recall_best_regressed", "pearson", "oracle_gap", "olrp", "lace", "duplicates_50")
+_PERSONS = ("Pearson", "Spearman")
 _GAP = 1.0  # points of AP from which on scores are worth the effort
 _DUPLICATES = 0.02  # per object
 _CALIBRATION = 0.01  # of LaECE that recalibration takes away
@@ -18,8 +21,13 @@ def findings(report: Report) -> list[str]:
     detectors = report["detectors"]
     return [
         _lead(report),
-        *(difference["sentence"] for difference in report.get("differences") or ()),
-        *_one("With perfect scores (each the IoU of its box) the same boxes would have {}.", detectors, _oracle),
+        *(sentence for each in report.get("differences") or () for sentence in _difference(each)),
+        *_one(
+            "With perfect scores (the IoU for the best box of each object, 0 for all others) the same boxes would "
+            "have {}.",
+            detectors,
+            _ceiling,
+        ),
         *_one(
             "The best box of an object is among the N most confident of its image, which has N objects, for {} of the "
             "objects.",
@@ -42,8 +50,8 @@ def advice(report: Report) -> list[str]:
             _threshold,
         ),
         *_one(
-            "The boxes are better than their ranking, by {} of AP: a loss that teaches the score the IoU, such as that "
-            "of Align-DETR, aims at this gap.",
+            "Scores that are the IoU would rank these boxes better, by {} of AP: a loss that teaches the score the "
+            "IoU, such as that of Align-DETR, aims at this gap.",
             detectors,
             _gap,
         ),
@@ -68,6 +76,11 @@ def advice(report: Report) -> list[str]:
     ]
 
 
+def enumerated(texts: Sequence[str]) -> str:
+    """Return texts as "a", "a and b" or "a, b and c"."""
+    return " and ".join([", ".join(texts[:-1]), texts[-1]] if len(texts) > 1 else texts)
+
+
 def _one(sentence: str, detectors: Sequence[Detector], fact: Callable[[Detector], str | None]) -> list[str]:
     """Return a sentence with the fact of each detector that has one; [] if none has."""
     facts = [(each["name"], text) for each in detectors if (text := fact(each)) is not None]
@@ -75,7 +88,7 @@ def _one(sentence: str, detectors: Sequence[Detector], fact: Callable[[Detector]
         return []
     if len(detectors) == 1:
         return [sentence.format(facts[0][1])]
-    return [sentence.format(_listed([f"{text} ({name})" for name, text in facts]))]
+    return [sentence.format(enumerated([f"{text} ({name})" for name, text in facts]))]
 
 
 def _lead(report: Report) -> str:
@@ -96,14 +109,36 @@ def _lead(report: Report) -> str:
     best = _value("AP", ranked[0]["overall"])
     leaders = [each["name"] for each in ranked if _value("AP", each["overall"]) == best]
     others = "".join(f"; {each['name']} {_value('AP', each['overall'])}" for each in ranked[len(leaders) :])
-    return f"{_listed(leaders)} {'has' if len(leaders) == 1 else 'have'} the highest AP, {best}, {where}{others}."
+    return f"{enumerated(leaders)} {'has' if len(leaders) == 1 else 'have'} the highest AP, {best}, {where}{others}."
 
 
-def _oracle(detector: Detector) -> str | None:
+def _difference(difference: Mapping[str, Any]) -> list[str]:
+    """Return the sentence on AP, and one on what else differs by more than noise."""
+    sentences = [difference["sentence"]]
+    beyond = []
+    for name in _COMPARED:
+        found = difference["metrics"].get(name) or {}
+        low, high = found.get("low"), found.get("high")
+        if low is not None and high is not None and not low <= 0 <= high and difference["images"] >= FEW_IMAGES:
+            metric = metric_of(name)
+            beyond.append(f"{in_sentence(metric.label)} ({metric.format_difference(found['difference'])})")
+    if beyond:
+        names = f"{difference['of']} and {difference['over']}"
+        sentences.append(f"{names} also differ by more than noise in {enumerated(beyond)}.")
+    return sentences
+
+
+def in_sentence(label: str) -> str:
+    """Return a label with a small first letter, unless that is a name or an abbreviation."""
+    first = label.split()[0]
+    return label if first in _PERSONS or not first[1:].islower() else label[0].lower() + label[1:]
+
+
+def _ceiling(detector: Detector) -> str | None:
     overall = detector["overall"]
-    if overall.get("oracle_AP") is None or overall.get("AP") is None:
+    if overall.get("ceiling_AP") is None or overall.get("AP") is None:
         return None
-    return f"AP {_value('oracle_AP', overall)} instead of {_value('AP', overall)}"
+    return f"AP {_value('ceiling_AP', overall)} instead of {_value('AP', overall)}"
 
 
 def _recall(detector: Detector) -> str | None:
@@ -160,8 +195,3 @@ def _value(name: str, overall: Mapping[str, float | None]) -> str:
 def _counted(number_of: int, noun: str) -> str:
     plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
     return f"{count(number_of)} {noun if number_of == 1 else plural}"
-
-
-def _listed(texts: Sequence[str]) -> str:
-    """Return texts as "a", "a and b" or "a, b and c"."""
-    return " and ".join([", ".join(texts[:-1]), texts[-1]] if len(texts) > 1 else texts)

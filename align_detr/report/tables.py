@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from align_detr.analysis.bootstrap import FEW_IMAGES
 from align_detr.report.metrics import NULL, OF_CLASSES, count, in_order, metric_of, number, percent
 
 Report = Mapping[str, Any]
@@ -34,41 +35,42 @@ class Table:
     sortable: bool = False
 
 
-def metric_table(report: Report, names: Sequence[str], title: str) -> Table | None:
+def metric_table(report: Report, names: Sequence[str]) -> Table | None:
     """Return metrics as rows, detectors and differences as columns; None if no detector has one of them."""
     detectors, differences = report["detectors"], report.get("differences") or ()
     rows = []
     for name in in_order(name for name in names if any(name in each["overall"] for each in detectors)):
         metric = metric_of(name)
         cells = [_cell(name, each["overall"].get(name)) for each in detectors]
-        cells += [_difference(name, each["metrics"].get(name)) for each in differences]
+        cells += [_difference(name, each["metrics"].get(name), each["images"]) for each in differences]
         rows.append((metric.label, cells))
     heads = [each["name"] for each in detectors]
     heads += [f"{each['of']} \N{MINUS SIGN} {each['over']}" for each in differences]
-    remark = " Differences with their 95% intervals, of shares in percentage points." if differences else ""
-    return Table(f"{title}.{remark}", heads, rows) if rows else None
+    caption = "Differences with their 95 % intervals, of shares in percentage points." if differences else ""
+    return Table(caption, heads, rows) if rows else None
 
 
 def class_table(report: Report, names: Sequence[str], caption: str, *, thresholds: bool) -> Table:
     """Return classes as rows and, per metric, one column per detector; it sorts."""
     detectors, classes = report["detectors"], report["ground_truth"]["classes"]
     names = [name for name in names if any(name in each["per_class"] for each in detectors)]
-    columns: list[list[Cell]] = []
-    groups = [(metric_of(name).label, len(detectors)) for name in names]
-    for name in names:
-        for detector in detectors:
-            values = detector["per_class"].get(name) or [None] * len(classes)
-            columns.append([_cell(name, value) for value in values])
-    if thresholds:
-        groups.append(("Recommended threshold", len(detectors)))
-        for detector in detectors:
-            values = detector.get("thresholds") or [None] * len(classes)
-            columns.append([Cell(number(value, 3), value) for value in values])
+    groups = [(metric_of(name).label, _class_columns(detectors, name, len(classes))) for name in names]
+    if thresholds and any(each.get("thresholds") for each in detectors):
+        listed = [each.get("thresholds") or [None] * len(classes) for each in detectors]
+        of_detectors = [[Cell(number(value, 3), value) for value in values] for values in listed]
+        groups.insert(1, ("Recommended threshold", of_detectors))
+    columns = [column for _, of_detectors in groups for column in of_detectors]
     rows = [(name, [column[k] for column in columns]) for k, name in enumerate(classes)]
     if len(detectors) == 1:
         return Table(caption, [label for label, _ in groups], rows, sortable=True)
     heads = [each["name"] for each in detectors] * len(groups)
-    return Table(caption, heads, rows, groups, sortable=True)
+    return Table(caption, heads, rows, [(label, len(detectors)) for label, _ in groups], sortable=True)
+
+
+def _class_columns(detectors: Sequence[Mapping[str, Any]], name: str, length: int) -> list[list[Cell]]:
+    """Return a column of cells per detector."""
+    listed = [each["per_class"].get(name) or [None] * length for each in detectors]
+    return [[_cell(name, value) for value in values] for values in listed]
 
 
 def class_tables(report: Report) -> tuple[Table, Table | None]:
@@ -182,8 +184,11 @@ def _cell(name: str, value: float | None) -> Cell:
     return Cell(metric_of(name).format(value), value)
 
 
-def _difference(name: str, entry: Mapping[str, float | None] | None) -> Cell:
-    """Return a difference with its interval, and whether that leaves 0 out: better, worse or noise."""
+def _difference(name: str, entry: Mapping[str, float | None] | None, images: int) -> Cell:
+    """Return a difference with its interval, and whether that leaves 0 out: better, worse or noise.
+
+    Of few images nothing is said.
+    """
     if not entry or entry.get("difference") is None:
         return Cell(NULL)
     metric = metric_of(name)
@@ -192,6 +197,8 @@ def _difference(name: str, entry: Mapping[str, float | None] | None) -> Cell:
     if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
         return Cell(text, difference)
     interval = f"({metric.format_difference(low)} to {metric.format_difference(high)})"
+    if images < FEW_IMAGES:
+        return Cell(f"{text} {interval}", difference)
     if low <= 0 <= high:
         return Cell(f"{text} {interval}", difference, "noise", "noise")
     kind = "better" if (low > 0) == (metric.better > 0) else "worse"
