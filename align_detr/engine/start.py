@@ -55,7 +55,7 @@ def _start_loggers(output_dir: str) -> None:
             if getattr(handler, "stream", None) is sys.stdout:
                 handler.setLevel(logging.INFO)
             else:
-                handler.handleError = partial(_pass_over_full_disk, handler)  # type: ignore[method-assign]  # its own
+                handler.handleError = partial(_pass_over_full_disk, handler)
 
 
 def _pass_over_full_disk(handler: logging.Handler, record: logging.LogRecord) -> None:
