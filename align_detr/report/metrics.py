@@ -97,17 +97,19 @@ _ALL = [
     Metric("spearman", "Spearman", "number", 1, "Spearman's rank correlation of score and IoU over the same."),
     Metric(
         "oracle_AP",
-        "AP with perfect scores",
+        "AP with IoU as score",
         "points",
         1,
-        "AP after each score is replaced by the IoU of its box with the best object of its class.",
+        "AP after each score is replaced by the IoU of its box with the best object of its class: a perfect ranking of "
+        "the boxes, duplicates among them.",
     ),
     Metric(
         "oracle_gap",
         "Oracle gap",
         "points",
         -1,
-        "AP with perfect scores minus AP: what the ranking costs, whatever the boxes are.",
+        "AP with IoU as score minus AP: what a perfect ranking would win; below 0 where it loses more by duplicates, "
+        "which then score as high as the first box of their object.",
     ),
     Metric(
         "olrp",

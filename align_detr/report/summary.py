@@ -19,10 +19,14 @@ _CALIBRATION = 0.01  # of LaECE that recalibration takes away
 def findings(report: Report) -> list[str]:
     """Return what was found: AP, the differences, then the alignment; one sentence for all detectors."""
     detectors = report["detectors"]
+    lower = any((each["overall"].get("oracle_gap") or 0) < 0 for each in detectors)
+    tail = "; less where duplicates then rank as high as the first box of their object" if lower else ""
     return [
         _lead(report),
         *(sentence for each in report.get("differences") or () for sentence in _difference(each)),
-        *_one("With perfect scores (each the IoU of its box) the same boxes would have {}.", detectors, _oracle),
+        *_one(
+            f"Ranked by their IoU instead of their scores, the same boxes would have {{}}{tail}.", detectors, _oracle
+        ),
         *_one(
             "The best box of an object is among the N most confident of its image, which has N objects, for {} of the "
             "objects.",
@@ -63,8 +67,8 @@ def advice(report: Report) -> list[str]:
             _duplicates,
         ),
         *_one(
-            "Look at the confident detections on no object in the gallery, some of which may be objects that nobody "
-            "labelled: {}.",
+            "Look at the confident detections on no object, some of which may be objects that nobody labelled; the "
+            "JSON lists {}.",
             detectors,
             _unmatched,
         ),

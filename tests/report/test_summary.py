@@ -32,7 +32,7 @@ def of(*detectors: dict[str, Any]) -> dict[str, Any]:
 def test_one_detector() -> None:
     assert findings(of(NUMBERS)) == [
         "D0 has AP 50.0 on 72 images with 945 objects of 3 classes (AP50 80.0, AP75 55.0).",
-        "With perfect scores (each the IoU of its box) the same boxes would have AP 61.5 instead of 50.0.",
+        "Ranked by their IoU instead of their scores, the same boxes would have AP 61.5 instead of 50.0.",
         "The best box of an object is among the N most confident of its image, which has N objects, for "
         "45.2\N{NO-BREAK SPACE}% of the objects.",
         "Pearson's correlation of score and IoU of matched detections, at best 1, is 0.50.",
@@ -48,7 +48,7 @@ def test_one_detector() -> None:
 
 
 def test_several_detectors_share_a_sentence() -> None:
-    report = of(NUMBERS, {**NUMBERS, "AP": 51.0, "oracle_gap": 0.3, "duplicates_70": 0.0}, {**NUMBERS, "AP": None})
+    report = of(NUMBERS, {**NUMBERS, "AP": 51.0, "oracle_gap": -0.3, "duplicates_70": 0.0}, {**NUMBERS, "AP": None})
     metrics = {
         "AP75": {"difference": 5.0, "low": 1.0, "high": 9.0},
         "recall_best_regressed": {"difference": 0.05, "low": 0.01, "high": 0.09},
@@ -67,10 +67,13 @@ def test_several_detectors_share_a_sentence() -> None:
         "and oLRP (−10.4).",
         "D1 is more than noise.",
     ]
-    assert found[4].endswith("AP 61.5 instead of 50.0 (D0) and AP 61.5 instead of 51.0 (D1).")
+    assert found[4].endswith(
+        "AP 61.5 instead of 50.0 (D0) and AP 61.5 instead of 51.0 (D1); less where duplicates then rank as high as the "
+        "first box of their object."
+    )
     to_do = advice(report)
     assert any("by 11.5 (D0) and 11.5 (D2) of AP" in sentence for sentence in to_do)
-    assert any("nobody labelled: 2 (D0), 2 (D1) and 2 (D2)." in sentence for sentence in to_do)
+    assert any("the JSON lists 2 (D0), 2 (D1) and 2 (D2)." in sentence for sentence in to_do)
 
 
 def test_equal_ap_has_two_leaders() -> None:
