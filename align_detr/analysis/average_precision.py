@@ -1,4 +1,4 @@
-"""Average precision, and what a perfect ranking of the same detections would add to it."""
+"""Average precision, and what scores that are the IoU would add to it."""
 
 import numpy as np
 

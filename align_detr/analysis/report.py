@@ -39,6 +39,7 @@ def analyse(
         results = Results(truth, detections, max_detections)
         metrics[name] = AllMetrics(results)
         numbers.append({"name": name, "file": None, **numbers_of(results, metrics[name])})
+        del results  # the largest part of the memory
     crowds = int(truth.objects.crowd.sum())
     over, *others = metrics or [""]
     differences = [_difference(truth, metrics, of, over, samples, seed) for of in others]

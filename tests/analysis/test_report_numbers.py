@@ -119,6 +119,6 @@ def test_files_have_pycocotools_ap_also_where_pycocotools_takes_an_id_for_no_obj
 def test_detectors_have_the_names_of_files_or_folders():
     assert name_files(["a/x.json", "a/y.json"]) == ["x", "y"]
     assert name_files(["a/results.json", "b/results.json"]) == ["a", "b"]
-    assert name_files(["a/c/results.json", "b/c/results.json"]) == ["a/c/results.json", "b/c/results.json"]
+    assert name_files(["a/c/results.json", "b/c/results.json"]) == ["c (1)", "c (2)"]
     with pytest.raises(ConfigError, match="names of the results are a, a: give each file another name"):
         analyse_files("gt.json", ["x.json", "y.json"], names=["a", "a"])

@@ -102,19 +102,28 @@ def sampled_ious(results: Results) -> tuple[list[float], list[float]]:
     return regressed, confident
 
 
-def matched(results: Results, area: str = "", label: int | None = None) -> tuple[list[float], list[float]]:
-    """Return score and IoU of the true positives at IoU .5, which are pycocotools'."""
+class Match(NamedTuple):
+    """A true positive at IoU .5."""
+
+    area: str
+    label: int
+    score: float
+    iou: float
+
+
+def matched(results: Results) -> list[Match]:
+    """Return the true positives at IoU .5 for each range of areas, which are pycocotools'."""
     evaluation = coco_evaluation(results)
-    scores, ious = [], []
+    areas = {tuple(bounds): area for area, bounds in AREAS.items()}
+    found = []
     for each in filter(None, evaluation.evalImgs):
-        if each["aRng"] != list(AREAS[area]) or label not in (None, each["category_id"] - 1):
-            continue
+        area = areas[tuple(each["aRng"])]
         for number, of, ignored in zip(each["dtIds"], each["dtMatches"][0], each["dtIgnore"][0], strict=True):
             if of and not ignored:
                 detection, wanted = evaluation.cocoDt.anns[number], evaluation.cocoGt.anns[of]
-                scores.append(detection["score"])
-                ious.append(iou_of(detection["bbox"], wanted["bbox"]))
-    return scores, ious
+                iou = iou_of(detection["bbox"], wanted["bbox"])
+                found.append(Match(area, each["category_id"] - 1, detection["score"], iou))
+    return found
 
 
 def with_true_ious(results: Results) -> Results:
