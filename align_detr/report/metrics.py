@@ -108,8 +108,8 @@ _ALL = [
         "Oracle gap",
         "points",
         -1,
-        "AP with IoU as score minus AP: what a true ranking would win; below 0 where it loses more by duplicates, which "
-        "then score as high as the first box of their object.",
+        "AP with IoU as score minus AP: what a true ranking would win; below 0 where it loses more by duplicates, "
+        "which then score as high as the first box of their object.",
     ),
     Metric(
         "ceiling_AP",
