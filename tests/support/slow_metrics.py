@@ -135,3 +135,22 @@ def with_true_ious(results: Results) -> Results:
             rows.append((row.entry, image, row.label, iou, row.box))
     columns = [list(column) for column in zip(*sorted(rows), strict=True)] or [[]] * 5
     return Results(results.truth, sort_detections(*columns[1:4], np.array(columns[4])), results.max_detections)
+
+
+def with_perfect_scores(results: Results) -> Results:
+    """Return the detections that are the best of an object, one each by falling IoU, with their IoU as the score."""
+    rows = []
+    for image, (wanted, found) in enumerate(images_of(results)):
+        best = {
+            row.entry: max((iou_of(row.box, one.box) for one in wanted if one.label == row.label), default=0.0)
+            for row in found
+        }
+        free = list(wanted)
+        for row in sorted(found, key=lambda row: (-best[row.entry], row.entry)):
+            near = [(iou_of(row.box, one.box), k) for k, one in enumerate(free) if one.label == row.label]
+            iou, k = max(near, default=(0.0, 0))
+            if iou >= 0.5:
+                free.pop(k)
+                rows.append((row.entry, image, row.label, iou, row.box))
+    columns = [list(column) for column in zip(*sorted(rows), strict=True)] or [[]] * 5
+    return Results(results.truth, sort_detections(*columns[1:4], np.array(columns[4])), results.max_detections)
