@@ -68,7 +68,7 @@ class Runs:
         self.seconds = time.monotonic() - started
         assert status == 0, (self.untouched / "stderr").read_text()
 
-    def start(self, folder: Path) -> int:
+    def start(self, folder: Path, *options: str) -> int:
         """Start or resume the run of `folder` in a session of its own; return its process."""
         folder.mkdir(exist_ok=True)
         process = os.fork()
@@ -79,7 +79,8 @@ class Runs:
             os.dup2(os.open(self.root / f"{folder.name}.{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
         status = 1
         with contextlib.suppress(BaseException):
-            status = train_main(["--config-file", str(self.config), "--resume", f"train.output_dir={folder}"])
+            command = ["--config-file", str(self.config), "--resume", *options, f"train.output_dir={folder}"]
+            status = train_main(command)
         os._exit(status)
 
     def wait(self, process: int, folder: Path) -> tuple[int, str]:
@@ -94,9 +95,9 @@ class Runs:
         os.waitpid(process, 0)
         raise AssertionError("the run hangs")
 
-    def run(self, folder: Path) -> tuple[int, str]:
+    def run(self, folder: Path, *options: str) -> tuple[int, str]:
         """Run or resume to the end."""
-        return self.wait(self.start(folder), folder)
+        return self.wait(self.start(folder, *options), folder)
 
     def half_done(self, name: str, iteration: int = 30) -> Path:
         """Return a copy of a run that has just saved at `iteration` and has the two checkpoints before."""
@@ -112,14 +113,15 @@ class Runs:
             (source / "last_checkpoint").write_text(f"model_{iteration - 1:07d}.pth")
         return Path(shutil.copytree(source, self.root / name))
 
-    def resume_and_compare(self, folder: Path) -> list[str]:
-        """Resume to the end; return what differs from the untouched run."""
-        status, error = self.run(folder)
+    def resume_and_compare(self, folder: Path, untouched: Path | None = None, *options: str) -> list[str]:
+        """Resume to the end; return what differs from a run that was not touched (None: that of one process)."""
+        status, error = self.run(folder, *options)
         if status:
             return [f"--resume ends with {status}: {error.strip().splitlines()[-1:]}"]
-        ends = [leaves(torch.load(each / "model_final.pth", weights_only=True)) for each in (self.untouched, folder)]
+        both = (untouched or self.untouched, folder)
+        ends = [leaves(torch.load(each / "model_final.pth", weights_only=True)) for each in both]
         lost = [key for key in ends[0].keys() | ends[1].keys() if not same(ends[0].get(key), ends[1].get(key))]
-        rows = [metrics(each) for each in (self.untouched, folder)]
+        rows = [metrics(each) for each in both]
         return lost + [f"line {i} of metrics.json" for i, (a, b) in enumerate(pad(*rows)) if a != b]
 
 
@@ -298,7 +300,35 @@ def broken_data(runs: Runs, rng: random.Random) -> Iterator[tuple[str, list[str]
         yield name, expect(status, EXIT_USER_ERROR, error, path.name) + runs.resume_and_compare(folder)
 
 
-PARTS = dict(kill=kills, cut=cuts, signal=signals, disk=full_disk, worker=dead_worker, data=broken_data)
+def dead_rank(runs: Runs, rng: random.Random) -> Iterator[tuple[str, list[str]]]:
+    """Kill one of two processes, then resume both to the end of a pair that was left alone."""
+    pair = ("--num-gpus", "2")
+    whole, folder = runs.root / "pair", runs.root / "rank"
+    status, error = runs.wait(runs.start(whole, *pair), whole)
+    assert status == 0, error
+    for rank in range(2):
+        process = runs.start(folder, *pair)
+        lines = lines_of(folder)
+        wait_until(lambda n=lines: lines_of(folder) > n + rng.randrange(3, 12))
+        os.kill(ranks(process)[rank], signal.SIGKILL)
+        status, error = runs.wait(process, folder)
+        wrong = expect(status, EXIT_USER_ERROR, error, f"Process {rank} on ") + left_behind(process)
+        yield f"SIGKILL of process {rank} of two", wrong
+    yield "the pair that was killed twice", runs.resume_and_compare(folder, whole, *pair)
+
+
+def ranks(launcher: int) -> list[int]:
+    """Return the processes of a run of several, by rank: the children of its launcher that are no helpers of Python."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            parent = int(path.read_text().rpartition(")")[2].split()[1])
+            if parent == launcher and b"spawn_main" in path.with_name("cmdline").read_bytes():
+                found.append(int(path.parent.name))
+    return sorted(found)
+
+
+PARTS = dict(kill=kills, cut=cuts, signal=signals, disk=full_disk, worker=dead_worker, rank=dead_rank, data=broken_data)
 
 
 def main() -> int:
