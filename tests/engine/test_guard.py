@@ -87,6 +87,12 @@ def test_a_step_left_out_is_counted_and_changes_nothing(tiny_run, capsys) -> Non
     assert not all(torch.equal(files[0][name], files[1][name]) for name in files[0])
     assert len(list(tiny_run.output.glob("fault_*.json"))) == 2
     assert capsys.readouterr().out.count("is left out (train.on_nonfinite=skip") == 2
+    for index in (3, 4):
+        (tiny_run.output / f"model_{index:07d}.pth").unlink()
+    (tiny_run.output / "last_checkpoint").write_text("model_0000002.pth")
+    break_model(tiny_run, "loss", "(1,)")
+    assert tiny_run.train("--resume", "train.max_iter=5", "train.on_nonfinite=skip") == 0
+    assert [row["skipped_steps"] for row in tiny_run.metrics() if "skipped_steps" in row] == [1, 2, 3]
 
 
 def test_no_more_than_the_limit_are_left_out_in_a_row(tiny_run, capsys) -> None:
