@@ -132,18 +132,29 @@ def full_disk(runs: Runs, rng: random.Random) -> Cases:
         subprocess.run(["umount", str(folder)], check=True)
 
 
-def workers(runs: Runs, rng: random.Random) -> Cases:
-    """Kill a worker process, as the system does when memory is short, and stop one, as a disk that is gone does."""
-    cases = {signal.SIGKILL: "was killed by SIGKILL", signal.SIGSTOP: "has sent no batch for 5 seconds"}
-    for number, sentence in cases.items():
-        folder = runs.half_done(f"worker{number}")
-        process = runs.start(folder, "train.data_timeout=5")
-        lines = lines_of(folder)
-        wait_until(lambda f=folder, n=lines: lines_of(f) > n + 3)
-        os.kill(rng.choice([member for member in members(process) if member != process]), number)
-        status, error = runs.wait(process, folder)
-        wrong = expect(status, EXIT_USER_ERROR, error, sentence) + left_behind(process)
-        yield f"{number.name} of a worker", wrong + runs.resume_and_compare(folder)
+def dead_worker(runs: Runs, rng: random.Random) -> Cases:
+    """Kill a worker process, as the system does when memory is short."""
+    folder = runs.half_done("worker")
+    process = runs.start(folder)
+    lines = lines_of(folder)
+    wait_until(lambda: lines_of(folder) > lines + 3)
+    os.kill(rng.choice([member for member in members(process) if member != process]), signal.SIGKILL)
+    status, error = runs.wait(process, folder)
+    wrong = expect(status, EXIT_USER_ERROR, error, "was killed by SIGKILL") + left_behind(process)
+    yield "SIGKILL of a worker", wrong + runs.resume_and_compare(folder)
+
+
+def hanging_worker(runs: Runs, rng: random.Random) -> Cases:
+    """Put a pipe in place of an image, which nobody writes to: whoever opens it waits, as at a disk that is gone."""
+    folder = runs.half_done("hang")
+    image = runs.images[0] / "images" / "train_000003.png"
+    image.rename(image.with_suffix(".kept"))
+    os.mkfifo(image)
+    process = runs.start(folder, "train.data_timeout=5")
+    status, error = runs.wait(process, folder)
+    image.with_suffix(".kept").replace(image)
+    wrong = expect(status, EXIT_USER_ERROR, error, "has sent no batch for 5 seconds") + left_behind(process)
+    yield "an image that is never read to its end", wrong + runs.resume_and_compare(folder)
 
 
 def ranks(runs: Runs, rng: random.Random) -> Cases:
@@ -197,7 +208,8 @@ PARTS = dict(
     file=small_files,
     signal=signals,
     disk=full_disk,
-    worker=workers,
+    worker=dead_worker,
+    hang=hanging_worker,
     rank=ranks,
     nan=not_finite,
     data=broken_data,

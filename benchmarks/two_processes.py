@@ -1,14 +1,14 @@
 """The loss of two processes against that of one, with the same images and the same batch in all.
 
-    OMP_NUM_THREADS=1 python benchmarks/two_processes.py [--iterations 200] [--norm GN] [--output FOLDER]
+    OMP_NUM_THREADS=1 python benchmarks/two_processes.py [--iterations 200] [--norm NAME] [--output FOLDER]
 
 The small DETR of `quickstart/digits_detr.py` trains on digits by `align-detr train`, once in one process with 8 images
 per step and once in two (gloo, on the CPU) with 4 each. Both draw from the same stream: an image's place follows from
-the seed of the data, its augmentation, in a worker process, from that seed and the place. The model has group norms in
-its backbone, no dropout and no noise for denoising, so that sums are added in another order and nothing else differs.
-Batch norms (`--norm BN`, the config's own) count the images of each process alone, and dropout and noise are drawn by
-each process: with these the losses differ from the first step on. Prints losses and their difference, draws both
-curves.
+the seed of the data, its augmentation, in a worker process, from that seed and the place. The batch norms count the
+images of both processes, and the model has neither dropout nor noise for denoising: sums are added in another order,
+and nothing else differs. The config's own batch norms (`--norm BN`) count the images of each process alone, and dropout
+and noise are drawn by each process: with these the losses differ from the first step on. Prints losses and their
+difference, draws both curves.
 """
 
 import argparse
@@ -36,7 +36,7 @@ cfg = model_zoo.get_config("quickstart/digits_detr.py")
 dataloader, lr_multiplier, model, optimizer, train = (
     cfg[key] for key in ("dataloader", "lr_multiplier", "model", "optimizer", "train")
 )
-model.backbone.update(channels=(64, 96, 128, 192), norm={norm!r})  # group norms need multiples of 32
+model.backbone.norm = {norm!r}
 register_digits("two_processes", DigitsSpec("train", 400), Path({cache!r}))
 dataloader.test = dataloader.evaluator = None
 dataloader.train.update(
@@ -94,7 +94,7 @@ def main() -> int:
     """Train twice, print the table, write losses.json and losses.png into the output folder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--iterations", type=int, default=200)
-    parser.add_argument("--norm", default="GN", help="of the backbone, by detectron2's names (default: GN)")
+    parser.add_argument("--norm", default="naiveSyncBN", help="of the backbone, by detectron2's names (default: naiveSyncBN)")
     parser.add_argument("--output", type=Path, default=Path("output/two_processes"), metavar="FOLDER")
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
