@@ -94,7 +94,7 @@ def main() -> int:
     """Train twice, print the table, write losses.json and losses.png into the output folder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--iterations", type=int, default=200)
-    parser.add_argument("--norm", default="naiveSyncBN", help="of the backbone, by detectron2's names (default: naiveSyncBN)")
+    parser.add_argument("--norm", default="naiveSyncBN", help="of the backbone, by detectron2's names")
     parser.add_argument("--output", type=Path, default=Path("output/two_processes"), metavar="FOLDER")
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
