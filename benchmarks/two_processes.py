@@ -4,11 +4,10 @@
 
 The small DETR of `quickstart/digits_detr.py` trains on digits by `align-detr train`, once in one process with 8 images
 per step and once in two (gloo, on the CPU) with 4 each. Both draw from the same stream: an image's place follows from
-the seed of the data, its augmentation, in a worker process, from that seed and the place. The batch norms count the
-images of both processes, and the model has neither dropout nor noise for denoising: sums are added in another order,
-and nothing else differs. The config's own batch norms (`--norm BN`) count the images of each process alone, and dropout
-and noise are drawn by each process: with these the losses differ from the first step on. Prints losses and their
-difference, draws both curves.
+the seed of the data, its augmentation, in a worker process, from that seed and the place. The model has frozen batch
+norms, no dropout and no noise for denoising: sums are added in another order, and nothing else differs. The config's
+own batch norms (`--norm BN`) count the images of each process alone, and dropout and noise are drawn by each process:
+with these the losses differ from the first step on. Prints losses and their difference, draws both curves.
 """
 
 import argparse
@@ -94,7 +93,7 @@ def main() -> int:
     """Train twice, print the table, write losses.json and losses.png into the output folder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--iterations", type=int, default=200)
-    parser.add_argument("--norm", default="naiveSyncBN", help="of the backbone, by detectron2's names")
+    parser.add_argument("--norm", default="FrozenBN", help="of the backbone, by detectron2's names")
     parser.add_argument("--output", type=Path, default=Path("output/two_processes"), metavar="FOLDER")
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
