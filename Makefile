@@ -13,12 +13,13 @@ SETUP_INPUTS := Makefile requirements.txt setup.py pyproject.toml align_detr/pro
 # $(call fail,step,remedy): one sentence that names the step and the remedy
 fail = { echo "make: set-up failed at \"$(1)\": $(2)" >&2; exit 1; }
 
-.PHONY: help setup demo test lint coverage bench studies digits-weights wheel clean
+.PHONY: help setup demo report test lint coverage bench studies digits-weights wheel clean
 
 help:
 	@echo "make setup    create $(VENV) with the pinned requirements, detectron2 and this package (later calls: seconds)"
 	@echo "make demo     train a small detector on photos of blood cells, on the CPU, evaluate it and draw what it finds"
 	@echo "              (DATA=digits: on digits in photos, made on the spot and trained from scratch)"
+	@echo "make report   train DINO and Align-DINO on the blood cells (kept), and write a page on how scores and boxes agree"
 	@echo "make test     run the tests"
 	@echo "make lint     check lint, format, types and spelling"
 	@echo "make coverage run the tests and show the lines that they miss, file by file"
@@ -52,6 +53,9 @@ comma := ,
 demo: setup
 	@$(PY) -m align_detr.cli.main demo --data $(DATA)
 
+report: setup
+	@$(PY) benchmarks/bccd_report.py
+
 test: setup
 	@$(PY) -m pytest -q $(PROCESSES) tests
 
@@ -70,10 +74,12 @@ bench: setup
 	@$(PY) benchmarks/deformable_attention.py
 	@$(PY) benchmarks/full_step.py
 	@$(PY) benchmarks/validate.py
+	@$(PY) benchmarks/evaluation.py
 	@$(PY) benchmarks/predict.py
 	@OMP_NUM_THREADS=1 $(PY) benchmarks/faults.py
 	@$(PY) benchmarks/memory.py
 	@$(PY) benchmarks/random_batches.py
+	@$(PY) benchmarks/attention_sparsity.py
 
 # hours of training; what is done is kept, so it can be stopped and started
 studies: setup
@@ -81,6 +87,8 @@ studies: setup
 	@$(PY) benchmarks/bccd.py
 	@$(PY) benchmarks/ablations.py
 	@$(PY) benchmarks/convergence.py
+	@$(PY) benchmarks/alignment.py --jobs 2
+	@$(PY) benchmarks/matching_distillation.py
 
 # the detector that comes with the package, from a seed; a finished training in output/digits is kept
 digits-weights: setup

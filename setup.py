@@ -45,7 +45,7 @@ setup(
     packages=[*find_packages(include=["align_detr", "align_detr.*"]), *ELSEWHERE],
     package_dir=ELSEWHERE,
     package_data={
-        "align_detr": ["py.typed", "weights/*.pth"],
+        "align_detr": ["py.typed", "weights/*.pth", "report/page/*"],
         **{package: ["**/*.py", "**/*.yaml"] for package in CONFIGS},
     },
 )

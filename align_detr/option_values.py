@@ -22,13 +22,14 @@ _NULL: dict[str, Any] = {
     "ema.enabled": False,
     "clip_grad.max_norm": 0,
     "log_period": 0,
+    "attention_sparsity": 0,
     "data_timeout": 0,
     "init_checkpoint": "",
     "base_batch_size": None,
 }
 _ZERO: dict[str, Any] = {"checkpointer.max_to_keep": None, "base_batch_size": None, "warmup_epochs": 0, "freeze": []}
 # Least values of whole numbers, some of which may be None.
-_COUNTS = {"log_period": 0, "on_nonfinite_limit": 1}
+_COUNTS = {"log_period": 0, "attention_sparsity": 0, "on_nonfinite_limit": 1}
 _COUNTS_OR_NONE = {
     "max_iter": 1,
     "eval_period": 0,

@@ -9,7 +9,7 @@ faster convergence than DETR's. Finished runs are kept: see studies.py.
 
 from pathlib import Path
 
-from studies import ROOT, Study, Variant, main, mean_and_range
+from studies import ROOT, Study, Variant, averages, curves_table, main
 
 ITERATIONS, PERIOD = 600, 200
 STUDY = Study(
@@ -24,25 +24,6 @@ STUDY = Study(
 )
 
 
-def averages(variant: Variant, seeds: list[int]) -> dict[int, list[float]]:
-    """Return the AP of every finished run of a variant, by iteration."""
-    found: dict[int, list[float]] = {}
-    for curve in filter(None, (STUDY.curve(variant, seed) for seed in seeds)):
-        for evaluation in curve:
-            found.setdefault(round(evaluation["iteration"] / PERIOD) * PERIOD, []).append(evaluation["AP"])
-    return found
-
-
-def curves_table(seeds: list[int]) -> str:
-    """Return the AP at every evaluation, mean and range, as a Markdown table."""
-    steps = range(PERIOD, ITERATIONS + 1, PERIOD)
-    lines = ["| AP after | " + " | ".join(map(str, steps)) + " |", "|" + "---|" * (len(steps) + 1)]
-    for variant in STUDY.variants:
-        found = averages(variant, seeds)
-        lines.append(f"| {variant.name} | " + " | ".join(mean_and_range(found.get(step, [])) for step in steps) + " |")
-    return "\n".join(lines)
-
-
 def draw(seeds: list[int], file: Path) -> None:
     """Draw one line per detector, the mean over the seeds."""
     from matplotlib.figure import Figure
@@ -50,7 +31,7 @@ def draw(seeds: list[int], file: Path) -> None:
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
     for variant in STUDY.variants:
-        found = averages(variant, seeds)
+        found = averages(STUDY, variant, seeds, PERIOD)
         if found:
             axes.plot(list(found), [sum(values) / len(values) for values in found.values()], "o-", label=variant.name)
     axes.set(xlabel="iterations of 8 images", ylabel="AP, held-out digits", ylim=(0, None))
@@ -61,6 +42,6 @@ def draw(seeds: list[int], file: Path) -> None:
 
 if __name__ == "__main__":
     seeds = main(STUDY)
-    print(curves_table(seeds))
-    if any(averages(variant, seeds) for variant in STUDY.variants):
+    print(curves_table(STUDY, seeds, PERIOD, ITERATIONS))
+    if any(averages(STUDY, variant, seeds, PERIOD) for variant in STUDY.variants):
         draw(seeds, ROOT / "output" / "studies" / "convergence.png")

@@ -136,6 +136,30 @@ def mean_and_range(values: Sequence[float]) -> str:
     return f"{statistics.mean(values):.1f} ({min(values):.1f} to {max(values):.1f})"
 
 
+def averages(study: Study, variant: Variant, seeds: Sequence[int], period: int) -> dict[int, list[float]]:
+    """Return the AP of every finished run of a variant, by iteration, rounded to the period of evaluations."""
+    found: dict[int, list[float]] = {}
+    for curve in filter(None, (study.curve(variant, seed) for seed in seeds)):
+        for evaluation in curve:
+            found.setdefault(round(evaluation["iteration"] / period) * period, []).append(evaluation["AP"])
+    return found
+
+
+def curves_table(study: Study, seeds: Sequence[int], period: int, iterations: int) -> str:
+    """Return the AP at every evaluation, mean and range, as a Markdown table."""
+    steps = range(period, iterations + 1, period)
+    lines = ["| AP after | " + " | ".join(map(str, steps)) + " |", "|" + "---|" * (len(steps) + 1)]
+    for variant in study.variants:
+        found = averages(study, variant, seeds, period)
+        lines.append(f"| {variant.name} | " + " | ".join(mean_and_range(found.get(step, [])) for step in steps) + " |")
+    return "\n".join(lines)
+
+
+def number_of_cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def main(study: Study, argv: Sequence[str] | None = None) -> list[int]:
     """Make the missing runs, seed by seed, print the table, and return the seeds."""
     parser = argparse.ArgumentParser(description=f"Make the missing runs of the study {study.name}.")
@@ -151,7 +175,7 @@ def main(study: Study, argv: Sequence[str] | None = None) -> list[int]:
         )
     variants = [v for v in study.variants if not args.only or v.name in args.only]
     if not args.table:
-        threads = max(1, (os.cpu_count() or 1) // args.jobs)
+        threads = max(1, number_of_cores() // args.jobs)
         missing = [(v, seed) for seed in args.seeds for v in variants if study.result(v, seed) is None]
         todo = [(v, seed, threads, study.fingerprint(v, seed)) for v, seed in missing]
         with ThreadPoolExecutor(args.jobs) as pool:

@@ -10,8 +10,12 @@ import yaml
 from detectron2.config import LazyConfig
 
 from align_detr import model_zoo, modeling, structures
+from align_detr.data import load_dataset
+from align_detr.data.convert import convert
 from align_detr.engine.summary import describe_environment
 from align_detr.projects.table import PROJECTS
+from support import trees
+from support.datasets import forgotten
 from support.paths import PROJECT
 
 PAGES = {
@@ -27,6 +31,9 @@ OF_A_RUN = (
     "metrics.json",
     "best.json",
     "loggers.json",
+    "layer_0.json",
+    "layer_1.json",
+    "matching.json",
     "predictions.json",
     "predictions.png",
     ".venv/bin/python",
@@ -168,6 +175,20 @@ def test_config_of_the_guide(tmp_path: Path) -> None:
     (tmp_path / "family" / "config.py").write_text(config)
     model = LazyConfig.load(str(tmp_path / "family" / "config.py")).model
     assert model.proposals.num_queries == model.queries.main.num_queries == 300
+
+
+def test_config_of_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The config of docs/data.md loads beside shards, and registers their splits."""
+    trees.write_json(tmp_path / "cells" / "train.json", trees.coco())
+    trees.write_images(tmp_path / "cells")
+    convert(tmp_path / "cells", to="shards", out=tmp_path / "cells_shards")
+    (config,) = re.findall(r"```python\n(.*?)```", PAGES["docs/data.md"].read_text(), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.py").write_text(config)
+    with forgotten("cells_train"):
+        loaded = LazyConfig.load("config.py")
+        assert len(load_dataset(loaded.dataloader.train.dataset)) == 3
+    assert loaded.model.head.num_classes == 3
 
 
 def test_loss_of_the_guide() -> None:

@@ -3,3 +3,8 @@
 numpy and SciPy only: results of any framework are read without torch or detectron2. Letters: I images, K classes,
 G objects, D detections, P overlapping pairs.
 """
+
+from align_detr.analysis.reading import read_results, read_truth
+from align_detr.analysis.report import analyse, analyse_files
+
+__all__ = ["analyse", "analyse_files", "read_results", "read_truth"]

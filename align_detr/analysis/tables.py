@@ -113,5 +113,16 @@ def rank_in_groups(groups: NDArray[Any]) -> Integers:
     return ranks
 
 
+def first_largest(values: Floats, groups: Integers) -> Integers:
+    """Return the index of the largest of `values` in each group, the first of several; `groups` is sorted."""
+    if not len(values):
+        return np.zeros(0, dtype=np.int64)
+    begins = np.r_[True, groups[1:] != groups[:-1]]
+    largest = np.maximum.reduceat(values, np.flatnonzero(begins))
+    found = np.flatnonzero(values == largest[np.cumsum(begins) - 1])
+    of = groups[found]
+    return found[np.r_[True, of[1:] != of[:-1]]]
+
+
 def _priority(label: Integers, score: Floats, image: Integers, entry: Integers) -> Integers:
     return np.lexsort((entry, image, -score, label))

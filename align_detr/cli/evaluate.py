@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
-from align_detr.cli.help_texts import DATA_HELP, EXIT_CODES, LAYOUT_HELP, SEED_HELP
+from align_detr.cli.help_texts import DATA_HELP, EXIT_CODES, LAYOUT_HELP, LAYOUTS, SEED_HELP
 from align_detr.cli.requirements import require_detectron2
 
 
@@ -36,7 +36,20 @@ def build_parser() -> argparse.ArgumentParser:
         "val: 0.2)",
     )
     parser.add_argument("--split-seed", type=int, metavar="N", help=SEED_HELP)
-    parser.add_argument("--layout", choices=("coco", "voc", "yolo"), help=LAYOUT_HELP)
+    parser.add_argument("--layout", choices=LAYOUTS, help=LAYOUT_HELP)
+    parser.add_argument(
+        "--layers",
+        action="store_true",
+        help="evaluate every decoder layer as well (0: the encoder's proposals) and describe its matching: a results "
+        "file per layer, and matching.json, in `inference/layers`",
+    )
+    parser.add_argument(
+        "--against",
+        default="",
+        metavar="FILE",
+        help="with --layers: another checkpoint of the same config; how many objects change their query between the "
+        "two is in matching.json",
+    )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="values of the config, e.g. train.device=cpu")
     return parser
 
@@ -59,5 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         val_fraction=args.val_fraction,
         split_seed=args.split_seed,
         averaged=not args.plain_weights,
+        layers=args.layers,
+        against=args.against,
     )
     return 0

@@ -2,8 +2,9 @@
 
 DATA_HELP = (
     "folder of a data set in COCO's, Pascal VOC's or YOLO's layout (recognised from the files, also as Roboflow and "
-    "labelling tools write them), or its COCO JSON file or data.yaml"
+    "labelling tools write them) or in shards, or its COCO JSON file or data.yaml"
 )
+LAYOUTS = ("coco", "voc", "yolo", "shards")
 LAYOUT_HELP = "layout of a folder that holds several"
 SEED_HELP = "seed of the validation split (default: 0)"
 EXIT_CODES = (

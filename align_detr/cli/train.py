@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from align_detr.cli.help_texts import DATA_HELP, EXIT_CODES, LAYOUT_HELP, SEED_HELP
+from align_detr.cli.help_texts import DATA_HELP, EXIT_CODES, LAYOUT_HELP, LAYOUTS, SEED_HELP
 from align_detr.cli.requirements import require_detectron2
 from align_detr.dependency_warnings import ignore_deprecated_script
 from align_detr.errors import EXIT_INTERRUPTED, EXIT_KEYBOARD, EXIT_USER_ERROR, AlignDetrError, ConfigError
@@ -58,6 +58,14 @@ def build_parser(prog: str = "align-detr train") -> argparse.ArgumentParser:
     parser.add_argument("--num-machines", type=int, default=1)
     parser.add_argument("--machine-rank", type=int, default=0, help="number of this machine, from 0")
     parser.add_argument("--dist-url", default="auto", help="tcp://HOST:PORT of machine 0; needed for several machines")
+    parser.add_argument(
+        "--dist-timeout",
+        type=float,
+        default=1800.0,
+        metavar="SECONDS",
+        help="that machines and processes wait for each other at most, at the start and in each exchange "
+        "(default: 1800)",
+    )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="values of the config, e.g. train.epochs=12")
     return parser
 
@@ -67,7 +75,7 @@ def _add_data_arguments(parser: argparse.ArgumentParser) -> None:
         "your own data", "The config that is made is printed and, for training, saved as config.py in train.output_dir."
     )
     data.add_argument("--data", metavar="DIR", help=DATA_HELP)
-    data.add_argument("--layout", choices=("coco", "voc", "yolo"), help=LAYOUT_HELP)
+    data.add_argument("--layout", choices=LAYOUTS, help=LAYOUT_HELP)
     data.add_argument(
         "--val-fraction",
         type=float,
@@ -154,7 +162,8 @@ def run(args: argparse.Namespace, cfg: "DictConfig | None" = None) -> None:
 
 def _start(args: argparse.Namespace) -> None:
     """Run in the processes that the arguments ask for, or in those that torchrun has started."""
-    from align_detr.engine import distributed
+    from align_detr.data.workers import follow_launcher
+    from align_detr.engine import distributed, launcher
     from align_detr.engine.run_length import check_batch
     from align_detr.lazy_config import load_config
 
@@ -167,17 +176,23 @@ def _start(args: argparse.Namespace) -> None:
     world_size = args.num_gpus * args.num_machines
     if process is not None and world_size > 1:
         raise ConfigError("torchrun has started the processes: leave out --num-gpus and --num-machines.")
+    if process is not None and args.overwrite:
+        distributed.check_restarts()
+    if not args.dist_timeout > 0:
+        raise ConfigError(f"--dist-timeout is {args.dist_timeout:g} seconds: set it to a number above 0.")
     cfg = load_config(args.config_file, args.overrides)  # a wrong config is reported once, before processes start
-    if process is not None:
-        with distributed.membership(process, cfg.train.device):
-            run(args, cfg)
-        return
-    if world_size == 1:
+    if world_size == 1 and process is None:
+        distributed.check_alone()
         run(args, cfg)
         return
     if not args.eval_only:
-        check_batch(cfg.dataloader.train, world_size)
-    distributed.spawn(
+        check_batch(cfg.dataloader.train, world_size if process is None else process.world_size)
+    if process is not None:
+        follow_launcher(grace=5.0)
+        with distributed.membership(process, cfg.train.device, timeout=args.dist_timeout):
+            run(args, cfg)
+        return
+    launcher.spawn(
         run,
         (args,),
         device=cfg.train.device,
@@ -185,6 +200,7 @@ def _start(args: argparse.Namespace) -> None:
         num_machines=args.num_machines,
         machine_rank=args.machine_rank,
         dist_url=args.dist_url,
+        timeout=args.dist_timeout,
     )
 
 

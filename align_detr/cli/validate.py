@@ -45,7 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report to FILE as JSON, too")
     parser.add_argument("--no-images", action="store_true", help="do not open images: seconds instead of minutes")
-    parser.add_argument("--layout", metavar="NAME", help="coco, voc or yolo, for a folder that holds several")
+    parser.add_argument("--layout", metavar="NAME", help="coco, voc, yolo or shards, for a folder that holds several")
     parser.add_argument("--image-root", type=Path, metavar="DIR", help="the folder of a COCO file's images")
     parser.add_argument(
         "--queries", type=int, default=100, metavar="N", help="queries of the detector to train (default: %(default)s)"

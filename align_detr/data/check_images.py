@@ -9,6 +9,7 @@ from PIL import Image
 
 from align_detr.data.findings import Findings
 from align_detr.data.images import ORIENTATION, SWAPPING
+from align_detr.data.shard_images import join_image, open_image
 from align_detr.data.values import Id, find_repeated, read_ids, read_numbers
 
 EXACT = 2**53
@@ -88,7 +89,7 @@ def _read_size(findings: Findings, name: object) -> tuple[int, int] | None:
     if not isinstance(name, str):
         return None
     try:
-        with Image.open(os.path.join(findings.annotations.image_root, name)) as image:
+        with open_image(join_image(findings.annotations.image_root, name)) as file, Image.open(file) as image:
             turned = image.getexif().get(ORIENTATION, 1) in SWAPPING
             return (image.height, image.width) if turned else (image.width, image.height)
     except Exception:  # Pillow's decoders raise anything; the caller reports the file

@@ -21,7 +21,11 @@ def read_coco(json_file: str | os.PathLike, image_root: str | os.PathLike) -> An
     is missing, is no JSON, or lacks the lists of images and categories.
     """
     path = Path(json_file)
-    content = _parse(path)
+    return as_annotations(read_json(path), path, Path(image_root))
+
+
+def as_annotations(content: Any, path: Path, image_root: Path) -> Annotations:
+    """Return the parsed content of the COCO file `path`; raise DatasetError if it lacks images or categories."""
     if not isinstance(content, dict):
         raise DatasetError(f"{path} holds a JSON {type(content).__name__}, but COCO's format is {_SHAPE}: correct it.")
     content.setdefault("annotations", [])
@@ -34,7 +38,7 @@ def read_coco(json_file: str | os.PathLike, image_root: str | os.PathLike) -> An
         images=content["images"],
         annotations=content["annotations"],
         categories=content["categories"],
-        image_root=Path(image_root),
+        image_root=image_root,
         source=path,
     )
 
@@ -51,8 +55,8 @@ def collection_paused() -> Iterator[None]:
             gc.enable()
 
 
-def _parse(path: Path) -> Any:
-    """Return the content of a JSON file in UTF-8, UTF-16 or UTF-32."""
+def read_json(path: Path) -> Any:
+    """Return the content of a JSON file in UTF-8, UTF-16 or UTF-32; raise DatasetError for a file that is none."""
     try:
         with collection_paused():
             return json.loads(path.read_bytes())  # bytes: a byte order mark tells the encoding

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 from detectron2.data import detection_utils
-from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import log_first_n
 from PIL import Image, UnidentifiedImageError
 
+from align_detr.data.shard_images import open_image
 from align_detr.errors import DatasetError
 
 ORIENTATION = 0x0112
@@ -62,7 +62,7 @@ def _read(file_name: str, entry: str, image_format: str, white_level: float | No
     """Return a file's image (H, W, 3) uint8 as it is shown, and the EXIF orientation of what is stored."""
     remedy = ", or remove the image from the annotations" if entry else ""
     try:
-        with PathManager.open(file_name, "rb") as file, Image.open(file) as stored:
+        with open_image(file_name) as file, Image.open(file) as stored:
             return _as_shown(stored, file_name, image_format, white_level, entry), orientation_of(stored)
     except FileNotFoundError as error:
         raise DatasetError(

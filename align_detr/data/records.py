@@ -1,6 +1,5 @@
 """From annotations to detectron2's records: one dictionary per image, classes counted from 0."""
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,6 +7,7 @@ import pycocotools.mask as mask_tools
 from detectron2.structures import BoxMode
 
 from align_detr.data.annotations import Annotations
+from align_detr.data.shard_images import join_image
 
 _KEPT = ("id", "bbox", "area", "iscrowd")
 
@@ -49,7 +49,7 @@ def to_records(annotations: Annotations) -> list[dict[str, Any]]:
         objects[annotation["image_id"]].append(kept)
     return [
         {
-            "file_name": os.path.join(root, image["file_name"]),
+            "file_name": join_image(root, image["file_name"]),
             "height": image["height"],
             "width": image["width"],
             "image_id": image["id"],

@@ -39,6 +39,22 @@ def follow_parent(grace: float = 0.0) -> None:
     threading.Thread(target=_watch, args=(parent.pid, grace), daemon=True, name="follow_parent").start()
 
 
+def follow_launcher(grace: float) -> None:
+    """End this process, without its cleaning up, `grace` seconds after the one that has started it, such as torchrun.
+
+    torchrun ends its processes itself, unless it is killed.
+    """
+    if os.name == "posix":
+        threading.Thread(target=_outlive, args=(os.getppid(), grace), daemon=True, name="follow_launcher").start()
+
+
+def _outlive(parent: int, grace: float) -> None:
+    while os.getppid() == parent:
+        time.sleep(_PERIOD)
+    time.sleep(grace)
+    os._exit(1)
+
+
 def _watch(parent: int, grace: float) -> None:
     while os.getppid() == parent:
         if not hasattr(signal, "sigtimedwait"):

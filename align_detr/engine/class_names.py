@@ -49,8 +49,10 @@ class TrainedConfig:
 
 
 def without_local_paths(text: str) -> str:
-    """Return a config's YAML with no absolute path in `train`: no start, and results in ./output."""
-    text = re.sub(rf"^  init_checkpoint: {_ABSOLUTE}.*$", "  init_checkpoint: ''", text, flags=re.MULTILINE)
+    """Return a config's YAML with no absolute path in `train` and `model`: no start, no teacher, and results in
+    ./output.
+    """
+    text = re.sub(rf"^  (init_checkpoint|teacher): {_ABSOLUTE}.*$", r"  \1: ''", text, flags=re.MULTILINE)
     return re.sub(
         rf"^  output_dir: {_ABSOLUTE}.*?([\w.-]+)['\"]?$", r"  output_dir: ./output/\1", text, flags=re.MULTILINE
     )

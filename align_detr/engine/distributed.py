@@ -1,18 +1,12 @@
-"""Processes of one run: started by torchrun or by `spawn`, on CUDA (nccl) or on the CPU (gloo)."""
+"""Processes of one run: started by torchrun or by the launcher, on CUDA (nccl) or on the CPU (gloo)."""
 
 import contextlib
 import gc
 import os
-import signal
-import socket
-import tempfile
-import threading
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -21,16 +15,16 @@ import torch.distributed as dist
 # Imported before any group is made (DistributedDataParallel imports it as well): its functions take the group of all
 # processes as a default argument, and would keep that group and its threads until the interpreter has shut down.
 import torch.distributed.nn.functional
-import torch.multiprocessing as mp
 from detectron2.utils import comm
 from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import fp16_compress_hook
 from torch.nn.parallel import DistributedDataParallel
 
-from align_detr.data.workers import follow_parent
+from align_detr.engine.lost import LostContact, Peer, address_toward, describe_lost, describe_no_start, interface_of
+from align_detr.engine.start_round import name_round
 from align_detr.errors import ConfigError, EnvironmentProblem
 
-TIMEOUT = timedelta(minutes=30)
+TIMEOUT = 1800.0  # seconds that processes wait for each other
 
 
 @dataclass(frozen=True)
@@ -41,6 +35,28 @@ class ProcessRank:
     local_rank: int = 0
     world_size: int = 1
     local_size: int = 1
+
+
+def check_restarts(environment: Mapping[str, str] = os.environ) -> None:
+    """Raise ConfigError if torchrun would start this command again: what the run has saved would be removed."""
+    if int(environment.get("TORCHELASTIC_MAX_RESTARTS", 0)) > 0:
+        raise ConfigError(
+            "--overwrite and torchrun's --max-restarts exclude each other, as a restart would remove its own "
+            "checkpoints: clear the folder once, and give --resume from the start."
+        )
+
+
+def check_alone(environment: Mapping[str, str] = os.environ) -> None:
+    """Raise ConfigError if a scheduler's variables say that this is one of several processes or machines.
+
+    PyTorchJob sets RANK and WORLD_SIZE for its pods; each would train alone, into the same folder.
+    """
+    if {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= environment.keys() and environment["WORLD_SIZE"] not in ("", "1"):
+        raise ConfigError(
+            f"RANK and WORLD_SIZE say that this is process {environment['RANK']} of {environment['WORLD_SIZE']}, but "
+            "LOCAL_RANK is missing: start the command with torchrun, give --num-machines, --machine-rank and "
+            "--dist-url, or unset RANK to train alone."
+        )
 
 
 def torchrun_rank(environment: Mapping[str, str] = os.environ) -> ProcessRank | None:
@@ -77,21 +93,85 @@ def check_device(device: str, local_size: int = 1, *, key: str = "train.device")
         )
 
 
-def join(process: ProcessRank, device: str, init_method: str = "env://") -> None:
-    """Make this process a member of the run: process group, detectron2's group of the machine, and its GPU."""
+def join(process: ProcessRank, device: str, init_method: str = "env://", *, timeout: float = TIMEOUT) -> list[Peer]:
+    """Make this process a member of the run: process group, detectron2's group of the machine, and its GPU.
+
+    `init_method`: torch's, or tcp://HOST:PORT of the store that a launcher has opened. Return the processes of the run
+    by rank. Raise EnvironmentProblem if they do not come together within `timeout` seconds, ConfigError for machines
+    with different numbers of processes.
+    """
     check_device(device, process.local_size)
     on_cuda = torch.device(device).type == "cuda"
     if on_cuda:
         torch.cuda.set_device(process.local_rank)
-    dist.init_process_group(
-        backend="nccl" if on_cuda else "gloo",
-        init_method=init_method,
-        world_size=process.world_size,
-        rank=process.rank,
-        timeout=TIMEOUT,
-    )
+    host, address = _master(init_method)
+    if process.world_size > process.local_size:
+        _use_interface_to(host)
+    try:
+        dist.init_process_group(
+            backend="nccl" if on_cuda else "gloo",
+            world_size=process.world_size,
+            rank=process.rank,
+            timeout=timedelta(seconds=timeout),
+            **_meeting(init_method, process, address, timeout),
+        )
+    except RuntimeError as error:
+        if sentence := describe_no_start(error, address, process.world_size, timeout):
+            raise EnvironmentProblem(sentence) from error
+        raise
+    try:
+        return _settle_in(process, host)
+    except BaseException:
+        leave()
+        raise
+
+
+def _master(init_method: str) -> tuple[str, str]:
+    """Return the host where the processes meet, and the address that errors name."""
+    if init_method == "env://":
+        host = os.environ.get("MASTER_ADDR", "")
+        return host, f"{host}:{os.environ.get('MASTER_PORT', '')}"
+    address = init_method.partition("://")[2]
+    return address.rpartition(":")[0], address
+
+
+def _meeting(init_method: str, process: ProcessRank, address: str, timeout: float) -> dict[str, Any]:
+    """Return the arguments of init_process_group on where the processes meet."""
+    limit = timedelta(seconds=timeout)
+    if init_method == "env://":
+        store, _, _ = next(dist.rendezvous(init_method, process.rank, process.world_size, timeout=limit))
+    elif init_method.startswith("tcp://"):
+        host, _, port = address.rpartition(":")
+        store = dist.TCPStore(host, int(port), None, False, timeout=limit)
+    else:
+        return {"init_method": init_method}
+    name = name_round(store, process.rank, process.world_size, address=address, timeout=timeout)
+    return {"store": dist.PrefixStore(name, store)}
+
+
+def _use_interface_to(host: str) -> None:
+    """Let gloo use the network interface that leads to the other machines, unless GLOO_SOCKET_IFNAME names one.
+
+    By itself gloo takes that of the host's name, which on many systems is the loopback interface.
+    """
+    address = address_toward(host)
+    name = "" if address.startswith("127.") else interface_of(address)
+    if name:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
+
+
+def _settle_in(process: ProcessRank, host: str) -> list[Peer]:
+    """Make detectron2's group of the machine; return the processes of the run."""
+    present = comm.all_gather((process.local_size, Peer.here(host)))
+    sizes = [size for size, _ in present]
+    if len(set(sizes)) > 1:
+        raise ConfigError(
+            f"The machines have different numbers of processes ({min(sizes)} to {max(sizes)}): give all machines the "
+            "same --nproc-per-node (or --num-gpus)."
+        )
     _make_local_group(process)
     comm.synchronize()
+    return [peer for _, peer in present]
 
 
 def leave() -> None:
@@ -109,15 +189,32 @@ def leave() -> None:
 
 
 @contextlib.contextmanager
-def membership(process: ProcessRank, device: str, init_method: str = "env://") -> Iterator[None]:
+def membership(
+    process: ProcessRank,
+    device: str,
+    init_method: str = "env://",
+    *,
+    timeout: float = TIMEOUT,
+    on_error: Callable[[Exception], None] = lambda error: None,
+) -> Iterator[None]:
     """Join the run for the duration of a `with` block; at its end, wait for the other processes before leaving.
 
-    The frames of an escaping exception are cleared: a model held by one of them would keep the process group alive.
+    The arguments are those of `join`; `on_error` is called with an error before this process leaves the others, who
+    lose it then. Raise LostContact in place of torch's errors when another process is gone. The frames of an escaping
+    exception are cleared: a model held by one of them would keep the process group alive.
     """
-    join(process, device, init_method)
+    peers = join(process, device, init_method, timeout=timeout)
     try:
         yield
         comm.synchronize()  # a process that leaves early may fail another that still listens to it
+    except Exception as error:
+        _clear_frames(error)
+        sentence = describe_lost(error, process.rank, peers, timeout)
+        named = error if sentence is None else LostContact(sentence)
+        on_error(named)
+        if named is error:
+            raise
+        raise named from error
     except BaseException as error:
         _clear_frames(error)
         raise
@@ -137,6 +234,14 @@ def _clear_frames(error: BaseException) -> None:
             pending += [link.__cause__, link.__context__, *getattr(link, "exceptions", ())]
 
 
+def adopt_group() -> None:
+    """Let detectron2 know the processes of this machine if other code has made the process group, as Ray Train does."""
+    if not (dist.is_available() and dist.is_initialized()) or comm._LOCAL_PROCESS_GROUP is not None:
+        return
+    size = dist.get_world_size()
+    _make_local_group(torchrun_rank() or ProcessRank(dist.get_rank(), dist.get_rank(), size, size))
+
+
 def _make_local_group(process: ProcessRank) -> None:
     """Tell detectron2 which processes share this machine (a function in its main branch, a variable in v0.5)."""
     if hasattr(comm, "create_local_process_group"):
@@ -147,105 +252,6 @@ def _make_local_group(process: ProcessRank) -> None:
         group = dist.new_group(ranks)  # every process must make every group
         if process.rank in ranks:
             comm._LOCAL_PROCESS_GROUP = group
-
-
-def spawn(
-    function: Callable[..., None],
-    args: tuple[Any, ...],
-    *,
-    device: str,
-    local_size: int,
-    num_machines: int = 1,
-    machine_rank: int = 0,
-    dist_url: str = "auto",
-) -> None:
-    """Run `function(*args)` in `local_size` new processes of this machine, joined with those of the other machines.
-
-    Raise ConfigError for several machines without an address, EnvironmentProblem for missing GPUs, and torch's
-    ProcessRaisedException or ProcessExitedException if a process fails (the others are then ended).
-    """
-    if not 0 <= machine_rank < num_machines:
-        raise ConfigError(
-            f"--machine-rank is {machine_rank}, of {num_machines} machines: number them from 0 to {num_machines - 1}."
-        )
-    if dist_url == "auto":
-        if num_machines > 1:
-            raise ConfigError("--num-machines above 1 needs --dist-url tcp://HOST:PORT, the address of machine 0.")
-        dist_url = f"tcp://127.0.0.1:{_free_port()}"
-    check_device(device, local_size)
-    with tempfile.TemporaryDirectory() as folder:
-        first_error = Path(folder) / "first_error"
-        worker_args = (function, args, device, local_size, num_machines, machine_rank, dist_url, first_error)
-        try:
-            context = mp.spawn(_worker, nprocs=local_size, args=worker_args, join=False)
-            with _signals_passed_on(context.pids()):
-                while not context.join():
-                    pass
-        except mp.ProcessRaisedException as error:
-            if not first_error.exists():
-                raise
-            raise mp.ProcessRaisedException(first_error.read_text(), error.error_index, error.error_pid) from None
-
-
-@contextlib.contextmanager
-def _signals_passed_on(pids: Iterable[int]) -> Iterator[None]:
-    """Pass the signals that end training on to the processes of a run, as SIGUSR1, and wait for them."""
-
-    def pass_on(number: int, frame: FrameType | None) -> None:
-        for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGUSR1)
-
-    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGUSR1"):
-        yield
-        return
-    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _worker(
-    local_rank: int,
-    function: Callable[..., None],
-    args: tuple[Any, ...],
-    device: str,
-    local_size: int,
-    num_machines: int,
-    machine_rank: int,
-    dist_url: str,
-    first_error: Path,
-) -> None:
-    """Run `function` as one of the processes.
-
-    The first process to fail writes its traceback to the file `first_error`. The others fail because they lost it, may
-    exit sooner, and their errors say less.
-    """
-    follow_parent(grace=5.0)  # in which a step may be finished and saved
-    process = ProcessRank(
-        rank=machine_rank * local_size + local_rank,
-        local_rank=local_rank,
-        world_size=num_machines * local_size,
-        local_size=local_size,
-    )
-    if torch.device(device).type == "cpu":
-        # otherwise each process starts as many threads as the machine has cores
-        torch.set_num_threads(max(1, torch.get_num_threads() // local_size))
-    with membership(process, device, dist_url):
-        try:
-            function(*args)
-        except Exception:
-            with contextlib.suppress(FileExistsError), first_error.open("x") as file:
-                file.write(traceback.format_exc())
-            raise
-
-
-def _free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as connection:
-        connection.bind(("127.0.0.1", 0))
-        return int(connection.getsockname()[1])
 
 
 def wrap_ddp(

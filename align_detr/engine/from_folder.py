@@ -14,6 +14,7 @@ from align_detr.engine import run
 from align_detr.engine.config_in_file import build_untrusted, config_in_file
 from align_detr.engine.data_config import DEFAULT_CONFIG, DataOptions, class_count_keys, registered_name, write_config
 from align_detr.engine.start import set_up
+from align_detr.errors import ConfigError
 from align_detr.lazy_config import load_config
 
 logger = logging.getLogger(__name__)
@@ -32,10 +33,11 @@ def train(
 ) -> Mapping[str, Any]:
     """Train in this process and return the last evaluation's results, {"bbox": {"AP": ...}}.
 
-    config_file: path or model-zoo name. data: the folder of a data set in COCO's, Pascal VOC's or YOLO's layout; None:
-    what the config names. overrides: "key=value". resume, overwrite: continue, or remove, an earlier run in the same
-    output folder, which is refused otherwise. layout: of a folder that holds several. val_fraction, split_seed: of the
-    validation split, where the folder has none. Raise AlignDetrError for everything that a user can correct.
+    config_file: path or model-zoo name. data: the folder of a data set in COCO's, Pascal VOC's or YOLO's layout or in
+    shards; None: what the config names. overrides: "key=value". resume, overwrite: continue, or remove, an earlier run
+    in the same output folder, which is refused otherwise. layout: of a folder that holds several. val_fraction,
+    split_seed: of the validation split, where the folder has none. Raise AlignDetrError for everything that a user can
+    correct.
     """
     if data is not None:
         options = DataOptions(str(data), layout, val_fraction, split_seed)
@@ -56,6 +58,8 @@ def evaluate(
     val_fraction: float | None = None,
     split_seed: int | None = None,
     averaged: bool = True,
+    layers: bool = False,
+    against: str | Path = "",
 ) -> Mapping[str, Any]:
     """Evaluate the checkpoint `weights` on a data set's folder and return the results, {"bbox": {"AP": ...}}.
 
@@ -66,8 +70,12 @@ def evaluate(
     beside the weights, unless `overrides` set train.output_dir.
     val_fraction, split_seed: either of them, or split="val", divides a data set without a validation split as training
     does, with the same defaults, and evaluates what training held out.
+    layers: evaluate every decoder layer as well, whose files lie in `layers` beside the detections; against: another
+    checkpoint of the same config, with whose matching that of `weights` is compared (docs/layers.md).
     Raise AlignDetrError for everything that a user can correct.
     """
+    if against and not layers:
+        raise ConfigError("Another checkpoint is compared by its layers' matching only: give layers=True (--layers).")
     path = Path(weights)
     content = read_weights(path)
     cfg = _config_of(content, config_file, overrides)
@@ -97,7 +105,7 @@ def evaluate(
             found.root,
             len(found.split(name).annotations.images),
         )
-    return run.evaluate_only(cfg, checkpoint=str(path))
+    return run.evaluate_only(cfg, checkpoint=str(path), layers=layers, against=str(against))
 
 
 def _config_of(weights: Weights, config_file: str | None, overrides: Sequence[str]) -> DictConfig:

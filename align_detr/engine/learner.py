@@ -10,6 +10,7 @@ from detectron2.engine.hooks import IterationTimer
 from omegaconf import DictConfig
 from torch import nn
 
+from align_detr.engine.attention_sparsity import AttentionSparsity, attention_sparsity
 from align_detr.engine.build import build_ema, build_model, build_optimizer, check_classes
 from align_detr.engine.capacity import check_capacity
 from align_detr.engine.ema import ModelEMA
@@ -25,13 +26,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Learner:
-    """A model, its optimizer, schedule and averages (None: none), and its batch norms that are fixed."""
+    """A model, its optimizer, schedule and averages (None: none), its batch norms that are fixed, and the record of its
+    cross-attention (None: none).
+    """
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
     schedule: Any
     ema: ModelEMA | None
     fixed_norms: list[nn.Module]
+    sparsity: AttentionSparsity | None
 
     @property
     def evaluated(self) -> nn.Module:
@@ -44,10 +48,10 @@ class Learner:
             self.ema.reset()
 
     def hooks(self) -> list[HookBase | None]:
-        """Return the hooks of a step, in their order: time, rates, fixed batch norms, averages."""
+        """Return the hooks of a step, in their order: time, rates, fixed batch norms, averages, cross-attention."""
         averaging = None if self.ema is None else UpdateEMA(ema=self.ema)
         schedule, norms = GroupLRScheduler(scheduler=self.schedule), FixedNorms(norms=self.fixed_norms)
-        return [IterationTimer(), schedule, norms, averaging]
+        return [IterationTimer(), schedule, norms, averaging, self.sparsity]
 
 
 def build_learner(cfg: DictConfig, plan: RunPlan) -> Learner:
@@ -60,6 +64,7 @@ def build_learner(cfg: DictConfig, plan: RunPlan) -> Learner:
     check_classes(model, plan.dataset_names)
     check_capacity(cfg.model, plan.dataset_names)
     fixed_norms = freeze(model, options.freeze)
+    sparsity = attention_sparsity(model, options.attention_sparsity)
     checkpoint_activations(model, options.checkpoint_activations)
     optimizer = build_optimizer(cfg.optimizer, model)
     scaling = scale_rates(optimizer, options, length.total_batch)
@@ -67,4 +72,4 @@ def build_learner(cfg: DictConfig, plan: RunPlan) -> Learner:
     ema = build_ema(options.ema, model)
     for line in describe_run(length=length, test_data=plan.test_data, rates=group_rates(optimizer), scaling=scaling):
         logger.info(line)
-    return Learner(model, optimizer, schedule, ema, fixed_norms)
+    return Learner(model, optimizer, schedule, ema, fixed_norms, sparsity)

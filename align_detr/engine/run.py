@@ -27,6 +27,7 @@ from align_detr.engine.trained import load_trained
 from align_detr.engine.trainer import Trainer
 from align_detr.engine.writers import append_results
 from align_detr.evaluation import build_evaluation_sets, evaluate_sets
+from align_detr.evaluation.evaluate_layers import evaluate_layers
 from align_detr.evaluation.pictures import with_pictures
 from align_detr.evaluation.validation_loss import with_losses
 from align_detr.lazy_config import settle
@@ -69,14 +70,23 @@ def train(cfg: DictConfig, *, resume: bool = False, overwrite: bool = False) -> 
     return evaluation.results
 
 
-def evaluate_only(cfg: DictConfig, *, checkpoint: str = "") -> Mapping[str, Any]:
-    """Evaluate what `load_trained` loads; return the results and append them to metrics.json as one line."""
+def evaluate_only(
+    cfg: DictConfig, *, checkpoint: str = "", layers: bool = False, against: str = ""
+) -> Mapping[str, Any]:
+    """Evaluate what `load_trained` loads; return the results and append them to metrics.json as one line.
+
+    `layers`, `against`: evaluate every decoder layer, and compare the matching with that of another checkpoint, as
+    `evaluate_layers` does.
+    """
     settle(cfg)
     with datasets_read_once():
         # errors of the data come before weights are downloaded
-        test_sets = build_evaluation_sets(cfg.dataloader, boxes=cfg.train.validation_loss)
+        test_sets = build_evaluation_sets(cfg.dataloader, boxes=cfg.train.validation_loss or layers)
         model, iteration = load_trained(cfg, checkpoint=checkpoint)
-    results = evaluate_sets(with_losses(test_sets, model) if cfg.train.validation_loss else test_sets, model)
+        other = load_trained(cfg, checkpoint=against)[0] if against else None
+    if cfg.train.validation_loss:
+        test_sets = with_losses(test_sets, model)
+    results = evaluate_layers(test_sets, model, other) if layers else evaluate_sets(test_sets, model)
     if comm.is_main_process():
         logger.info("Results appended to %s.", append_results(cfg.train.output_dir, iteration, results))
     return results

@@ -11,7 +11,7 @@ from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig
 
 from align_detr.checkpoint.files import remove_unfinished
-from align_detr.engine.distributed import check_device
+from align_detr.engine.distributed import adopt_group, check_device
 from align_detr.engine.summary import describe_environment
 
 logger = logging.getLogger(__name__)
@@ -22,6 +22,7 @@ def set_up(options: DictConfig) -> None:
 
     `options` is the node `train` of a config. Raise EnvironmentProblem if this machine lacks the device.
     """
+    adopt_group()
     if comm.is_main_process():
         os.makedirs(options.output_dir, exist_ok=True)
         remove_unfinished(options.output_dir)

@@ -16,7 +16,8 @@ logger = logging.getLogger(__name__)
 
 def load_trained(cfg: DictConfig, *, checkpoint: str = "", averaged: bool = True) -> tuple[nn.Module, int]:
     """Build the model with the weights of `checkpoint`, else the newest of the output folder, else of
-    `train.init_checkpoint`; return it with the number of iterations it was trained for (0: not known).
+    `train.init_checkpoint`; return it, in evaluation mode, with the number of iterations it was trained for (0: not
+    known).
 
     That order because a config's init_checkpoint is often a backbone to start training from. The weights are the
     averaged ones if the checkpoint has them; with `averaged=False`, or `train.init_averaged=False`, the plain ones.
@@ -52,4 +53,4 @@ def load_trained(cfg: DictConfig, *, checkpoint: str = "", averaged: bool = True
     if averaged and options.ema.enabled and not weights.averaged:
         logger.warning("%s has no averaged weights: taking its plain ones although train.ema.enabled is set.", path)
     logger.info("Loaded the %sweights of %s.", "averaged " if weights.averaged else "", path)
-    return model, weights.iteration or 0
+    return model.eval(), weights.iteration or 0

@@ -10,14 +10,17 @@ from align_detr.evaluation.evaluate import (
     require_evaluation,
 )
 from align_detr.evaluation.metrics import BoxMetrics, box_metrics
+from align_detr.evaluation.misalignment import ALIGNMENT_FILE, MisalignmentEvaluator
 from align_detr.evaluation.truth import GroundTruth, read_truth
 
 __all__ = [
+    "ALIGNMENT_FILE",
     "RESULTS_FILE",
     "BoxMetrics",
     "DetectionEvaluator",
     "EvaluationSet",
     "GroundTruth",
+    "MisalignmentEvaluator",
     "box_metrics",
     "build_evaluation_sets",
     "evaluate",

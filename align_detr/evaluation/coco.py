@@ -2,28 +2,23 @@
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from detectron2.evaluation import DatasetEvaluator
-from detectron2.structures import Instances
-from detectron2.utils import comm
 from tabulate import tabulate
 
 from align_detr.checks import check_count
-from align_detr.errors import DatasetError, NonFinitePrediction
+from align_detr.evaluation.gathering import GatheredDetections, ImageDetections, as_columns
+from align_detr.evaluation.libraries import find_library
 from align_detr.evaluation.metrics import BoxMetrics, box_metrics, metric_names
-from align_detr.evaluation.truth import GroundTruth, ImageKey, image_key, read_truth
+from align_detr.evaluation.truth import GroundTruth, ImageKey, read_truth
 
 logger = logging.getLogger(__name__)
 
 RESULTS_FILE = "coco_instances_results.json"
 """The detections in COCO's results format, under the name that detectron2's evaluator gives them."""
-
-Detection = tuple[int, list[float], float]
-"""Class index, box (x, y, width, height in pixels), score."""
 
 
 class DetectionEvaluator(DatasetEvaluator):
@@ -32,15 +27,22 @@ class DetectionEvaluator(DatasetEvaluator):
     The numbers are pycocotools' on the annotation file, where there is one. `output_dir`: a folder for RESULTS_FILE,
     which has the data set's original image and category ids (None: no file). `max_detections`: how many of an image's
     best detections of a class count (COCO: 100); a warning says if an image has more objects of one. A data set
-    without any annotation has no AP; its detections are kept. The constructor reads the data set. It raises
-    DatasetError for one that cannot be used, and ConfigError for a `max_detections` below 1.
+    without any annotation has no AP; its detections are kept. `library`: "pycocotools", "hotcoco", which is faster, or
+    "auto": hotcoco if it is installed; the numbers are the same. The constructor reads the data set. It raises
+    DatasetError for one that cannot be used, and ConfigError for a `max_detections` below 1 or an unknown `library`.
+    The attribute `results_file` is the path of the file in that folder.
     """
 
-    def __init__(self, *, dataset_name: str, output_dir: str | None = None, max_detections: int = 100) -> None:
+    def __init__(
+        self, *, dataset_name: str, output_dir: str | None = None, max_detections: int = 100, library: str = "auto"
+    ) -> None:
         self.max_detections = check_count(max_detections, "dataloader.evaluator.max_detections")
+        find_library(library)  # an error now, not after the evaluation
+        self.library = library
         self.output_dir = None if output_dir is None else Path(output_dir)
+        self.results_file = RESULTS_FILE
         self.truth = read_truth(dataset_name)
-        self._found: dict[ImageKey, list[Detection]] = {}
+        self.reset()
         _warn_of_crowded_images(self.truth, max_detections)
         _warn_of_empty_boxes(self.truth)
 
@@ -54,7 +56,7 @@ class DetectionEvaluator(DatasetEvaluator):
 
     def reset(self) -> None:
         """Forget the detections of an earlier evaluation."""
-        self._found = {}
+        self._found = GatheredDetections(self.truth)
 
     def process(self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]) -> None:
         """Keep the detections of a batch: `outputs[i]["instances"]` has boxes in pixels of the image of `inputs[i]`.
@@ -62,10 +64,7 @@ class DetectionEvaluator(DatasetEvaluator):
         Raise NonFinitePrediction for a score or box that is not finite, DatasetError for an image or a class that the
         data set does not have.
         """
-        for entry, output in zip(inputs, outputs, strict=True):
-            key = image_key(entry)
-            self._check_image(key, entry)
-            self._found[key] = self._detections(key, output["instances"].to("cpu"))
+        self._found.add(inputs, outputs)
 
     def evaluate(self) -> dict[str, dict[str, float]]:
         """Gather the detections of all processes, write RESULTS_FILE and return {"bbox": {metric: percent}}.
@@ -73,18 +72,12 @@ class DetectionEvaluator(DatasetEvaluator):
         Beside COCO's numbers there is an "AP-<class>" per class. NaN stands where no object counts. Return {} on all
         but the main process, and for a data set without annotations.
         """
-        comm.synchronize()
-        found = {key: detections for part in comm.gather(self._found, dst=0) for key, detections in part.items()}
-        if not comm.is_main_process():
+        found = self._found.of_all_processes()
+        if found is None:
             return {}
         name = self.truth.dataset_name
-        if len(found) < len(self.truth.images):
-            missing = len(self.truth.images) - len(found)
-            logger.warning(
-                "The test loader left out %d images of the data set '%s': no object is found there.", missing, name
-            )
         if self.output_dir is not None:
-            _write_results(self.output_dir / RESULTS_FILE, self.truth, found)
+            _write_results(self.output_dir / self.results_file, self.truth, found)
         if not self.truth.annotations:
             logger.warning("The data set '%s' has no annotations, so that there is no AP of it.", name)
             return {}
@@ -92,40 +85,13 @@ class DetectionEvaluator(DatasetEvaluator):
             num_images=len(self.truth.images),
             num_classes=len(self.truth.class_names),
             annotations=self.truth.annotations,
-            detections=_numbered(self.truth, found),
+            detections=as_columns(self.truth, found),
             max_detections=self.max_detections,
+            library=self.library,
         )
         logger.info("Evaluation of %s:\n%s", name, _tables(self.truth, metrics))
         per_class = zip(self.truth.class_labels(), metrics.per_class, strict=True)
         return {"bbox": {**metrics.summary, **{f"AP-{label}": ap for label, ap in per_class}}}
-
-    def _check_image(self, key: ImageKey, entry: Mapping[str, Any]) -> None:
-        """Raise DatasetError unless the image is one of the data set, and the same file if the entry names one."""
-        expected = self.truth.file_names.get(key)
-        if expected is None or entry.get("file_name", expected) != expected:
-            raise DatasetError(
-                f"The test loader gives image {key!r} ({entry.get('file_name', 'no file name')}), which is "
-                f"{expected or 'no image'} in the data set '{self.truth.dataset_name}': set "
-                "dataloader.evaluator.dataset_name to the data set of dataloader.test."
-            )
-
-    def _detections(self, key: ImageKey, instances: Instances) -> list[Detection]:
-        boxes = instances.pred_boxes.tensor.clone()
-        boxes[:, 2:] -= boxes[:, :2]
-        finite = torch.isfinite(boxes).all(dim=1) & torch.isfinite(instances.scores)
-        if not finite.all():
-            raise NonFinitePrediction(
-                f"{int((~finite).sum())} of {len(finite)} detections of image {key!r} "
-                f"({self.truth.file_names[key]}) have a score or box that is NaN or infinite: evaluate an earlier "
-                "checkpoint, or train with a lower rate."
-            )
-        classes, count = instances.pred_classes.tolist(), len(self.truth.class_names)
-        if self.truth.is_named and max(classes, default=0) >= count:
-            raise DatasetError(
-                f"The model finds class {max(classes)}, but the data set '{self.truth.dataset_name}' has {count} "
-                "classes, counted from 0: evaluate it with the config that it was trained with."
-            )
-        return list(zip(classes, boxes.tolist(), instances.scores.tolist(), strict=True))
 
 
 def _warn_of_crowded_images(truth: GroundTruth, max_detections: int) -> None:
@@ -157,25 +123,23 @@ def _warn_of_empty_boxes(truth: GroundTruth) -> None:
         )
 
 
-def _numbered(truth: GroundTruth, found: Mapping[ImageKey, Sequence[Detection]]) -> list[dict[str, Any]]:
-    """Return the detections in COCO's results format, with the numbers of `truth`."""
-    return [
-        {"image_id": truth.images[key], "category_id": label + 1, "bbox": box, "score": score}
-        for key in truth.images
-        for label, box, score in found.get(key, ())
-    ]
-
-
-def _write_results(path: Path, truth: GroundTruth, found: Mapping[ImageKey, Sequence[Detection]]) -> None:
+def _write_results(path: Path, truth: GroundTruth, found: Mapping[ImageKey, ImageDetections]) -> None:
     """Write the detections in COCO's results format, with the data set's original image and category ids."""
-    rows = [
-        {"image_id": key, "category_id": truth.category_id(label), "bbox": box, "score": score}
-        for key in truth.images
-        for label, box, score in found.get(key, ())
-    ]
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(rows, default=lambda number: number.item()), encoding="utf-8")
-    logger.info("Wrote %d detections to %s.", len(rows), path)
+    parts = ((key, found[key]) for key in truth.images if key in found)
+    with path.open("w", encoding="utf-8") as file:
+        file.write("[")
+        for number, row in enumerate(_rows(truth, parts)):
+            file.write(f"{', ' * (number > 0)}{json.dumps(row, default=lambda value: value.item())}")
+        file.write("]")
+    logger.info("Wrote %d detections to %s.", sum(len(each) for each in found.values()), path)
+
+
+def _rows(truth: GroundTruth, parts: Iterable[tuple[ImageKey, ImageDetections]]) -> Iterator[dict[str, Any]]:
+    for key, each in parts:
+        columns = (each.label.tolist(), each.box.tolist(), each.score.tolist())
+        for label, box, score in zip(*columns, strict=True):
+            yield {"image_id": key, "category_id": truth.category_id(label), "bbox": box, "score": score}
 
 
 def _tables(truth: GroundTruth, metrics: BoxMetrics) -> str:

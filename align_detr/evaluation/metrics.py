@@ -1,15 +1,13 @@
-"""COCO's metrics of boxes. The one place that knows the library that computes them."""
+"""COCO's metrics of boxes."""
 
-import contextlib
-import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
+
+from align_detr.evaluation.libraries import Accumulated, BoxColumns, BoxTask, find_library
 
 _AREAS = {"": "all", "s": "small", "m": "medium", "l": "large"}
 _FEW = (1, 10)
@@ -32,61 +30,41 @@ def box_metrics(
     *,
     num_images: int,
     num_classes: int,
-    annotations: Sequence[dict[str, Any]],
-    detections: Sequence[dict[str, Any]],
+    annotations: Sequence[Mapping[str, Any]],
+    detections: BoxColumns,
     max_detections: int,
+    library: str = "auto",
 ) -> BoxMetrics:
-    """Compute COCO's metrics with pycocotools, the official implementation.
+    """Compute COCO's metrics with the library of a name (`find_library`).
 
     Images and classes are numbered from 1. `annotations`: id (from 1), image_id, category_id, bbox (x, y, width,
-    height), area, iscrowd. `detections`: image_id, category_id, bbox, score. The `max_detections` best detections of
-    a class count per image.
+    height), area, iscrowd. The `max_detections` best detections of a class count per image.
     """
-    boxes = [
-        {**detection, "id": number, "area": detection["bbox"][2] * detection["bbox"][3], "iscrowd": 0}
-        for number, detection in enumerate(detections, start=1)
-    ]
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth, found = (_index(num_images, num_classes, entries) for entries in (annotations, boxes))
-        evaluation = COCOeval(truth, found, "bbox")
-        evaluation.params.maxDets = [*(count for count in _FEW if count < max_detections), max_detections]
-        evaluation.evaluate()
-        evaluation.accumulate()
-    return _read(evaluation)
+    counts = _counts(max_detections)
+    return _read(find_library(library)(BoxTask(num_images, num_classes, annotations, detections, counts)))
 
 
 def metric_names(max_detections: int) -> list[str]:
     """Return the names of `BoxMetrics.summary`."""
-    counts = [*(count for count in _FEW if count < max_detections), max_detections]
     areas = [letter for letter in _AREAS if letter]
-    return ["AP", "AP50", "AP75", *(f"AP{x}" for x in areas), *(f"AR{x}" for x in [*counts, *areas])]
+    return ["AP", "AP50", "AP75", *(f"AP{x}" for x in areas), *(f"AR{x}" for x in [*_counts(max_detections), *areas])]
 
 
-def _index(num_images: int, num_classes: int, annotations: Sequence[dict[str, Any]]) -> COCO:
-    coco = COCO()
-    coco.dataset = {
-        "images": [{"id": number} for number in range(1, num_images + 1)],
-        "categories": [{"id": number} for number in range(1, num_classes + 1)],
-        "annotations": annotations,
-    }
-    coco.createIndex()
-    return coco
+def _counts(max_detections: int) -> list[int]:
+    return [*(count for count in _FEW if count < max_detections), max_detections]
 
 
-def _read(evaluation: COCOeval) -> BoxMetrics:
-    """Return the numbers as COCO's summary takes them from precision and recall, for any number of detections.
-
-    precision: (IoU thresholds, recalls, classes, areas, numbers of detections); recall: the same without recalls.
-    """
-    precision, recall, params = evaluation.eval["precision"], evaluation.eval["recall"], evaluation.params
-    area_of = {letter: params.areaRngLbl.index(name) for letter, name in _AREAS.items()}
-    at = {f"{iou:.2f}": index for index, iou in enumerate(params.iouThrs)}
+def _read(found: Accumulated) -> BoxMetrics:
+    """Return the numbers as COCO's summary takes them from precision and recall, for any number of detections."""
+    precision, recall = found.precision, found.recall
+    area_of = {letter: found.areas.index(name) for letter, name in _AREAS.items()}
+    at = {f"{iou:.2f}": index for index, iou in enumerate(found.thresholds)}
     summary = {
         "AP": _percent(precision[:, :, :, area_of[""], -1]),
         "AP50": _percent(precision[at["0.50"], :, :, area_of[""], -1]),
         "AP75": _percent(precision[at["0.75"], :, :, area_of[""], -1]),
         **{f"AP{letter}": _percent(precision[:, :, :, area_of[letter], -1]) for letter in "sml"},
-        **{f"AR{count}": _percent(recall[:, :, area_of[""], k]) for k, count in enumerate(params.maxDets)},
+        **{f"AR{count}": _percent(recall[:, :, area_of[""], k]) for k, count in enumerate(found.counts)},
         **{f"AR{letter}": _percent(recall[:, :, area_of[letter], -1]) for letter in "sml"},
     }
     return BoxMetrics(summary, [_percent(precision[:, :, k, area_of[""], -1]) for k in range(precision.shape[2])])

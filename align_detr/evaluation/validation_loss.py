@@ -42,7 +42,7 @@ class LossEvaluator(DatasetEvaluator):
     @torch.no_grad()
     def process(self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Any]) -> None:
         """Add the losses of a batch, whose inputs have `instances`; the detections are not looked at."""
-        with _as_in_training(self.model), _same_random_numbers(), within_process(), EventStorage():
+        with _as_in_training(self.model), same_random_numbers(), within_process(), EventStorage():
             losses = self.model(inputs)
         values = torch.stack([loss.float() for loss in losses.values()]).tolist()
         for name, value in zip(losses, values, strict=True):
@@ -97,7 +97,7 @@ def _is_random_or_running(module: nn.Module) -> bool:
 
 
 @contextmanager
-def _same_random_numbers() -> Iterator[None]:
+def same_random_numbers() -> Iterator[None]:
     """Start all generators at one point, and put them back in the end."""
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() and torch.cuda.is_initialized() else []
     of_python, of_numpy = random.getstate(), np.random.get_state()

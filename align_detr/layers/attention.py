@@ -61,6 +61,25 @@ class MultiHeadAttention(ProjectedAttention):
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=attend, dropout_p=dropout)  # (B, H, Q, D)
         return self.out_proj(out.transpose(1, 2).flatten(2))
 
+    def weights(
+        self, chosen: slice, query: Tensor, key: Tensor, value: Tensor, *, padding: Tensor | None = None
+    ) -> Tensor:
+        """Return the weights that `forward` gives the keys for the `chosen` queries: (B, H, q, S) float32."""
+        q, k, _ = self._project(query[:, chosen], key, value)
+        return attention_weights(q, k, None if padding is None else ~padding[:, None, None])
+
+
+def attention_weights(query: Tensor, key: Tensor, mask: Tensor | None) -> Tensor:
+    """Return the softmax weights that `scaled_dot_product_attention` keeps to itself: query (B, H, Q, D), key
+    (B, H, S, D), and `mask`, which broadcasts to (B, H, Q, S), True where a query may attend, or a number that is added
+    to the logit -> (B, H, Q, S) float32.
+    """
+    with torch.autocast(query.device.type, enabled=False):
+        logits = query.float() * query.shape[-1] ** -0.5 @ key.float().transpose(-1, -2)
+        if mask is not None:
+            logits = logits.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else logits + mask.float()
+        return logits.softmax(-1)
+
 
 class FeedForward(nn.Module):
     """Linear, activation, dropout, linear on (..., C) (Vaswani et al. 2017, section 3.3).

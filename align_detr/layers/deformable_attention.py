@@ -199,11 +199,21 @@ class MultiScaleDeformableAttention(nn.Module):
             value = value.masked_fill(padding[..., None], 0.0)
         per_point = (self.num_heads, self.num_levels, self.num_points)
         offsets = self.sampling_offsets(query).unflatten(-1, (*per_point, 2))  # (B, Q, H, L, P, 2)
-        weights = self.attention_weights(query).unflatten(-1, (self.num_heads, -1))  # (B, Q, H, L*P)
-        weights = weights.softmax(dim=-1, dtype=_at_least_float32(weights)).unflatten(-1, per_point[1:])
+        weights = self._sampling_weights(query).unflatten(-1, per_point[1:])  # (B, Q, H, L, P)
         locations = self._locations(reference, offsets, shapes)  # (B, Q, H, L, P, 2)
         out = deformable_attention(value.unflatten(-1, (self.num_heads, -1)), shapes, locations, weights)
         return self.output_proj(out)
+
+    def weights(self, chosen: slice, query: Tensor, *others: Any, **options: Any) -> Tensor:
+        """Return the weights that `forward`, with these arguments, gives the sampling points of all levels for the
+        `chosen` queries: (B, H, q, L*P) float32.
+        """
+        return self._sampling_weights(query[:, chosen]).transpose(1, 2)
+
+    def _sampling_weights(self, query: Tensor) -> Tensor:
+        """Return the weights of the sampling points, (B, Q, H, L*P), at least float32."""
+        weights = self.attention_weights(query).unflatten(-1, (self.num_heads, -1))
+        return weights.softmax(dim=-1, dtype=_at_least_float32(weights))
 
     def _locations(self, reference: Tensor, offsets: Tensor, shapes: Sequence[tuple[int, int]]) -> Tensor:
         """Add `offsets` (B, Q, H, L, P, 2) to `reference` (B, Q, L, 2 or 4): (B, Q, H, L, P, 2) in [0, 1]."""

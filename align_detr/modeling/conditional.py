@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from align_detr.errors import ConfigError
+from align_detr.layers.attention import attention_weights
 from align_detr.modeling.decoder_layers import DecoderLayer, position_of
 from align_detr.structures import Memory, QueryPlace
 
@@ -79,14 +80,27 @@ class ConditionalCrossAttention(SplitProjectionAttention):
         """Attend: x (B, Q, C), with `place.position` and `place.sine` -> (B, Q, C); `padding` (B, S) is True for tokens
         to ignore. Raise ConfigError if the queries have no encoded references.
         """
+        query, key = self._queries_and_keys(x, place, memory)
+        blocked = None if padding is None else padding[:, None, None, :]  # (B, 1, 1, S)
+        return self._attend(query, key, self._split(self.value(memory.tokens)), blocked)
+
+    def weights(
+        self, chosen: slice, x: Tensor, place: QueryPlace, memory: Memory, *, padding: Tensor | None = None
+    ) -> Tensor:
+        """Return the weights that `forward` gives the tokens for the `chosen` queries: (B, H, q, S) float32."""
+        position = None if place.position is None else place.position[:, chosen]
+        place = QueryPlace(position=position, sine=_sine_of(place)[:, chosen])
+        query, key = self._queries_and_keys(x[:, chosen], place, memory)
+        return attention_weights(query, key, None if padding is None else ~padding[:, None, None])
+
+    def _queries_and_keys(self, x: Tensor, place: QueryPlace, memory: Memory) -> tuple[Tensor, Tensor]:
+        """Return contents and positions of queries, (B, H, Q, 2 C / H), and of keys, (B, H, S, 2 C / H)."""
         key_position = self.key_position(memory.position)  # (B, S, C)
         query, key = self._project_contents(x, place, memory, key_position)
         # Split before concatenating, so that each head has its part of the contents and of the positions.
         sine = self.query_sine(_sine_of(place))  # (B, Q, C)
-        query = torch.cat([self._split(query), self._split(sine)], dim=-1)  # (B, H, Q, 2 C / H)
-        key = torch.cat([self._split(key), self._split(key_position)], dim=-1)  # (B, H, S, 2 C / H)
-        blocked = None if padding is None else padding[:, None, None, :]  # (B, 1, 1, S)
-        return self._attend(query, key, self._split(self.value(memory.tokens)), blocked)
+        query = torch.cat([self._split(query), self._split(sine)], dim=-1)
+        return query, torch.cat([self._split(key), self._split(key_position)], dim=-1)
 
     def _project_contents(
         self, x: Tensor, place: QueryPlace, memory: Memory, key_position: Tensor

@@ -22,6 +22,7 @@ train = dict(
     patience=None,  # evaluations without a better `best` (None: bbox/AP) after which training stops
     log_period=20,  # 0: only at the end
     loggers=[],  # beside metrics.json and tensorboard: wandb, mlflow
+    attention_sparsity=0,  # iterations between records of how sparse the decoder's cross-attention is; 0: none
     pictures=4,  # of detections beside the ground truth, at every evaluation; 0: none
     checkpointer=dict(period=None, max_to_keep=3),  # None: once per epoch; 0: only at the end; max_to_keep=0: all
     on_nonfinite="stop",  # or "skip": leave out a step whose loss or gradient is not finite

@@ -6,16 +6,7 @@ import pytest
 from align_detr.analysis.matching import AREAS
 from align_detr.analysis.precision import PrecisionCurves
 from align_detr.analysis.results import Results
-from support.results import coco_evaluation, draw_results, with_copies
-
-SIZES = [
-    dict(images=1, classes=1, objects=3, detections=10),
-    dict(images=4, classes=2, objects=30, detections=100),
-    dict(images=8, classes=3, objects=60, detections=400),
-    dict(images=3, classes=1, objects=60, detections=300),
-    dict(images=5, classes=4, objects=0, detections=20),
-    dict(images=5, classes=2, objects=20, detections=0),
-]
+from support.results import SIZES, coco_evaluation, draw_copies, draw_results, with_copies
 
 
 def curves(results: Results, area: str, copies: np.ndarray) -> np.ndarray:
@@ -44,8 +35,7 @@ def test_precision_is_pycocotools(size, max_detections):
 def test_copies_of_images_are_a_set_with_these_copies(size):
     for seed in range(3):
         results = draw_results(seed, **size)
-        number = results.truth.num_images
-        copies = np.random.default_rng(seed).multinomial(number, [1 / number] * number)
+        copies = draw_copies(seed, results)
         expected = pycocotools_curves(with_copies(results, copies))
         for index, area in enumerate(AREAS):
             np.testing.assert_allclose(curves(results, area, copies), expected[..., index], rtol=0, atol=1e-12)

@@ -41,7 +41,7 @@ def test_commands_load_and_folders_differ(name: str, studies: ModuleType) -> Non
 
 
 def test_all_studies_are_here() -> None:
-    assert sorted(NAMES) == ["ablations", "bccd", "convergence", "dab_align"]
+    assert sorted(NAMES) == ["ablations", "bccd", "convergence", "dab_align", "matching_distillation"]
 
 
 # Class loss, its own numbers, copies of the three layers and the proposals, (alpha, tau) of the weighting.

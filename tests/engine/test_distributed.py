@@ -1,8 +1,13 @@
 """Several processes on the CPU: spawned by the command, and started by torchrun."""
 
+import os
+import signal
+import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,8 +16,11 @@ from torch.multiprocessing import ProcessRaisedException
 from torch.nn.parallel import DistributedDataParallel
 
 from align_detr.cli.train import _sentence_of_process
-from align_detr.engine.distributed import ProcessRank, membership, spawn, torchrun_rank
-from align_detr.errors import ConfigError
+from align_detr.engine.distributed import ProcessRank, join, membership, torchrun_rank
+from align_detr.engine.launcher import first_error, note_error, spawn
+from align_detr.engine.lost import Peer, ProcessDied, address_toward, describe_lost, interface_of
+from align_detr.engine.start_round import name_round
+from align_detr.errors import ConfigError, EnvironmentProblem
 
 PROJECT = Path(__file__).resolve().parents[2]
 OPTIONS = ["train.epochs=2", "train.eval_period=0", "train.ema.enabled=True"]
@@ -124,6 +132,113 @@ def test_the_first_error_is_reported(failing):
     with pytest.raises(ProcessRaisedException) as raised:
         spawn(fail_alone, (failing,), device="cpu", local_size=2)
     assert _sentence_of_process(str(raised.value)) == "one sentence."
+
+
+def test_a_traceback_that_is_not_whole_is_passed_over(tmp_path):
+    """The launcher ends a process when another has failed, also while it writes; the earliest whole one counts."""
+    (tmp_path / "unfinished_0").touch()
+    assert first_error(tmp_path) == ""
+    for number, error in enumerate([ConfigError("one sentence."), ConfigError("another.")], start=1):
+        note_error(tmp_path, number, error)
+    assert _sentence_of_process(first_error(tmp_path)) == "one sentence."
+
+
+def die_alone() -> None:
+    """Be killed in one process while the other waits for its gradients."""
+    model = DistributedDataParallel(torch.nn.Linear(3, 3))
+    for step in range(4):
+        if step == 3 and comm.get_rank() == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        model(torch.ones(2, 3)).sum().backward()
+
+
+def test_a_process_that_is_killed_is_named():
+    with pytest.raises(ProcessDied, match="^Process 1 on .* was killed by SIGKILL: .* --resume"):
+        spawn(die_alone, (), device="cpu", local_size=2)
+
+
+@pytest.fixture
+def alone(monkeypatch):
+    """Return the one process of two that comes, to a free port of this machine."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", str(port))
+    return ProcessRank(rank=0, world_size=2, local_size=2)
+
+
+def test_processes_that_do_not_come_are_one_sentence(alone):
+    with pytest.raises(
+        EnvironmentProblem, match="^The 2 processes of the run did not all meet at 127.0.0.1:.* within 1 "
+    ):
+        join(alone, "cpu", timeout=1.0)
+    assert not torch.distributed.is_initialized()
+
+
+def test_the_port_of_torchruns_variables_in_use_is_one_sentence(alone, monkeypatch):
+    with socket.create_server(("", 0)) as listener:
+        monkeypatch.setenv("MASTER_PORT", str(listener.getsockname()[1]))
+        with pytest.raises(EnvironmentProblem, match=r"^The port of 127.0.0.1:\d+ \(MASTER_PORT\) is in use"):
+            join(alone, "cpu", timeout=1.0)
+
+
+def test_sentences_on_lost_contact_name_who_is_gone():
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    here, there = Peer("a", os.getpid(), "10.0.0.1"), Peer("b", 1, "10.0.0.2")
+    dead, lost = Peer("a", ended.pid, "10.0.0.1"), RuntimeError("[x/pair.cc:5] Connection closed by peer [10.0.0.2]:7")
+    assert describe_lost(lost, 0, [here, dead, there], 5) == (
+        "Process 0 has lost process 1 on a (Connection closed by peer [10.0.0.2]:7): start all again with --resume, "
+        "which goes on after the last checkpoint."
+    )
+    assert "has lost one of processes 2, 3 on b (" in describe_lost(lost, 0, [here, here, there, there], 5)
+    assert "has lost another process (" in describe_lost(lost, 0, [here, here], 5)
+    assert "has waited for the others for 5 seconds (" in describe_lost(RuntimeError("Timed out"), 0, [here, there], 5)
+    for other in (ValueError("Timed out"), RuntimeError("shape"), EnvironmentProblem("Raise train.data_timeout.")):
+        assert describe_lost(other, 0, [here, there], 5) is None
+
+
+def name_all(store: torch.distributed.Store, timeout: float = 60.0) -> list[Any]:
+    """Let two processes, as threads, name a round; return what each gets."""
+
+    def name(rank: int) -> Any:
+        try:
+            return name_round(store, rank, 2, address="host:5", timeout=timeout)
+        except EnvironmentProblem as error:
+            return error
+
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(name, range(2)))
+
+
+def test_a_restart_on_the_same_store_has_a_name_of_its_own():
+    """What processes that are gone have left there is not taken for that of the new ones."""
+    store = torch.distributed.HashStore()
+    first, second = name_all(store), name_all(store)
+    assert first[0] == first[1] != second[0] == second[1]
+    left = pytest.raises(EnvironmentProblem, match="^Process 1 of 2 did not come to host:5 within 0 seconds")
+    with left:  # the greeting of the process that is gone is no process
+        name_round(store, 0, 2, address="host:5", timeout=0)
+    with pytest.raises(EnvironmentProblem, match="^Process 0 did not come to host:5 within 0 seconds"):
+        name_round(store, 1, 2, address="host:5", timeout=0)
+
+
+@needs_proc
+def test_the_interface_of_an_address_is_found():
+    assert address_toward("127.0.0.1") == "127.0.0.1" and interface_of("127.0.0.1") == "lo"
+    assert address_toward("no.such.host.invalid") == interface_of("192.0.2.1") == ""
+
+
+@pytest.mark.parametrize(
+    "arguments, message", [(["--overwrite"], "--max-restarts"), ([], "cannot be shared equally by 3")]
+)
+def test_torchruns_variables_are_checked_before_the_processes_meet(tiny_run, monkeypatch, capsys, arguments, message):
+    """A restart with --overwrite would remove what the run has saved; a batch of 4 is not for 3 processes."""
+    given = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "3", "TORCHELASTIC_MAX_RESTARTS": "1"}
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    assert tiny_run.train(*arguments) == 2
+    assert message in capsys.readouterr().err
 
 
 def in_a_circle() -> None:

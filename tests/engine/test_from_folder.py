@@ -77,7 +77,14 @@ def test_evaluation_compares_classes_by_name(yolo, tmp_path, monkeypatch, capsys
     assert align_detr.evaluate(alone, data=other)["bbox"] == pytest.approx(results["bbox"], nan_ok=True)
     assert (alone.parent / "evaluate_parts_voc_train/inference/coco_instances_results.json").is_file()
     assert (weights.parent / "evaluate_parts_voc_train/inference/coco_instances_results.json").is_file()
-    assert main(["evaluate", "--data", str(yolo), "--weights", str(weights)]) == 0
+    layers = ["--layers", "--against", str(alone)]
+    assert main(["evaluate", "--data", str(yolo), "--weights", str(weights), *layers]) == 0
+    assert main(["evaluate", "--data", str(yolo), "--weights", str(weights), *layers[1:]]) == 2
+    assert "by its layers' matching only: give layers=True" in capsys.readouterr().err
+    folder = weights.parent / "evaluate_my_parts_train/inference"
+    assert (folder / "layers/layer_1.json").read_bytes() == (folder / "coco_instances_results.json").read_bytes()
+    matching = json.loads((folder / "layers/matching.json").read_text())
+    assert matching["between_checkpoints"] == [{"objects": 0.0, "queries_per_image": 0.0}], "of the same weights"
     metrics = (weights.parent / "evaluate_my_parts_train/metrics.json").read_text()
     assert json.loads(metrics)["bbox/AP"] == pytest.approx(results["bbox"]["AP"], nan_ok=True)
 
@@ -112,7 +119,7 @@ def test_evaluation_takes_the_images_that_training_held_out(
     evaluated: list[str] = []
     monkeypatch.setattr(
         "align_detr.engine.run.evaluate_only",
-        lambda cfg, checkpoint: (
+        lambda cfg, **options: (
             evaluated.extend(r["file_name"] for r in load_dataset(cfg.dataloader.test.dataset)) or {}
         ),
     )

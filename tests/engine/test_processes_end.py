@@ -17,10 +17,13 @@ OPTIONS = ["train.max_iter=100000", "train.eval_period=0", "train.checkpointer.p
 OPTIONS += ["dataloader.train.num_workers=2", "train.checkpointer.max_to_keep=1"]
 
 
-def start(tiny_run, *options: str) -> subprocess.Popen:
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+
+
+def start(tiny_run, *options: str, launched_by: tuple[str, ...] = ()) -> subprocess.Popen:
     """Start a run in a session of its own and wait until it has saved a checkpoint."""
-    root = Path(__file__).resolve().parents[2]
-    command = [sys.executable, str(root / "train_net.py"), "--config-file", str(tiny_run.config), *OPTIONS, *options]
+    script = str(Path(__file__).resolve().parents[2] / "train_net.py")
+    command = [sys.executable, *launched_by, script, "--config-file", str(tiny_run.config), *OPTIONS, *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True, env=environment
@@ -47,6 +50,20 @@ def session(number: int) -> list[int]:
         except OSError:
             continue
         if int(of) == number and state != "Z":
+            found.append(int(path.parent.name))
+    return found
+
+
+def of_run(output: Path) -> list[int]:
+    """Return the processes that are alive and whose command names an output folder; torchrun's have own sessions."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            named = str(output).encode() in path.read_bytes()
+            alive = path.with_name("stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        except OSError:
+            continue
+        if named and alive:
             found.append(int(path.parent.name))
     return found
 
@@ -83,3 +100,18 @@ def test_a_signal_to_the_launcher_ends_both_processes_after_the_same_step(tiny_r
     state = torch.load(tiny_run.output / (tiny_run.output / "last_checkpoint").read_text(), weights_only=True)
     assert len(state["run"]["generators"]) == 2 and state["run"]["step_is_finished"]
     assert wait_for(lambda: not session(process.pid), 10)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_the_end_of_torchrun_is_that_of_its_processes(tiny_run, number):
+    """Told to end, they finish the step and save, and torchrun's status is 1; when it is killed, they follow it."""
+    output = f"train.output_dir={tiny_run.output}"
+    process = start(tiny_run, output, "dataloader.train.num_workers=1", launched_by=TORCHRUN)
+    assert len(of_run(tiny_run.output)) >= 5
+    os.kill(process.pid, number)
+    error = process.communicate(timeout=60)[1].decode()
+    assert wait_for(lambda: not of_run(tiny_run.output), 20)
+    if number == signal.SIGTERM:
+        assert process.returncode == 1 and error.count("SIGTERM: training stops after iteration") == 2, error
+        state = torch.load(tiny_run.output / (tiny_run.output / "last_checkpoint").read_text(), weights_only=True)
+        assert state["run"]["step_is_finished"]

@@ -38,6 +38,7 @@ REFUSED = {
     "train.output_dir=null": "train.output_dir is None",
     "train.on_nonfinite=ignore": "train.on_nonfinite is 'ignore'",
     "train.on_nonfinite_limit=0": "train.on_nonfinite_limit is 0",
+    "train.attention_sparsity=-1": "train.attention_sparsity is -1",
     "train.data_timeout=-1": "train.data_timeout is -1",
     "train.amp.dtype=null": "train.amp.dtype=None",
     "model=null": "model is null",

@@ -88,6 +88,7 @@ def test_wheel_holds_every_module_and_config(checkout: Path, wheel: Path) -> Non
         return {f"{prefix}/{path.relative_to(root).as_posix()}" for path in root.rglob("*.py")}
 
     expected = {"align_detr/py.typed", "align_detr/weights/digits.pth"}
+    expected |= {f"align_detr/report/page/{name}" for name in ("page.html", "page.css", "page.js")}
     expected |= files("align_detr", "align_detr") | files("configs", "align_detr/configs")
     expected |= files("projects/TOY/toy", "align_detr/projects/toy")
     expected |= files("projects/TOY/configs", "align_detr/projects/TOY/configs")
@@ -151,7 +152,7 @@ def test_make_wheel_starts_without_earlier_builds_and_make_bench_runs_all() -> N
     """What make would do, without doing it: setuptools packs whatever an earlier build left in build/."""
     if shutil.which("make") is None:
         pytest.skip("needs make")
-    command = ["make", "--dry-run", "wheel", "bench", "studies", "digits-weights"]
+    command = ["make", "--dry-run", "wheel", "bench", "studies", "digits-weights", "report"]
     lines = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True).stdout.splitlines()
     packing = next(i for i, line in enumerate(lines) if "-m pip wheel" in line)
     assert "rm -rf build" in lines[:packing]

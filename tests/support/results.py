@@ -12,6 +12,48 @@ from pycocotools.cocoeval import COCOeval
 from align_detr.analysis.results import Results
 from align_detr.analysis.tables import Truth, make_objects, sort_detections
 
+SIZES = [
+    dict(images=1, classes=1, objects=3, detections=10),
+    dict(images=4, classes=2, objects=30, detections=100),
+    dict(images=8, classes=3, objects=60, detections=400),
+    dict(images=3, classes=1, objects=60, detections=300),
+    dict(images=5, classes=4, objects=0, detections=20),
+    dict(images=5, classes=2, objects=20, detections=0),
+]
+"""Arguments of `draw_results`."""
+
+Box = tuple[float, float, float, float]
+
+
+def make_results(
+    *,
+    objects: Sequence[tuple[int, int, Box] | tuple[int, int, Box, bool]],
+    detections: Sequence[tuple[int, int, float, Box]],
+    images: int = 1,
+    classes: int = 2,
+) -> Results:
+    """Return results of objects (image, class, box, and whether a crowd) and detections (image, class, score, box).
+
+    Boxes are x, y, width, height. Classes are called "a", "b" and so on.
+    """
+    image, label, box = ([each[k] for each in objects] for k in range(3))
+    area = [each[2][2] * each[2][3] for each in objects]
+    truth = Truth(
+        image_ids=range(1, images + 1),
+        file_names=[f"{number}.jpg" for number in range(1, images + 1)],
+        category_ids=range(1, classes + 1),
+        class_names=list("abcdef"[:classes]),
+        objects=make_objects(image, label, box, area, [len(each) > 3 for each in objects]),
+    )
+    found = [[each[k] for each in detections] for k in range(4)]
+    return Results(truth, sort_detections(*found))
+
+
+def draw_copies(seed: int, results: Results) -> np.ndarray:
+    """Return how often a bootstrap sample draws each image (I,)."""
+    number = results.truth.num_images
+    return np.random.default_rng(seed).multinomial(number, [1 / number] * number)
+
 
 def draw_results(
     seed: int, *, images: int, classes: int, objects: int, detections: int, tied: bool = False, **options: Any
@@ -69,8 +111,8 @@ def with_copies(results: Results, copies: Sequence[int]) -> Results:
     return Results(again, detections, results.max_detections)
 
 
-def coco_evaluation(results: Results) -> COCOeval:
-    """Return pycocotools' evaluation of the results, accumulated."""
+def coco_entries(results: Results) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return the contents of an annotation file, ids from 1, and of a results file."""
     truth, found = results.truth, results.detections
     objects = truth.objects
     annotations = [
@@ -86,30 +128,35 @@ def coco_evaluation(results: Results) -> COCOeval:
     ]
     detections = [
         {
-            "id": number + 1,
             "image_id": int(found.image[k]) + 1,
             "category_id": int(found.label[k]) + 1,
             "bbox": found.box[k].tolist(),
-            "area": float(found.box[k, 2] * found.box[k, 3]),
-            "iscrowd": 0,
             "score": float(found.score[k]),
         }
-        for number, k in enumerate(np.argsort(found.entry))
+        for k in np.argsort(found.entry)
+    ]
+    images = [{"id": number + 1, "file_name": truth.file_names[number]} for number in range(truth.num_images)]
+    categories = [{"id": number + 1, "name": name} for number, name in enumerate(truth.class_names)]
+    return {"images": images, "categories": categories, "annotations": annotations}, detections
+
+
+def coco_evaluation(results: Results) -> COCOeval:
+    """Return pycocotools' evaluation of the results, accumulated."""
+    truth, detections = coco_entries(results)
+    found = [
+        {**detection, "id": number, "area": detection["bbox"][2] * detection["bbox"][3], "iscrowd": 0}
+        for number, detection in enumerate(detections, start=1)
     ]
     with contextlib.redirect_stdout(io.StringIO()):
-        evaluation = COCOeval(_coco(truth, annotations), _coco(truth, detections), "bbox")
+        evaluation = COCOeval(_coco(truth), _coco({**truth, "annotations": found}), "bbox")
         evaluation.params.maxDets = [1, 2, results.max_detections]
         evaluation.evaluate()
         evaluation.accumulate()
     return evaluation
 
 
-def _coco(truth: Truth, annotations: list[dict[str, Any]]) -> COCO:
+def _coco(content: dict[str, Any]) -> COCO:
     coco = COCO()
-    coco.dataset = {
-        "images": [{"id": number + 1} for number in range(truth.num_images)],
-        "categories": [{"id": number + 1} for number in range(truth.num_classes)],
-        "annotations": annotations,
-    }
+    coco.dataset = content
     coco.createIndex()
     return coco

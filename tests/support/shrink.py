@@ -1,12 +1,16 @@
 """Configs of the model zoo, each loaded once, and the one way from a config to a small model of the same parts."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from detectron2.config import LazyCall as L
+from detectron2.config import instantiate
 from detectron2.utils.registry import locate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
@@ -50,7 +54,7 @@ def small_model(name: str, **sizes: Any) -> DictConfig:
 
 def shrink(model: DictConfig, **sizes: Any) -> DictConfig:
     """Return a copy of a config's model with the same parts, few channels, layers, queries and classes, that
-    reports detections of any score; `sizes` are numbers in place of those of SMALL.
+    reports detections of any score, and with a teacher of its size; `sizes` are numbers in place of those of SMALL.
     """
     small = model.copy()
     _shrink(small, {**SMALL, **sizes})
@@ -58,6 +62,8 @@ def shrink(model: DictConfig, **sizes: Any) -> DictConfig:
         small.neck.num_groups = sizes.get("embed_dim", SMALL["embed_dim"]) // 4
     if "points" in small and "encoding" in small:  # TSP-FCOS concatenates the features of its two towers
         small.encoding.in_channels = 2 * small.points.channels
+    if "teacher" in small:
+        small.teacher = _teacher_of(small)
     return small
 
 
@@ -88,6 +94,22 @@ def _shrink(node: DictConfig | ListConfig, sizes: dict[str, Any]) -> None:
             node[key] = SMALL_MAPS["res5"]
         elif key in MAPS and value == MAPS[key]:  # of a neck's in_channels
             node[key] = SMALL_MAPS[key]
+
+
+def _teacher_of(model: DictConfig) -> str:
+    """Return a file of random weights for a model's config, the same one for equal configs."""
+    path = Path(_folder().name) / f"{hashlib.sha256(as_json(model).encode()).hexdigest()[:16]}.pth"
+    if not path.is_file():
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            torch.save(instantiate(model).state_dict(), path)
+    return str(path)
+
+
+@cache
+def _folder() -> TemporaryDirectory:
+    """Return a folder that is gone at the end of the process."""
+    return TemporaryDirectory()
 
 
 def _small_backbone(node: DictConfig) -> DictConfig:

@@ -1,4 +1,4 @@
-"""Data sets in a folder, whatever their layout: COCO, Pascal VOC, YOLO, and what labelling tools make of them."""
+"""Data sets in a folder, whatever their layout: COCO, Pascal VOC, YOLO, shards, and what tools make of them."""
 
 from align_detr.data.layouts.find import LAYOUTS, find
 from align_detr.data.layouts.folder import DataFolder, Split

@@ -10,6 +10,7 @@ from align_detr.data.layouts.coco_images import locate_images
 from align_detr.data.layouts.folder import Split
 from align_detr.data.layouts.images import files_below
 from align_detr.data.layouts.names import SPLITS, split_of
+from align_detr.data.layouts.shards import is_index
 from align_detr.errors import DatasetError
 
 SIGNS = "JSON files such as annotations/instances_train.json or train/_annotations.coco.json"
@@ -45,8 +46,8 @@ def _read(json_file: Path, folder: Path) -> Annotations:
 def _coco_files(root: Path) -> list[Path]:
     """Return the JSON files that hold images and categories; of COCO's own tasks, those with boxes."""
     if root.is_file():
-        return [root] if root.suffix.lower() == ".json" and _is_coco(root) else []
-    paths = [path for path in files_below(root) if path.suffix.lower() == ".json"]
+        return [root] if root.suffix.lower() == ".json" and not is_index(root) and _is_coco(root) else []
+    paths = [path for path in files_below(root) if path.suffix.lower() == ".json" and not is_index(path)]
     paths = [path for path in paths if len(path.relative_to(root).parts) <= _DEPTH and _is_coco(path)]
     named = [path for path in paths if path.name.startswith("instances_")]
     return named or [path for path in paths if not path.name.startswith(_OTHER_TASKS)]

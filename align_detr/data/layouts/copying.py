@@ -1,14 +1,15 @@
 """Copies of a data set's images under names that are free in the layout that is written."""
 
-import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import count
 from pathlib import Path, PureWindowsPath
+from typing import Any
 
 from align_detr.data.annotations import Annotations
 from align_detr.data.layouts.images import with_progress
 from align_detr.data.layouts.names import split_in_name
 from align_detr.data.layouts.pairs import SIDES
+from align_detr.data.shard_images import join_image, name_of_image, open_image
 from align_detr.errors import DatasetError
 
 
@@ -19,7 +20,7 @@ def free_names(annotations: Annotations, taken: set[str]) -> list[str]:
     """
     names = []
     for image in annotations.images:
-        *folders, last = PureWindowsPath(str(image["file_name"])).parts
+        *folders, last = PureWindowsPath(name_of_image(str(image["file_name"]))).parts
         path = Path(*_own(folders), last)
         wanted = path.with_suffix("").as_posix()
         stem = next(each for each in _numbered(wanted) if each.lower() not in taken)
@@ -38,14 +39,21 @@ def copy_images(annotations: Annotations, names: Iterable[str], folder: Path) ->
     """Copy the images, unchanged, into `folder`; raise DatasetError for one that is missing."""
     jobs = list(zip(annotations.images, names, strict=True))
     for image, name in with_progress(jobs, count=len(jobs), title=f"Images to {folder.name}"):
-        source, target = annotations.image_root / image["file_name"], new_file(folder, name)
-        try:
-            shutil.copyfile(source, target)
-        except FileNotFoundError as error:
-            raise DatasetError(
-                f"The image file {source} ({annotations.source}) does not exist: complete the image folder, or remove "
-                "the image from the annotations."
-            ) from error
+        content = image_bytes(annotations, image)
+        new_file(folder, name).write_bytes(content)
+
+
+def image_bytes(annotations: Annotations, image: Mapping[str, Any]) -> bytes:
+    """Return the bytes of an image's file, which may lie in a shard; raise DatasetError for one that is missing."""
+    source = join_image(annotations.image_root, image["file_name"])
+    try:
+        with open_image(source) as file:
+            return file.read()
+    except FileNotFoundError as error:
+        raise DatasetError(
+            f"The image file {source} ({annotations.source}) does not exist: complete the image folder, or remove "
+            "the image from the annotations."
+        ) from error
 
 
 def new_file(folder: Path, name: str | Path) -> Path:

@@ -3,7 +3,7 @@
 from itertools import islice
 from pathlib import Path
 
-from align_detr.data.layouts import coco, voc, yolo
+from align_detr.data.layouts import coco, shards, voc, yolo
 from align_detr.data.layouts.folder import DataFolder, Split
 from align_detr.data.layouts.images import files_below
 from align_detr.errors import DatasetError
@@ -16,14 +16,14 @@ _FOREIGN = {
     (b"filename,width,height,class,xmin",): "a table of boxes: export it as COCO, Pascal VOC or YOLO",
 }
 
-LAYOUTS = {"coco": coco, "voc": voc, "yolo": yolo}
+LAYOUTS = {"coco": coco, "voc": voc, "yolo": yolo, "shards": shards}
 
 
 def find(folder: str | Path, *, layout: str | None = None) -> DataFolder:
     """Return the data set in `folder`: its layout and its splits, of which nothing is read yet.
 
-    folder: a folder, or the file that describes the data set: a COCO JSON file, or a data.yaml of YOLO. layout: one
-    of LAYOUTS, for a folder that holds more than one.
+    folder: a folder, or the file that describes the data set: a COCO JSON file, a data.yaml of YOLO, or an index of
+    shards. layout: one of LAYOUTS, for a folder that holds more than one.
     Raise DatasetError for a folder that does not exist, holds no layout or several, and for files of one layout that
     stand for the same split.
     """

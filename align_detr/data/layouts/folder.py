@@ -32,7 +32,7 @@ class Split:
 
 @dataclass(frozen=True)
 class DataFolder:
-    """A data set in the folder `root`, its layout ("coco", "voc" or "yolo") and its splits by name.
+    """A data set in the folder `root`, its layout (one of LAYOUTS) and its splits by name.
 
     Nothing has been read yet but the folder's listing. A data set whose files name no split is all "train".
     """

@@ -4,6 +4,7 @@ import random
 from dataclasses import replace
 
 from align_detr.data.annotations import Annotations
+from align_detr.data.shard_images import name_of_image
 from align_detr.errors import DatasetError
 
 
@@ -17,7 +18,8 @@ def divide(annotations: Annotations, *, fraction: float, seed: int) -> tuple[Ann
         raise DatasetError(f"A validation split takes a fraction between 0 and 1 of the images, not {fraction}.")
     photos: dict[str, list[int]] = {}
     for index, image in enumerate(annotations.images):
-        photos.setdefault(str(image.get("file_name")).rpartition(".rf.")[0] or f"{index}", []).append(index)
+        name = name_of_image(str(image.get("file_name")))
+        photos.setdefault(name.rpartition(".rf.")[0] or f"{index}", []).append(index)
     if len(photos) < 2:
         raise DatasetError(
             f"{annotations.source} has no validation split, and {len(photos)} photo(s), too few to divide: add photos."

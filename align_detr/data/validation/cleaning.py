@@ -12,6 +12,7 @@ from align_detr.data.annotations import Annotations
 from align_detr.data.findings import Findings, Problem
 from align_detr.data.new_folder import new_folder
 from align_detr.data.problems import repair
+from align_detr.data.shard_images import join_image
 from align_detr.data.values import read_boxes
 
 _ROUNDING = 1e-3  # of a box's end, as a fraction of the image
@@ -114,7 +115,7 @@ def _write_files(splits: dict[str, tuple[Annotations, list[Change]]], folder: Pa
         root = annotations.image_root.absolute()
         coco = {
             "info": {"description": f"cleaned copy of {annotations.source}"},
-            "images": [{**image, "file_name": str(root / image["file_name"])} for image in annotations.images],
+            "images": [{**image, "file_name": join_image(root, image["file_name"])} for image in annotations.images],
             "annotations": annotations.annotations,
             "categories": annotations.categories,
         }

@@ -14,6 +14,8 @@ from tqdm import tqdm
 
 from align_detr.data.findings import Findings
 from align_detr.data.images import SWAPPING, orientation_of
+from align_detr.data.shard_images import join_image, open_image
+from align_detr.errors import DatasetError
 
 _DEEP = ("I", "F")  # how the modes of 16-bit, 32-bit and float images begin in Pillow
 _LONG = 500  # images from which on a progress bar is shown
@@ -46,7 +48,7 @@ def read_photo(path: str) -> Photo:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's about large images and odd EXIF tags
-            with Image.open(path) as image:
+            with open_image(path) as file, Image.open(file) as image:
                 orientation = orientation_of(image)
                 image.load()
                 deep = image.mode.startswith(_DEEP)
@@ -62,6 +64,8 @@ def read_photo(path: str) -> Photo:
         reason = f"{type(error).__name__}: {error}"
         if isinstance(error, UnidentifiedImageError):  # its text shows the open file as a Python object
             reason = "it is in no image format that Pillow knows"
+        if isinstance(error, DatasetError):  # of a shard
+            reason = str(error).removesuffix(".")
         return Photo(fault="image-unreadable", values={"path": path, "reason": reason})
 
 
@@ -79,7 +83,7 @@ def image_paths(findings: Findings) -> dict[int, str]:
     """Return {row: path} of the images that name a file."""
     root, images = str(findings.annotations.image_root), findings.annotations.images
     names = ((row, image.get("file_name")) for row, image in enumerate(images) if isinstance(image, dict))
-    return {row: os.path.join(root, name) for row, name in names if isinstance(name, str) and name}
+    return {row: join_image(root, name) for row, name in names if isinstance(name, str) and name}
 
 
 def check_photos(findings: Findings, photos: dict[int, Photo]) -> None:

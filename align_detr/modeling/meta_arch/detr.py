@@ -84,11 +84,15 @@ class DETR(DetectorBase):
         targets = dataclasses.replace(targets, restartable=True)
         while True:
             try:
-                return self.criterion(self.predict(self.encoder(self.extract_features(images)), targets), targets)
+                return self.criterion(self.predict_in_training(images, targets), targets)
             except SkippedImages as request:
                 skipped = request.images
             images = [torch.zeros_like(x) if b in skipped else x for b, x in enumerate(images)]
             targets = targets.without_images(skipped)
+
+    def predict_in_training(self, images: Sequence[Tensor], targets: Targets) -> dict[str, Predictions]:
+        """Return all prediction sets by name, of normalised (3, h, w) images, as the criterion reads them."""
+        return self.predict(self.encoder(self.extract_features(images)), targets)
 
     def predict(self, memory: Memory, targets: Targets | None = None) -> dict[str, Predictions]:
         """Return all prediction sets by name, from encoded tokens; `targets` are for denoising queries, in training."""

@@ -42,17 +42,52 @@ class RowColumnAttention(nn.Module):
 
         `padding` (B, h * w) is True outside the image, which covers the top left of the map.
         """
+        along_x, along_y, v = self._along_axes(
+            (row_query, column_query), (row_key, column_key), value, shape=shape, padding=padding
+        )
+        row_values = along_x[:, :, None] @ v.unflatten(2, shape)  # (B, H, h, Q, C / H)
+        out = torch.einsum("bnqh,bnhqd->bnqd", along_y, row_values)
+        return self.out_proj(out.transpose(1, 2).flatten(2))
+
+    def weights(
+        self,
+        chosen: slice,
+        row_query: Tensor,
+        column_query: Tensor,
+        row_key: Tensor,
+        column_key: Tensor,
+        value: Tensor,
+        *,
+        shape: tuple[int, int],
+        padding: Tensor | None = None,
+    ) -> Tensor:
+        """Return the weights that `forward` gives the cells, products of those along the two axes, for the `chosen`
+        queries: (B, H, q, h * w) float32.
+        """
+        queries = (row_query[:, chosen], column_query[:, chosen])
+        along_x, along_y, _ = self._along_axes(queries, (row_key, column_key), value, shape=shape, padding=padding)
+        return (along_y[..., :, None].float() * along_x[..., None, :].float()).flatten(-2)
+
+    def _along_axes(
+        self,
+        queries: tuple[Tensor, Tensor],
+        keys: tuple[Tensor, Tensor],
+        value: Tensor,
+        *,
+        shape: tuple[int, int],
+        padding: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the weights along x (B, H, Q, w) and along y (B, H, Q, h), and the values (B, H, h * w, C / H)."""
         outside = None if padding is None else padding.unflatten(1, shape)
         not_averaged = None if self.average_padding else outside
         # The projection of a mean equals the mean of the projections and costs less.
-        keys = (
-            mean_of_image(row_key.unflatten(1, shape), not_averaged, dim=1),
-            mean_of_image(column_key.unflatten(1, shape), not_averaged, dim=2),
+        row_key, column_key = (
+            mean_of_image(key.unflatten(1, shape), not_averaged, dim=dim) for dim, key in enumerate(keys, start=1)
         )
         q_row, q_column, k_row, k_column, v = (
             F.linear(x, weight, bias).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
             for x, weight, bias in zip(
-                (row_query, column_query, *keys, value),
+                (*queries, row_key, column_key, value),
                 self.in_proj_weight.chunk(5),
                 self.in_proj_bias.chunk(5),
                 strict=True,
@@ -60,9 +95,7 @@ class RowColumnAttention(nn.Module):
         )
         along_x = attention_weights(q_row, k_row, None if outside is None else outside[:, 0])
         along_y = attention_weights(q_column, k_column, None if outside is None else outside[:, :, 0])
-        row_values = along_x[:, :, None] @ v.unflatten(2, shape)  # (B, H, h, Q, C / H)
-        out = torch.einsum("bnqh,bnhqd->bnqd", along_y, row_values)
-        return self.out_proj(out.transpose(1, 2).flatten(2))
+        return along_x, along_y, v
 
 
 def attention_weights(query: Tensor, key: Tensor, outside: Tensor | None) -> Tensor:

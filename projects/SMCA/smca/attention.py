@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from align_detr.layers.attention import ProjectedAttention
+from align_detr.layers.attention import ProjectedAttention, attention_weights
 
 
 class ModulatedAttention(ProjectedAttention):
@@ -18,14 +18,32 @@ class ModulatedAttention(ProjectedAttention):
         log_prior (B, H, Q, S); padding (B, S) is True for keys to ignore.
         """
         q, k, v = self._project(query, key, value)
-        if padding is not None:
-            log_prior = log_prior.masked_fill(padding[:, None, None], -torch.inf)
+        log_prior = inside_image(log_prior, padding)
         # A constant per query changes no weight. With the largest entry at 0, half precision suffices even for a centre
         # far from the image.
         log_prior = log_prior - log_prior.detach().amax(-1, keepdim=True)
         dropout = self.dropout if self.training else 0.0
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=log_prior.to(q.dtype), dropout_p=dropout)
         return self.out_proj(out.transpose(1, 2).flatten(2))
+
+    def weights(
+        self,
+        chosen: slice,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        *,
+        log_prior: Tensor,
+        padding: Tensor | None = None,
+    ) -> Tensor:
+        """Return the weights that `forward` gives the keys for the `chosen` queries: (B, H, q, S) float32."""
+        q, k, _ = self._project(query[:, chosen], key, value)
+        return attention_weights(q, k, inside_image(log_prior[:, :, chosen], padding))
+
+
+def inside_image(log_prior: Tensor, padding: Tensor | None) -> Tensor:
+    """Return the prior (B, H, Q, S) with minus infinity where `padding` (B, S) is True."""
+    return log_prior if padding is None else log_prior.masked_fill(padding[:, None, None], -torch.inf)
 
 
 def log_gaussian(centre: Tensor, factor: Tensor, shape: tuple[int, int], smooth: float) -> Tensor:

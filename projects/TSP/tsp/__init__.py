@@ -14,6 +14,7 @@ from align_detr.projects.tsp.checkpoint import (
     is_official_tsp_fcos,
     is_official_tsp_rcnn,
 )
+from align_detr.projects.tsp.distillation import DistilledDETR, TaughtPredictions, Teacher, TeacherMatcher
 from align_detr.projects.tsp.fcos.assign import Assignment, PointAssigner, SharedPointAssigner
 from align_detr.projects.tsp.fcos.detector import TSPFCOS
 from align_detr.projects.tsp.fcos.head import AssignedPredictions, PointHead, PointPredictions
@@ -73,6 +74,7 @@ __all__ = [
     "ClassWiseNMS",
     "DeltaL1Loss",
     "DenseFocalLoss",
+    "DistilledDETR",
     "DownweightedFocalLoss",
     "ExtraLevels",
     "FoIEncoding",
@@ -103,6 +105,9 @@ __all__ = [
     "SigmoidClassifier",
     "SoftmaxClassifier",
     "TSPROIHeads",
+    "TaughtPredictions",
+    "Teacher",
+    "TeacherMatcher",
     "TowerRPNHead",
     "build_msra_resnet",
     "get_hybrid_groups",
