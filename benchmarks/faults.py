@@ -42,15 +42,17 @@ Cases = Iterator[tuple[str, list[str]]]
 
 
 def kills(runs: Runs, rng: random.Random) -> Cases:
-    """Kill one run at ten random moments; what is lost at its end counts for the last."""
+    """Kill one run at ten random moments, the first before its first step; what is lost counts for its end."""
     folder = runs.root / "killed"
     for number in range(10):
         process = runs.start(folder)
-        time.sleep(rng.uniform(0.1, 0.35) * runs.seconds)
+        goal = lines_of(folder) + rng.randint(1, 11) if number else 0
+        wait_until(lambda lines=goal: lines_of(folder) >= lines)
+        time.sleep(rng.uniform(0.0, 0.5))
+        rows = lines_of(folder)
         os.kill(process, signal.SIGKILL)
         status, _ = runs.wait(process, folder)
-        rows = lines_of(folder)
-        wrong = [] if status in (-signal.SIGKILL, 0) else [f"status {status}"]
+        wrong = [] if status == -signal.SIGKILL else [f"status {status}"]
         wrong += left_behind(process)
         yield f"SIGKILL {number + 1}, after {rows} lines", wrong
     yield "the run that was killed ten times", runs.resume_and_compare(folder)

@@ -8,7 +8,7 @@ from typing import Any
 
 from detectron2.utils import comm
 
-from align_detr.engine.distributed import spawn
+from align_detr.engine.launcher import spawn
 
 
 def in_two_processes(function: Callable[[int], Any], folder: Path) -> list[Any]:
