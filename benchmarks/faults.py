@@ -46,7 +46,7 @@ def kills(runs: Runs, rng: random.Random) -> Cases:
     folder = runs.root / "killed"
     for number in range(10):
         process = runs.start(folder)
-        goal = lines_of(folder) + rng.randint(1, 11) if number else 0
+        goal = lines_of(folder) + rng.randint(1, 6) if number else 0
         wait_until(lambda lines=goal: lines_of(folder) >= lines)
         time.sleep(rng.uniform(0.0, 0.5))
         rows = lines_of(folder)
@@ -168,7 +168,8 @@ def ranks(runs: Runs, rng: random.Random) -> Cases:
         wait_until(lambda f=folder, n=lines: lines_of(f) > n + 3)
         os.kill(members(process, "spawn_main")[rank], signal.SIGKILL)
         status, error = runs.wait(process, folder)
-        wrong = expect(status, EXIT_USER_ERROR, error, "was killed by SIGKILL") + left_behind(process)
+        last = error.strip().splitlines()[-1]  # a worker of the dead process may have said before that it lost it
+        wrong = expect(status, EXIT_USER_ERROR, last, "was killed by SIGKILL") + left_behind(process)
         yield f"SIGKILL of process {rank} of two", wrong + runs.resume_and_compare(folder, *TWO_PROCESSES)
 
 
