@@ -80,6 +80,7 @@ bench: setup
 	@$(PY) benchmarks/memory.py
 	@$(PY) benchmarks/random_batches.py
 	@OMP_NUM_THREADS=1 $(PY) benchmarks/two_processes.py --iterations 40
+	@OMP_NUM_THREADS=1 $(PY) benchmarks/report.py --images 500
 	@$(PY) benchmarks/attention_sparsity.py
 
 # hours of training; what is done is kept, so it can be stopped and started

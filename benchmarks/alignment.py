@@ -31,7 +31,7 @@ from align_detr.evaluation.misalignment import tables_of
 from align_detr.evaluation.truth import read_truth
 from align_detr.lazy_config import load_config
 
-SHOWN = ("AP", "recall_best_regressed", "pearson", "oracle_gap", "olrp", "lace", "duplicates_50")
+SHOWN = ("AP", "recall_best_regressed", "pearson", "oracle_gap", "ceiling_AP", "olrp", "lace", "duplicates_50")
 DIGITS = ("focal", "k 3")
 STUDIES = {
     "bccd": (bccd.STUDY, [variant.name for variant in bccd.STUDY.variants]),

@@ -1,17 +1,18 @@
 """What recording the sparsity of cross-attention costs (`train.attention_sparsity`), as a share of a training step.
 
-    python benchmarks/attention_sparsity.py [config ...] [--blocks 4] [--device cuda]
+    python benchmarks/attention_sparsity.py [config ...] [--steps 60] [--device cuda]
 
-Trains a detector on one batch of noise images for blocks of 100 steps, the period that the documents name, alternately
-with the hook and without it, from the same weights and seeds, after a warm-up. All losses of all blocks must be equal
-to the last bit. Of each step the fastest of all blocks counts. Prints two ratios, of times with the hook to times
-without: of the whole block, and of its recorded step alone, whose excess divided by 100 says more about the period than
-the first ratio on a busy machine. Times are CPU seconds of the process, in one thread; on CUDA wall-clock seconds
-between synchronisations.
+Trains a detector on one batch of noise images, first for blocks of 100 steps, the period that the documents name,
+alternately with the hook and without it, twice each, from the same weights and seeds; then for --steps steps of which
+every second is recorded. All losses of all blocks must be equal to the last bit. Prints two ratios: of the seconds of
+the blocks with the hook to those without, of each step the faster of two; and of the median recorded step to the median
+of the others, whose excess divided by 100 says what a period costs and depends less on the machine's other work. Times
+are CPU seconds of the process, in one thread; on CUDA wall-clock seconds between synchronisations.
 """
 
 import argparse
 import copy
+import statistics
 import sys
 import time
 from collections.abc import Sequence
@@ -26,10 +27,10 @@ from seeded_steps import random_image
 from torch import nn
 
 from align_detr import model_zoo
-from align_detr.engine.attention_sparsity import PERIOD, AttentionSparsity
+from align_detr.engine.attention_sparsity import PERIOD, attention_sparsity
 
 CONFIGS = ("quickstart/digits_detr.py", "quickstart/digits.py")
-SIDE, IMAGES, OBJECTS, WARM_UP = 128, 4, 5, 5
+SIDE, IMAGES, OBJECTS, WARM_UP, BLOCKS = 128, 4, 5, 5, 2
 
 
 def now(device: str) -> float:
@@ -41,12 +42,14 @@ def now(device: str) -> float:
 
 
 def block(
-    model: nn.Module, batch: Sequence[dict[str, Any]], *, steps: int, recorded: bool, device: str
+    model: nn.Module, batch: Sequence[dict[str, Any]], *, steps: int, period: int, device: str
 ) -> tuple[list[float], list[float]]:
-    """Train a copy of the model; return the seconds and the total loss of each step."""
+    """Train a copy of the model, recorded every `period` steps (0: never); return the seconds and the total loss of
+    each step.
+    """
     model = copy.deepcopy(model)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4)
-    hook = AttentionSparsity(model) if recorded else None
+    hook = attention_sparsity(model, period)
     seconds, losses = [], []
     torch.manual_seed(1)
     with EventStorage() as storage:
@@ -68,24 +71,24 @@ def block(
     return seconds, losses
 
 
-def measure(config: str, blocks: int, device: str) -> bool:
+def measure(config: str, steps: int, device: str) -> bool:
     """Print the ratios of a config; return whether all losses are equal."""
     torch.manual_seed(0)
     model = instantiate(model_zoo.get_config(config).model).to(device).train()
     batch = [random_image(SIDE, SIDE, OBJECTS, model.num_classes) for _ in range(IMAGES)]
-    block(model, batch, steps=WARM_UP, recorded=False, device=device)
-    seconds: dict[bool, list[list[float]]] = {True: [], False: []}
+    block(model, batch, steps=WARM_UP, period=0, device=device)
+    seconds: dict[int, list[list[float]]] = {PERIOD: [], 0: []}
     losses = []
-    for number in range(2 * blocks):
-        recorded = number % 2 == 0
-        of_block, found = block(model, batch, steps=PERIOD, recorded=recorded, device=device)
-        seconds[recorded].append(of_block)
+    for period in (PERIOD, 0) * BLOCKS:
+        of_block, found = block(model, batch, steps=PERIOD, period=period, device=device)
+        seconds[period].append(of_block)
         losses.append(found)
-    equal = all(found == losses[0] for found in losses)
-    on, off = ([min(times) for times in zip(*seconds[kind], strict=True)] for kind in (True, False))
-    whole, step = sum(on) / sum(off), on[-1] / off[-1]
+    on, off = (sum(map(min, zip(*seconds[period], strict=True))) for period in (PERIOD, 0))
+    alternating, found = block(model, batch, steps=steps, period=2, device=device)
+    step = statistics.median(alternating[1::2]) / statistics.median(alternating[::2])
+    equal = all(each == losses[0][: len(each)] for each in [*losses, found[:PERIOD]])
     print(
-        f"{config}: {PERIOD} steps with / without {whole:.4f}; the recorded step with / without {step:.3f}, which is "
+        f"{config}: {PERIOD} steps with / without {on / off:.4f}; a recorded step / another {step:.3f}, which is "
         f"{100 * (step - 1) / PERIOD:+.3f} % of a period; losses {'equal' if equal else 'DIFFER'}",
         flush=True,
     )
@@ -96,11 +99,11 @@ def main() -> None:
     """Exit with 1 if a loss differs."""
     parser = argparse.ArgumentParser(description="What recording the sparsity of cross-attention costs.")
     parser.add_argument("configs", nargs="*", default=CONFIGS, metavar="config")
-    parser.add_argument("--blocks", type=int, default=4, help="blocks of each kind")
+    parser.add_argument("--steps", type=int, default=60, help="steps of which every second is recorded")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    equal = [measure(config, args.blocks, args.device) for config in args.configs]
+    equal = [measure(config, args.steps, args.device) for config in args.configs]
     sys.exit(not all(equal))
 
 

@@ -169,7 +169,7 @@ def ranks(runs: Runs, rng: random.Random) -> Cases:
         os.kill(members(process, "spawn_main")[rank], signal.SIGKILL)
         status, error = runs.wait(process, folder)
         last = error.strip().splitlines()[-1]  # a worker of the dead process may have said before that it lost it
-        wrong = expect(status, EXIT_USER_ERROR, last, "was killed by SIGKILL") + left_behind(process)
+        wrong = expect(status, EXIT_USER_ERROR, last, f"Process {rank} on ") + left_behind(process)
         yield f"SIGKILL of process {rank} of two", wrong + runs.resume_and_compare(folder, *TWO_PROCESSES)
 
 

@@ -28,6 +28,7 @@ FACES = [
     "align_detr.data",
     "align_detr.engine",
     "align_detr.evaluation",
+    "align_detr.analysis",
     "align_detr.inference",
     "align_detr.projects.anchor_detr",
     "align_detr.projects.faster_rcnn",

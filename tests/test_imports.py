@@ -127,6 +127,10 @@ def from_checkpoint_upwards(x: Import) -> bool:
     return is_in(x.importer, "align_detr.checkpoint") and not is_in(x.target, *BELOW_CHECKPOINT)
 
 
+def from_analysis_elsewhere(x: Import) -> bool:
+    return is_in(x.importer, "align_detr.analysis") and not is_in(x.target, "align_detr.errors", "align_detr.analysis")
+
+
 def from_library_to_project(x: Import) -> bool:
     return not is_in(x.importer, *PROJECT_PACKAGES) and is_in(x.target, *PROJECT_PACKAGES)
 
@@ -141,6 +145,7 @@ RULES = [
     from_structures_upwards,
     from_modeling_upwards,
     from_checkpoint_upwards,
+    from_analysis_elsewhere,
     from_library_to_project,
     between_projects,
 ]
@@ -229,6 +234,7 @@ def test_a_circle_through_a_package_is_found(tiny_package, tmp_path):
         (from_structures_upwards, "align_detr.structures", "align_detr.modeling.pairs", "align_detr.errors"),
         (from_modeling_upwards, "align_detr.modeling.pairs", "align_detr.data.build", "align_detr.lazy_config"),
         (from_checkpoint_upwards, "align_detr.checkpoint.dino", "align_detr.modeling.head", "align_detr.errors"),
+        (from_analysis_elsewhere, "align_detr.analysis.reading", "align_detr.checks", "align_detr.errors"),
         (from_library_to_project, "align_detr.model_zoo", "align_detr.projects.tsp.fcos", "align_detr.projects.table"),
         (between_projects, "align_detr.projects.tsp.rcnn", "align_detr.projects.smca", "align_detr.projects.tsp.fcos"),
     ],

@@ -6,5 +6,15 @@ G objects, D detections, P overlapping pairs.
 
 from align_detr.analysis.reading import read_results, read_truth
 from align_detr.analysis.report import analyse, analyse_files
+from align_detr.analysis.tables import Detections, Truth, make_objects, sort_detections
 
-__all__ = ["analyse", "analyse_files", "read_results", "read_truth"]
+__all__ = [
+    "Detections",
+    "Truth",
+    "analyse",
+    "analyse_files",
+    "make_objects",
+    "read_results",
+    "read_truth",
+    "sort_detections",
+]

@@ -1,13 +1,11 @@
-"""Average precision, and what a perfect ranking of the same detections would add to it."""
+"""Average precision, and what scores that are the IoU would add to it."""
 
 import numpy as np
 
-from align_detr.analysis.matching import match
-from align_detr.analysis.overlaps import Overlaps
+from align_detr.analysis.oracle import prepare_oracle
 from align_detr.analysis.precision import PrecisionCurves, mean_precision
 from align_detr.analysis.results import Results, Values
-from align_detr.analysis.samples import best_object
-from align_detr.analysis.tables import Detections, Floats, Integers
+from align_detr.analysis.tables import Floats, Integers
 
 _OF_AREA = {"APs": "small", "APm": "medium", "APl": "large"}
 _AT = {"AP50": 0, "AP75": 5}  # index of the threshold
@@ -17,14 +15,16 @@ class AveragePrecision:
     """COCO's AP in percent, equal to pycocotools': `AP`, `AP50`, `AP75`, and `APs`, `APm`, `APl` for ranges of areas.
 
     `oracle_AP` is the AP where the score of each detection is its IoU with the best object of its class, 0 without one;
-    crowds are left out, and equal scores stand in the order of images and entries. `oracle_gap` is oracle_AP - AP. Both
-    are of the boxes and classes as they are: what remains is not a matter of scores.
+    crowds are left out, and equal scores stand in the order of images and entries. `oracle_gap` is oracle_AP - AP. It
+    is below 0 for a detector whose scores keep duplicates down, which all have a high IoU. `ceiling_AP` is the AP where
+    the best box of each object, one each, has its IoU as the score and all others 0: what no ranking of these boxes
+    surpasses by much.
     """
 
     def __init__(self, results: Results, area: str = "") -> None:
         """Prepare for objects of a range of areas, a key of AREAS; with one, there are no others' APs."""
         self._curves = _prepare(results, area)
-        self._oracle = _prepare_oracle(results, area)
+        self._oracle, self._ceiling = prepare_oracle(results, area)
         self._of_area = {name: _prepare(results, each) for name, each in _OF_AREA.items() if not area}
 
     def __call__(self, copies: Integers) -> Values:
@@ -32,7 +32,7 @@ class AveragePrecision:
         curves = self._curves(copies)
         named = {"AP": curves, **{name: curves[index : index + 1] for name, index in _AT.items()}}
         named |= {name: of_area(copies) for name, of_area in self._of_area.items()}
-        named["oracle_AP"] = self._oracle(copies)
+        named |= {"oracle_AP": self._oracle(copies), "ceiling_AP": self._ceiling(copies)}
         overall = {name: mean_precision(each) for name, each in named.items()}
         per_class = {name: 100 * each.mean(axis=(0, 2)) for name, each in named.items()}
         overall["oracle_gap"] = overall["oracle_AP"] - overall["AP"]
@@ -50,25 +50,3 @@ class AveragePrecision:
 
 def _prepare(results: Results, area: str) -> PrecisionCurves:
     return PrecisionCurves(results.truth, results.detections, results.matching_of(area))
-
-
-def _prepare_oracle(results: Results, area: str) -> PrecisionCurves:
-    """Prepare with IoU as the scores.
-
-    Detections below the lowest threshold stand behind all true positives, where they change no precision.
-    """
-    found, pairs, objects = results.detections, results.overlaps, results.truth.objects
-    _, iou = best_object(results)
-    lowest = results.matching_of(area).thresholds.min()
-    good = np.flatnonzero(iou >= lowest)
-    few = Detections(found.image[good], found.label[good], iou[good], found.box[good], found.entry[good])
-    rescored, order = few.with_scores(few.score)
-    place = np.full(len(found), -1)
-    place[good[order]] = np.arange(len(good))
-    same = found.label[pairs.detection] == objects.label[pairs.object]
-    pairs = pairs.select((pairs.iou >= lowest) & same & (place[pairs.detection] >= 0))
-    detection = place[pairs.detection]
-    again = np.lexsort((pairs.object, detection))
-    moved = Overlaps(detection[again], pairs.object[again], pairs.iou[again])
-    matching = match(results.truth, rescored, moved, area=area, max_detections=results.max_detections)
-    return PrecisionCurves(results.truth, rescored, matching)

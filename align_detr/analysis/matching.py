@@ -9,7 +9,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from align_detr.analysis.overlaps import Overlaps
-from align_detr.analysis.tables import Detections, Flags, Floats, Integers, Truth, rank_in_groups
+from align_detr.analysis.tables import Detections, Flags, Floats, Integers, Truth
 
 THRESHOLDS: Floats = np.linspace(0.5, 0.95, 10)
 """COCO's thresholds of IoU."""
@@ -82,7 +82,7 @@ def match(
     low, high = AREAS[area]
     objects = truth.objects
     counts = ~objects.crowd & (objects.area >= low) & (objects.area <= high)
-    kept = rank_in_groups(detections.label * truth.num_images + detections.image) < max_detections
+    kept = detections.rank_in_class < max_detections
     size = detections.box[:, 2] * detections.box[:, 3]
     bounds = np.minimum(thresholds, _NEARLY_ONE)
     pairs = overlaps.select(

@@ -21,7 +21,7 @@ SIZES = [area for area in AREAS if area]
 """Names of COCO's sizes of objects."""
 
 METRICS = (
-    *("AP", "AP50", "AP75", "APs", "APm", "APl", "oracle_AP", "oracle_gap"),
+    *("AP", "AP50", "AP75", "APs", "APm", "APl", "oracle_AP", "ceiling_AP", "oracle_gap"),
     *(f"recall_best_regressed{which}" for which in ("", "_2N", "_3N", "_5N", "_10N", "_any_class")),
     *("pearson", "spearman"),
     *("olrp", "olrp_localization", "olrp_false_positives", "olrp_false_negatives"),

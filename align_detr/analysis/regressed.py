@@ -3,6 +3,7 @@
 import numpy as np
 
 from align_detr.analysis.matching import Matching
+from align_detr.analysis.overlaps import Overlaps
 from align_detr.analysis.results import Results, Values, ratio
 from align_detr.analysis.samples import (
     best_object,
@@ -11,7 +12,7 @@ from align_detr.analysis.samples import (
     objects_per_image,
     rank_of_box,
 )
-from align_detr.analysis.tables import Floats, Integers
+from align_detr.analysis.tables import Flags, Floats, Integers
 
 MULTIPLES = (1, 2, 3, 5, 10)
 """How many of the most confident samples are taken, as multiples of the number N of an image's objects."""
@@ -37,18 +38,10 @@ class BestRegressedRecall:
         counts = np.flatnonzero((results.matching if matching is None else matching).object_counts)
         self._image, self._label = objects.image[counts], objects.label[counts]
         self._num_classes = results.truth.num_classes
-        allowed = objects_per_image(results)
-        recalled = {}
         pairs, rank = best_regressed(results), results.rank_in_image
-        for multiple in MULTIPLES:
-            found = np.zeros(len(objects), dtype=bool)
-            found[pairs.object] = rank[pairs.detection] < multiple * allowed[objects.image[pairs.object]]
-            recalled[_NAME if multiple == 1 else f"{_NAME}_{multiple}N"] = found
-        rank = rank_of_box(results)
-        pairs = best_regressed_of_any_class(results)
-        found = np.zeros(len(objects), dtype=bool)
-        found[pairs.object] = rank[pairs.detection] < allowed[objects.image[pairs.object]]
-        recalled[f"{_NAME}_any_class"] = found
+        recalled = {_name(multiple): _among(results, pairs, rank, multiple) for multiple in MULTIPLES}
+        pairs, rank = best_regressed_of_any_class(results), rank_of_box(results)
+        recalled[f"{_NAME}_any_class"] = _among(results, pairs, rank, 1)
         self._recalled = {name: each[counts] for name, each in recalled.items()}
 
     def __call__(self, copies: Integers) -> Values:
@@ -67,7 +60,7 @@ class BestRegressedRecall:
     def curve(self, copies: Integers) -> Floats:
         """Return the share at each of MULTIPLES."""
         values = self(copies).overall
-        return np.array([values[_NAME if k == 1 else f"{_NAME}_{k}N"] for k in MULTIPLES])
+        return np.array([values[_name(multiple)] for multiple in MULTIPLES])
 
 
 def iou_histograms(results: Results) -> dict[str, Floats]:
@@ -83,3 +76,16 @@ def iou_histograms(results: Results) -> dict[str, Floats]:
     samples = {"best_regressed": best_regressed(results).iou, "most_confident": confident}
     counts = {name: np.histogram(each, IOU_EDGES)[0] for name, each in samples.items()}
     return {name: ratio(each, each.sum()) for name, each in counts.items()}
+
+
+def _name(multiple: int) -> str:
+    return _NAME if multiple == 1 else f"{_NAME}_{multiple}N"
+
+
+def _among(results: Results, pairs: Overlaps, rank: Integers, multiple: int) -> Flags:
+    """Return whether the sample (of `pairs`) of each object (G,) is among the `multiple` N first of its image."""
+    objects = results.truth.objects
+    found = np.zeros(len(objects), dtype=bool)
+    allowed = multiple * objects_per_image(results)[objects.image[pairs.object]]
+    found[pairs.object] = rank[pairs.detection] < allowed
+    return found

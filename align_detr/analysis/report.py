@@ -34,14 +34,18 @@ def analyse(
     `max_detections`: how many of the best detections of an image and class count for AP. `samples`, `seed`: of the
     bootstrap; 0 samples give no intervals. None stands where nothing is to be measured.
     """
-    numbers, metrics = [], {}
+    numbers, differences = [], []
+    first: tuple[str, AllMetrics] | None = None
     for name, detections in detectors.items():
         results = Results(truth, detections, max_detections)
-        metrics[name] = AllMetrics(results)
-        numbers.append({"name": name, "file": None, **numbers_of(results, metrics[name])})
+        metrics = AllMetrics(results)
+        numbers.append({"name": name, "file": None, **numbers_of(results, metrics)})
+        del results  # the largest part of the memory
+        if first is None:
+            first = name, metrics
+        else:
+            differences.append(_difference(truth, (name, metrics), first, samples, seed))
     crowds = int(truth.objects.crowd.sum())
-    over, *others = metrics or [""]
-    differences = [_difference(truth, metrics, of, over, samples, seed) for of in others]
     return plain(
         {
             "format": FORMAT,
@@ -113,10 +117,11 @@ def plain(value: Any) -> Any:
 
 
 def _difference(
-    truth: Truth, metrics: Mapping[str, AllMetrics], of: str, over: str, samples: int, seed: int
+    truth: Truth, second: tuple[str, AllMetrics], first: tuple[str, AllMetrics], samples: int, seed: int
 ) -> dict[str, Any]:
-    number = truth.num_images
-    found = compare(metrics[over], metrics[of], num_images=number, samples=samples, seed=seed)
+    """Return the part of the report that is of the difference of two detectors, each with its name."""
+    (of, metrics), (over, others), number = second, first, truth.num_images
+    found = compare(others, metrics, num_images=number, samples=samples, seed=seed)
     return {
         "of": of,
         "over": over,

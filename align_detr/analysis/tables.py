@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -72,6 +73,11 @@ class Detections:
 
     def __len__(self) -> int:
         return len(self.image)
+
+    @cached_property
+    def rank_in_class(self) -> Integers:
+        """How many detections of its image and class come before each (D,)."""
+        return rank_in_groups(self.label * (self.image.max(initial=0) + 1) + self.image)
 
     def with_scores(self, score: Floats) -> tuple["Detections", Integers]:
         """Return the detections with other scores, sorted by them, and the former index of each."""

@@ -97,7 +97,7 @@ _ALL = [
     Metric("spearman", "Spearman", "number", 1, "Spearman's rank correlation of score and IoU over the same."),
     Metric(
         "oracle_AP",
-        "AP with perfect scores",
+        "Oracle AP",
         "points",
         1,
         "AP after each score is replaced by the IoU of its box with the best object of its class.",
@@ -107,7 +107,14 @@ _ALL = [
         "Oracle gap",
         "points",
         -1,
-        "AP with perfect scores minus AP: what the ranking costs, whatever the boxes are.",
+        "Oracle AP minus AP. Below 0 where scores keep duplicates down, whose IoU is high as well.",
+    ),
+    Metric(
+        "ceiling_AP",
+        "AP with perfect scores",
+        "points",
+        1,
+        "AP after the best box of each object, one each, is given its IoU as the score, and every other box 0.",
     ),
     Metric(
         "olrp",
@@ -162,7 +169,15 @@ METRICS = {metric.name: metric for metric in _ALL}
 
 AP = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 RECALLS = ("recall_best_regressed", *(f"recall_best_regressed_{k}N" for k in _MULTIPLES))
-ALIGNMENT = (*RECALLS, "recall_best_regressed_any_class", "pearson", "spearman", "oracle_AP", "oracle_gap")
+ALIGNMENT = (
+    *RECALLS,
+    "recall_best_regressed_any_class",
+    "pearson",
+    "spearman",
+    "oracle_AP",
+    "oracle_gap",
+    "ceiling_AP",
+)
 OLRP = ("olrp", "olrp_localization", "olrp_false_positives", "olrp_false_negatives")
 CALIBRATION = ("lace", "lace_recalibrated", "oce")
 DUPLICATES = ("duplicates_50", "duplicates_70")

@@ -22,7 +22,12 @@ def findings(report: Report) -> list[str]:
     return [
         _lead(report),
         *(sentence for each in report.get("differences") or () for sentence in _difference(each)),
-        *_one("With perfect scores (each the IoU of its box) the same boxes would have {}.", detectors, _oracle),
+        *_one(
+            "With perfect scores (the IoU for the best box of each object, 0 for all others) the same boxes would "
+            "have {}.",
+            detectors,
+            _ceiling,
+        ),
         *_one(
             "The best box of an object is among the N most confident of its image, which has N objects, for {} of the "
             "objects.",
@@ -45,8 +50,8 @@ def advice(report: Report) -> list[str]:
             _threshold,
         ),
         *_one(
-            "The boxes are better than their ranking, by {} of AP: a loss that teaches the score the IoU, such as that "
-            "of Align-DETR, aims at this gap.",
+            "Scores that are the IoU would rank these boxes better, by {} of AP: a loss that teaches the score the "
+            "IoU, such as that of Align-DETR, aims at this gap.",
             detectors,
             _gap,
         ),
@@ -129,11 +134,11 @@ def in_sentence(label: str) -> str:
     return label if first in _PERSONS or not first[1:].islower() else label[0].lower() + label[1:]
 
 
-def _oracle(detector: Detector) -> str | None:
+def _ceiling(detector: Detector) -> str | None:
     overall = detector["overall"]
-    if overall.get("oracle_AP") is None or overall.get("AP") is None:
+    if overall.get("ceiling_AP") is None or overall.get("AP") is None:
         return None
-    return f"AP {_value('oracle_AP', overall)} instead of {_value('AP', overall)}"
+    return f"AP {_value('ceiling_AP', overall)} instead of {_value('AP', overall)}"
 
 
 def _recall(detector: Detector) -> str | None:

@@ -2,10 +2,16 @@
 
 import numpy as np
 import pytest
+from scipy.stats import pearsonr
 
+from align_detr.analysis.average_precision import AveragePrecision
 from align_detr.analysis.bootstrap import Difference, compare, describe
-from align_detr.analysis.results import Values
+from align_detr.analysis.correlation import ScoreCorrelation
+from align_detr.analysis.regressed import BestRegressedRecall
+from align_detr.analysis.results import Results, Values
 from align_detr.analysis.tables import Integers
+from support import slow_metrics
+from support.results import coco_evaluation, draw_results, with_copies
 
 
 class MeanOfImages:
@@ -18,6 +24,25 @@ class MeanOfImages:
         weight = copies * ~np.isnan(self._values)
         total = np.nansum(weight * np.nan_to_num(self._values))
         return Values({"mean": total / weight.sum() if weight.sum() else float("nan")}, {})
+
+
+class Three:
+    """Three metrics of results."""
+
+    def __init__(self, results: Results) -> None:
+        self._metrics = AveragePrecision(results), BestRegressedRecall(results), ScoreCorrelation(results)
+
+    def __call__(self, copies: Integers) -> Values:
+        overall = {name: value for metric in self._metrics for name, value in metric(copies).overall.items()}
+        return Values({name: overall[name] for name in ("AP", "recall_best_regressed", "pearson")}, {})
+
+
+def values_anew(results: Results) -> np.ndarray:
+    """Return the same of results by pycocotools, plain loops and SciPy."""
+    precision = coco_evaluation(results).eval["precision"][..., 0, -1]
+    recall = slow_metrics.recall_best_regressed(results, 1)
+    pairs = [(match.score, match.iou) for match in slow_metrics.matched(results) if match.area == ""]
+    return np.array([100 * precision[precision > -1].mean(), recall, pearsonr(*np.transpose(pairs))[0]])
 
 
 def test_difference_of_pairs_has_no_noise_where_each_image_differs_alike():
@@ -38,6 +63,29 @@ def test_interval_is_that_of_the_mean():
     found = compare(zero, MeanOfImages(differences), num_images=400, samples=2000)["mean"]
     assert [found.difference, found.low, found.high] == pytest.approx([0.03, 0.03 - 0.098, 0.03 + 0.098], abs=0.01)
     assert not found.is_beyond_noise
+
+
+def test_samples_are_sets_of_the_drawn_images():
+    """The interval is that of AP, recall and correlation of sets that hold the drawn images, computed anew.
+
+    Their images are drawn as numpy draws from the seed.
+    """
+    first = draw_results(0, images=9, classes=2, objects=60, detections=250)
+    noise = np.random.default_rng(1).normal(0, 0.3, len(first.detections))
+    second = Results(first.truth, first.detections.with_scores(first.detections.score + noise)[0])
+    draw, number = np.random.default_rng(7), 12
+    values = []
+    for _ in range(number):
+        copies = np.bincount(draw.integers(9, size=9), minlength=9)
+        one, other = (values_anew(with_copies(each, copies)) for each in (first, second))
+        values.append(other - one)
+    found = compare(Three(first), Three(second), num_images=9, samples=number, seed=7)
+    assert list(found) == ["AP", "recall_best_regressed", "pearson"]
+    low, high = np.quantile(values, [0.025, 0.975], axis=0)
+    np.testing.assert_allclose([each.low for each in found.values()], low, atol=1e-9)
+    np.testing.assert_allclose([each.high for each in found.values()], high, atol=1e-9)
+    expected = values_anew(second) - values_anew(first)
+    np.testing.assert_allclose([each.difference for each in found.values()], expected, atol=1e-9)
 
 
 def test_seed_decides():

@@ -16,10 +16,10 @@ def correlations(results, copies, area=""):
     return ScoreCorrelation(results, results.matching_of(area))(copies)
 
 
-def expected_correlations(results, area="", label=None) -> list[float]:
-    scores, ious = slow_metrics.matched(results, area, label)
-    if len(scores) < 2:
+def scipys(matches: list[slow_metrics.Match]) -> list[float]:
+    if len(matches) < 2:
         return [np.nan, np.nan]
+    scores, ious = [match.score for match in matches], [match.iou for match in matches]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of constant scores, which give NaN
         return [pearsonr(scores, ious)[0], spearmanr(scores, ious)[0]]
@@ -72,11 +72,13 @@ def test_correlation_is_scipys_of_pycocotools_matches(size):
         results = draw_results(seed, **size, tied=seed > 0)
         copies = draw_copies(seed, results)
         for drawn in (np.ones_like(copies), copies):
-            expanded = with_copies(results, drawn)
+            matches = slow_metrics.matched(with_copies(results, drawn))
             for area in AREAS:
                 found = list(correlations(results, drawn, area).overall.values())
-                np.testing.assert_allclose(found, expected_correlations(expanded, area), atol=1e-9)
+                expected = scipys([match for match in matches if match.area == area])
+                np.testing.assert_allclose(found, expected, atol=1e-9)
             per_class = correlations(results, drawn).per_class
             for label in range(results.truth.num_classes):
                 found = [values[label] for values in per_class.values()]
-                np.testing.assert_allclose(found, expected_correlations(expanded, label=label), atol=1e-9)
+                expected = scipys([match for match in matches if match.area == "" and match.label == label])
+                np.testing.assert_allclose(found, expected, atol=1e-9)

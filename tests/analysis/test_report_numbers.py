@@ -1,6 +1,8 @@
 """The report's numbers: complete, plain, and the same whatever the order of the file."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from align_detr.analysis.report import name_files
 from align_detr.analysis.results import Results
 from align_detr.analysis.tables import sort_detections
 from align_detr.errors import ConfigError
+from support.paths import PROJECT
 from support.results import coco_entries, coco_evaluation, draw_results
 
 SIZE = dict(images=12, classes=3, objects=60, detections=300)
@@ -119,6 +122,13 @@ def test_files_have_pycocotools_ap_also_where_pycocotools_takes_an_id_for_no_obj
 def test_detectors_have_the_names_of_files_or_folders():
     assert name_files(["a/x.json", "a/y.json"]) == ["x", "y"]
     assert name_files(["a/results.json", "b/results.json"]) == ["a", "b"]
-    assert name_files(["a/c/results.json", "b/c/results.json"]) == ["a/c/results.json", "b/c/results.json"]
+    assert name_files(["a/c/results.json", "b/c/results.json"]) == ["c (1)", "c (2)"]
     with pytest.raises(ConfigError, match="names of the results are a, a: give each file another name"):
         analyse_files("gt.json", ["x.json", "y.json"], names=["a", "a"])
+
+
+def test_files_are_read_without_torch():
+    """Nor is any other large library imported before it is needed."""
+    code = "import sys, align_detr.analysis; print({'torch', 'detectron2', 'pycocotools', 'sklearn'} & {*sys.modules})"
+    printed = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, text=True, capture_output=True, check=True)
+    assert printed.stdout == "set()\n"

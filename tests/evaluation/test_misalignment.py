@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from align_detr.data import build_test_loader, load_dataset
 from align_detr.errors import ConfigError
 from align_detr.evaluation import ALIGNMENT_FILE, RESULTS_FILE, DetectionEvaluator, MisalignmentEvaluator, evaluate
 from support.oracle import PerfectDetector, detections, perfect, records
-from support.paths import require_data
+from support.paths import PROJECT, require_data
 
 Register = Callable[..., str]
 BOXES = [(10.0, 20.0, 40.0, 60.0), (50.5, 60.25, 150.0, 180.0), (100.0, 5.0, 110.0, 15.0)]
@@ -97,15 +98,14 @@ def identity(record: dict) -> dict:
 
 
 def test_config_lists_it_beside_the_other(register: Register, tmp_path: Path) -> None:
+    """As docs/report.md writes it."""
     name = register(records(IMAGES), thing_classes=["bolt", "screw"])
-    options = {"dataset_name": "${...test.dataset}", "output_dir": "${....train.output_dir}/inference"}
-    loaders = {
-        "test": L(build_test_loader)(dataset=name, mapper=identity, num_workers=0),
-        "evaluator": [L(DetectionEvaluator)(**options), L(MisalignmentEvaluator)(**options)],
-    }
+    loader = L(build_test_loader)(dataset=name, mapper=identity, num_workers=0)
     config = OmegaConf.create(
-        {"dataloader": loaders, "train": {"output_dir": str(tmp_path)}}, flags={"allow_objects": True}
+        {"dataloader": {"test": loader}, "train": {"output_dir": str(tmp_path)}}, flags={"allow_objects": True}
     )
+    (code,) = re.findall(r"```python\n(.*?)```", (PROJECT / "docs" / "report.md").read_text(), re.DOTALL)
+    exec(code, {"dataloader": config.dataloader})
     results = evaluate(config.dataloader, PerfectDetector(name))
     assert results["bbox"]["AP"] == pytest.approx(100) and results["alignment"]["AP"] == pytest.approx(100)
     assert {path.name for path in (tmp_path / "inference").iterdir()} == {RESULTS_FILE, ALIGNMENT_FILE}

@@ -97,7 +97,7 @@ def test_what_is_not_measured_is_a_dash(tmp_path: Path) -> None:
     detector["overall"] = dict.fromkeys(METRICS)
     detector["per_class"] = {"AP": [None]}
     detector["thresholds"] = [None]
-    detector["detections"] = 0
+    detector["detections"], detector["file"], report["ground_truth"]["file"] = 0, None, None
     curves = detector["curves"]
     curves["recall_best_regressed"]["values"] = [None] * 5
     curves["iou_histogram"] |= {"best_regressed": [None] * 10, "most_confident": [None] * 10}
@@ -111,6 +111,7 @@ def test_what_is_not_measured_is_a_dash(tmp_path: Path) -> None:
     curves["precision_recall"] |= {"AP50": [None] * 101, "AP75": [None] * 101}
     page = read_page(write_page(report, tmp_path / "report.html")[0].read_text(encoding="utf-8"))
     assert "There is no AP" in page.by_id("summary").text
+    assert "Ground truth: 72 images" in page.by_id("made").text and "None" not in page.by_id("made").text
     assert {x.text for x in page.all("td") if "nan" in x.text.lower() or "None" in x.text} == set()
     assert sum(x.text == "–" for x in page.all("td")) > len(METRICS)
 

@@ -10,8 +10,8 @@ NUMBERS = {
     "AP": 50.04,
     "AP50": 80.0,
     "AP75": 55.0,
-    "oracle_AP": 61.5,
     "oracle_gap": 11.46,
+    "ceiling_AP": 61.5,
     "recall_best_regressed": 0.452,
     "pearson": 0.5,
     "error_loc": 8.5,
@@ -32,7 +32,8 @@ def of(*detectors: dict[str, Any]) -> dict[str, Any]:
 def test_one_detector() -> None:
     assert findings(of(NUMBERS)) == [
         "D0 has AP 50.0 on 72 images with 945 objects of 3 classes (AP50 80.0, AP75 55.0).",
-        "With perfect scores (each the IoU of its box) the same boxes would have AP 61.5 instead of 50.0.",
+        "With perfect scores (the IoU for the best box of each object, 0 for all others) the same boxes would have "
+        "AP 61.5 instead of 50.0.",
         "The best box of an object is among the N most confident of its image, which has N objects, for "
         "45.2\N{NO-BREAK SPACE}% of the objects.",
         "Pearson's correlation of score and IoU of matched detections, at best 1, is 0.50.",

@@ -102,19 +102,28 @@ def sampled_ious(results: Results) -> tuple[list[float], list[float]]:
     return regressed, confident
 
 
-def matched(results: Results, area: str = "", label: int | None = None) -> tuple[list[float], list[float]]:
-    """Return score and IoU of the true positives at IoU .5, which are pycocotools'."""
+class Match(NamedTuple):
+    """A true positive at IoU .5."""
+
+    area: str
+    label: int
+    score: float
+    iou: float
+
+
+def matched(results: Results) -> list[Match]:
+    """Return the true positives at IoU .5 for each range of areas, which are pycocotools'."""
     evaluation = coco_evaluation(results)
-    scores, ious = [], []
+    areas = {tuple(bounds): area for area, bounds in AREAS.items()}
+    found = []
     for each in filter(None, evaluation.evalImgs):
-        if each["aRng"] != list(AREAS[area]) or label not in (None, each["category_id"] - 1):
-            continue
+        area = areas[tuple(each["aRng"])]
         for number, of, ignored in zip(each["dtIds"], each["dtMatches"][0], each["dtIgnore"][0], strict=True):
             if of and not ignored:
                 detection, wanted = evaluation.cocoDt.anns[number], evaluation.cocoGt.anns[of]
-                scores.append(detection["score"])
-                ious.append(iou_of(detection["bbox"], wanted["bbox"]))
-    return scores, ious
+                iou = iou_of(detection["bbox"], wanted["bbox"])
+                found.append(Match(area, each["category_id"] - 1, detection["score"], iou))
+    return found
 
 
 def with_true_ious(results: Results) -> Results:
@@ -124,5 +133,24 @@ def with_true_ious(results: Results) -> Results:
         for row in found:
             iou = max((iou_of(row.box, one.box) for one in wanted if one.label == row.label), default=0.0)
             rows.append((row.entry, image, row.label, iou, row.box))
+    columns = [list(column) for column in zip(*sorted(rows), strict=True)] or [[]] * 5
+    return Results(results.truth, sort_detections(*columns[1:4], np.array(columns[4])), results.max_detections)
+
+
+def with_perfect_scores(results: Results) -> Results:
+    """Return the detections that are the best of an object, one each by falling IoU, with their IoU as the score."""
+    rows = []
+    for image, (wanted, found) in enumerate(images_of(results)):
+        best = {
+            row.entry: max((iou_of(row.box, one.box) for one in wanted if one.label == row.label), default=0.0)
+            for row in found
+        }
+        free = list(wanted)
+        for row in sorted(found, key=lambda row: (-best[row.entry], row.entry)):
+            near = [(iou_of(row.box, one.box), k) for k, one in enumerate(free) if one.label == row.label]
+            iou, k = max(near, default=(0.0, 0))
+            if iou >= 0.5:
+                free.pop(k)
+                rows.append((row.entry, image, row.label, iou, row.box))
     columns = [list(column) for column in zip(*sorted(rows), strict=True)] or [[]] * 5
     return Results(results.truth, sort_detections(*columns[1:4], np.array(columns[4])), results.max_detections)
