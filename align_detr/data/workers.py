@@ -34,9 +34,10 @@ def follow_parent(grace: float = 0.0) -> None:
     parent = parent_process()
     if parent is None or parent.pid is None or os.name != "posix":
         return
-    if hasattr(signal, "sigtimedwait"):
+    if hasattr(signal, "sigwaitinfo"):
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    threading.Thread(target=_watch, args=(parent.pid, grace), daemon=True, name="follow_parent").start()
+        threading.Thread(target=_obey, args=(parent.pid,), daemon=True, name="obey_parent").start()
+    threading.Thread(target=_outlive, args=(parent.pid, grace), daemon=True, name="follow_parent").start()
 
 
 def follow_launcher(grace: float) -> None:
@@ -55,18 +56,12 @@ def _outlive(parent: int, grace: float) -> None:
     os._exit(1)
 
 
-def _watch(parent: int, grace: float) -> None:
-    while os.getppid() == parent:
-        if not hasattr(signal, "sigtimedwait"):
-            time.sleep(_PERIOD)
-            continue
-        received = signal.sigtimedwait({signal.SIGTERM}, _PERIOD)
-        if received is not None and received.si_pid == parent:
+def _obey(parent: int) -> None:
+    """Wait for SIGTERMs: without a time limit, as Python's sigtimedwait may return a signal that nobody has sent."""
+    while True:
+        if signal.sigwaitinfo({signal.SIGTERM}).si_pid == parent:
             os._exit(128 + signal.SIGTERM)
-        if received is not None:
-            os.kill(os.getpid(), signal.SIGUSR1)
-    time.sleep(grace)
-    os._exit(1)
+        os.kill(os.getpid(), signal.SIGUSR1)
 
 
 def seed_image(seed: int, position: int) -> None:

@@ -79,10 +79,20 @@ class BestCheckpoint(HookBase):
         """Read the evaluations of the run that is resumed, up to where it continues."""
         start = self.trainer.start_iter
         if start > 0 and comm.is_main_process() and self.file.is_file():
-            saved = json.loads(self.file.read_text(encoding="utf-8"))
-            if saved["metric"] == self.metric:
-                known = [self._read(row, saved.get("iterations_per_epoch")) for row in saved["evaluations"]]
-                self.evaluations = [each for each in known if each.iteration <= start]
+            try:
+                known = self._read_all(json.loads(self.file.read_text(encoding="utf-8")))
+            except (ValueError, TypeError, KeyError, AttributeError) as error:
+                raise ConfigError(
+                    f"{self.file} is damaged ({type(error).__name__}: {error}): put a copy back, or remove it, which "
+                    "forgets what was the best so far."
+                ) from error
+            self.evaluations = [each for each in known if each.iteration <= start]
+
+    def _read_all(self, saved: Mapping[str, Any]) -> list[Evaluated]:
+        """Return the evaluations in best.json, or none if they are of another metric."""
+        if saved["metric"] != self.metric:
+            return []
+        return [self._read(row, saved.get("iterations_per_epoch")) for row in saved["evaluations"]]
 
     def _read(self, row: Mapping[str, Any], per_epoch: int | None) -> Evaluated:
         """Return an evaluation in best.json, at its iteration in epochs of the present length."""

@@ -1,7 +1,7 @@
 """What happens to a step whose loss or gradient is not finite: a report, and the end of training or the next step."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,15 @@ class Guard:
     def passed(self) -> None:
         """Note a step that is finite."""
         self.in_a_row = 0
+
+    def state_dict(self) -> dict[str, int]:
+        """Return the counts, which a resumed run goes on with."""
+        return {"skipped": self.skipped, "in_a_row": self.in_a_row, "reports": self._reports}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Restore what `state_dict` returned; {} leaves the counts as they are."""
+        self.skipped, self.in_a_row = state.get("skipped", self.skipped), state.get("in_a_row", self.in_a_row)
+        self._reports = state.get("reports", self._reports)
 
     def _report(self, fault: AlignDetrError, iteration: int, step: SavedStep, found: Findings, shared: bool) -> str:
         """Write the report, on the first process that has the fault; return the sentence that all of them end with."""

@@ -98,8 +98,7 @@ def output_hooks(
         )
     if comm.is_main_process():
         file, last = Path(options.output_dir) / METRICS_FILE, saved.get("written", -1)
-        if saved:
-            cut_metrics(file, last)
+        cut_metrics(file, last)  # of a run without a checkpoint, which starts anew, all
         metrics = MetricsWriter(file, last=last)
         outputs = build_writers(
             metrics=metrics,

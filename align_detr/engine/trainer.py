@@ -196,7 +196,8 @@ class Trainer(SimpleTrainer):
     def state_dict(self) -> dict[str, Any]:
         """Return iteration, hook states, optimizer and loss scale: plain Python and tensors only."""
         last = min(self.iter, getattr(self, "max_iter", math.inf) - 1)  # after training, `iter` is the number of steps
-        return {**super().state_dict(), "iteration": last, "grad_scaler": self.precision.state_dict()}
+        own = {"iteration": last, "grad_scaler": self.precision.state_dict(), "guard": self.guard.state_dict()}
+        return {**super().state_dict(), **own}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned; raise ConfigError if the optimizer's groups have changed since.
@@ -215,6 +216,7 @@ class Trainer(SimpleTrainer):
         for group, of_config in zip(self.optimizer.param_groups, options, strict=True):
             group.update(of_config, initial_lr=of_config["lr"])  # the schedule multiplies `initial_lr`
         self.precision.load_state_dict(state.get("grad_scaler", {}))
+        self.guard.load_state_dict(state.get("guard", {}))
 
 
 def _diverged(sentence: str, *, shared: bool) -> TrainingDiverged:

@@ -246,3 +246,14 @@ def test_a_full_disk_leaves_the_earlier_checkpoint(tiny_run, capsys, monkeypatch
     room[0] = 10**9
     assert tiny_run.train("--resume", *options) == 0
     assert [row["iteration"] for row in tiny_run.metrics()] == [0, 1, 2, 3, 4]
+
+
+def test_a_run_that_ended_before_its_first_checkpoint_starts_metrics_anew(tiny_run, tmp_path):
+    """Its lines would stand there twice, and the one that was being written would be cut off."""
+    tiny_run.output.mkdir()
+    (tiny_run.output / "metrics.json").write_text('{"iteration": 0, "total_loss": 9.0}\n{"iter')
+    options = ["train.max_iter=2", "train.eval_period=0", "--resume"]
+    assert tiny_run.train(*options) == tiny_run.train(*options, f"train.output_dir={tmp_path / 'fresh'}") == 0
+    assert [row["iteration"] for row in tiny_run.metrics()] == [
+        row["iteration"] for row in tiny_run.metrics(tmp_path / "fresh")
+    ]
