@@ -79,6 +79,7 @@ bench: setup
 	@OMP_NUM_THREADS=1 $(PY) benchmarks/faults.py
 	@$(PY) benchmarks/memory.py
 	@$(PY) benchmarks/random_batches.py
+	@OMP_NUM_THREADS=1 $(PY) benchmarks/two_processes.py --iterations 40
 	@OMP_NUM_THREADS=1 $(PY) benchmarks/report.py --images 500
 	@$(PY) benchmarks/attention_sparsity.py
 

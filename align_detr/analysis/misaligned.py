@@ -8,7 +8,7 @@ from align_detr.analysis.overlaps import Overlaps
 from align_detr.analysis.results import Results
 from align_detr.analysis.samples import best_object, best_regressed
 
-FOREGROUND = 0.1
+FOREGROUND = 0.3
 """IoU from which a detection may be meant for an object."""
 
 

@@ -30,8 +30,8 @@ class PrecisionCurves:
         label, at = detections.label[matched.detection], matched.detection
         self._group = self._threshold * self._num_classes + label
         self._first = np.searchsorted(self._group, self._group)  # of each match, the first of its group
-        self._image, self._counts = detections.image[at], matched.counts.astype(np.int64)
-        self._excused = matching.unmatched_counts[at].astype(np.int64)  # would be wrong without its match
+        self._image, self._counts = detections.image[at], matched.counts
+        self._excused = matching.unmatched_counts[at]  # would be wrong without its match
         wrong = np.flatnonzero(_before_last(detections.label, at, self._num_classes) & matching.unmatched_counts)
         self._wrong_image = detections.image[wrong]
         self._wrong_before = np.searchsorted(wrong, at)
@@ -44,13 +44,13 @@ class PrecisionCurves:
     def __call__(self, copies: Integers) -> Floats:
         """Return the precision (T, K, 101) with `copies` (I,) of each image; NaN for classes without objects."""
         objects = np.bincount(self._object_label, copies[self._object_image], self._num_classes).astype(np.int64)
-        drawn = copies[self._image]
-        wrong = _sums_before(_smallest(copies, len(self._wrong_image))[self._wrong_image])
+        small = _smallest(copies, max(len(self._wrong_image), len(self._image)))
+        drawn = small[self._image]
+        wrong = _sums_before(small[self._wrong_image])
         excused = _sums_before(drawn * self._excused)
-        right = np.cumsum(drawn * self._counts)
-        before = np.concatenate([[0], right])
+        right = _sums_before(drawn * self._counts)
         false = wrong[self._wrong_before] - wrong[self._wrong_first] - (excused[:-1] - excused[self._first])
-        true = (right - before[self._first])[self._right]
+        true = (right[1:] - right[self._first])[self._right]
         precision = true / (false[self._right] + true + np.spacing(1))
         for start, stop in zip(self._right_threshold, self._right_threshold[1:], strict=False):
             precision[start:stop] = _largest_from(precision[start:stop], self._right_level[start:stop])

@@ -83,15 +83,19 @@ class BestCheckpoint(HookBase):
         start = self.trainer.start_iter
         if start > 0 and comm.is_main_process() and self.file.is_file():
             try:
-                saved = json.loads(self.file.read_text(encoding="utf-8"))
-                rows = saved["evaluations"] if saved["metric"] == self.metric else []
-                known = [self._read(row, saved.get("iterations_per_epoch")) for row in rows]
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                known = self._read_all(json.loads(self.file.read_text(encoding="utf-8")))
+            except (ValueError, TypeError, KeyError, AttributeError) as error:
                 raise ConfigError(
-                    f"{self.file} cannot be read ({type(error).__name__}: {error}): put a copy back, or remove it and "
-                    "the best checkpoint is that of the evaluations from now on."
+                    f"{self.file} is damaged ({type(error).__name__}: {error}): put a copy back, or remove it, which "
+                    "forgets what was the best so far."
                 ) from error
             self.evaluations = [each for each in known if each.iteration <= start]
+
+    def _read_all(self, saved: Mapping[str, Any]) -> list[Evaluated]:
+        """Return the evaluations in best.json, or none if they are of another metric."""
+        if saved["metric"] != self.metric:
+            return []
+        return [self._read(row, saved.get("iterations_per_epoch")) for row in saved["evaluations"]]
 
     def _read(self, row: Mapping[str, Any], per_epoch: int | None) -> Evaluated:
         """Return an evaluation in best.json, at its iteration in epochs of the present length."""

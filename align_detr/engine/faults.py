@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
 from align_detr.engine.accumulation import split_batch
@@ -61,7 +62,7 @@ def examine(
 ) -> Findings:
     """Compute the losses and gradients of a batch again, alone even among several processes, and look at each layer.
 
-    Weights, buffers and generators are afterwards as before; gradients are removed.
+    Weights, buffers, generators and the numbers of training are afterwards as before; gradients are removed.
     """
     device = next(model.parameters()).device
     after, buffers = RandomState.now(device), {name: value.clone() for name, value in model.named_buffers()}
@@ -69,7 +70,7 @@ def examine(
     random.restore(device)
     model.zero_grad(set_to_none=True)
     try:
-        with alone(), _first_not_finite(model, found):
+        with alone(), EventStorage(), _first_not_finite(model, found):
             _compute(model, batch, precision, accumulate, found)
         found.gradients = _largest_gradients(model)
     finally:

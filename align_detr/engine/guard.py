@@ -82,13 +82,12 @@ class Guard:
         self.in_a_row = 0
 
     def state_dict(self) -> dict[str, int]:
-        """Return the counts of steps left out and of reports."""
+        """Return the counts, which a resumed run goes on with."""
         return {"skipped": self.skipped, "in_a_row": self.in_a_row, "reports": self._reports}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Count on from what `state_dict` returned; an empty state changes nothing."""
-        self.skipped = state.get("skipped", self.skipped)
-        self.in_a_row = state.get("in_a_row", self.in_a_row)
+        """Restore what `state_dict` returned; {} leaves the counts as they are."""
+        self.skipped, self.in_a_row = state.get("skipped", self.skipped), state.get("in_a_row", self.in_a_row)
         self._reports = state.get("reports", self._reports)
 
     def _report(self, fault: AlignDetrError, iteration: int, step: SavedStep, found: Findings, shared: bool) -> str:

@@ -198,8 +198,8 @@ class Trainer(SimpleTrainer):
     def state_dict(self) -> dict[str, Any]:
         """Return iteration, hook states, optimizer, loss scale and steps left out: plain Python and tensors only."""
         last = min(self.iter, getattr(self, "max_iter", math.inf) - 1)  # after training, `iter` is the number of steps
-        parts = {"grad_scaler": self.precision.state_dict(), "guard": self.guard.state_dict()}
-        return {**super().state_dict(), "iteration": last, **parts}
+        own = {"iteration": last, "grad_scaler": self.precision.state_dict(), "guard": self.guard.state_dict()}
+        return {**super().state_dict(), **own}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned; raise ConfigError if the optimizer's groups have changed since.

@@ -18,6 +18,7 @@ from align_detr.data.build import set_timeout
 from align_detr.data.mapper import DetrMapper
 from align_detr.data.names import dataset_names
 from align_detr.errors import ConfigError
+from align_detr.layers.reduce import share_buffers
 from align_detr.modeling.events import logged_sets
 from align_detr.modeling.loss_sums import describe_sums, sums_by_set
 
@@ -83,9 +84,10 @@ def evaluate_sets(sets: Sequence[EvaluationSet], model: nn.Module) -> Mapping[st
     """Run `model` in evaluation mode, in float32, over each set; return the metrics of its evaluator.
 
     Return {task: {metric: value}}, e.g. {"bbox": {"AP": ...}}, or {name: that} for several sets, on the main process
-    and {} on others and without sets. All processes must call it: they share the images. The model's training mode is
-    restored.
+    and {} on others and without sets. All processes must call it: they share the images, and take over the buffers of
+    the main process. The model's training mode is restored.
     """
+    share_buffers(model)
     results = {}
     for one in sets:
         results[one.name] = inference_on_dataset(model, one.loader, one.evaluator)

@@ -1,12 +1,13 @@
-"""Means over all processes of a run."""
+"""Values that all processes of a run share."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+import torch
 import torch.distributed as dist
 from detectron2.utils import comm
-from torch import Tensor
+from torch import Tensor, nn
 
 _WITHIN_PROCESS = ContextVar("within_process", default=False)
 
@@ -32,6 +33,16 @@ def mean_over_ranks(values: Tensor) -> Tensor:
         dist.all_reduce(values := values.clone())
         values = values / dist.get_world_size()
     return values
+
+
+@torch.no_grad()
+def share_buffers(module: nn.Module) -> None:
+    """Give every process the main process's buffers: a batch norm has the statistics of its own process's images."""
+    if comm.get_world_size() > 1:
+        for buffer in module.buffers():
+            shared = buffer.contiguous()
+            dist.broadcast(shared, 0)
+            buffer.copy_(shared)
 
 
 @contextmanager

@@ -97,17 +97,19 @@ _ALL = [
     Metric("spearman", "Spearman", "number", 1, "Spearman's rank correlation of score and IoU over the same."),
     Metric(
         "oracle_AP",
-        "Oracle AP",
+        "AP with IoU as score",
         "points",
         1,
-        "AP after each score is replaced by the IoU of its box with the best object of its class.",
+        "AP after each score is replaced by the IoU of its box with the best object of its class: a perfect ranking of "
+        "the boxes, duplicates among them.",
     ),
     Metric(
         "oracle_gap",
         "Oracle gap",
         "points",
         -1,
-        "Oracle AP minus AP. Below 0 where scores keep duplicates down, whose IoU is high as well.",
+        "AP with IoU as score minus AP: what a true ranking would win; below 0 where it loses more by duplicates, "
+        "which then score as high as the first box of their object.",
     ),
     Metric(
         "ceiling_AP",

@@ -172,8 +172,11 @@ def _training(report: Report) -> Iterator[Section]:
             rows=[panels_of_errors.layer_panels(report["detectors"], _LAYER_METRICS)],
             more=others,
         )
-    if report.get("training"):
-        yield Section("training", "Training", rows=[panels_of_errors.training_panels(report["training"])])
+    evaluations, curves = tables.training_tables(report), panels_of_errors.training_panels(report.get("training") or ())
+    if curves:
+        yield Section("training", "Training", rows=[curves], numbers=evaluations)
+    else:
+        yield Section("training", "Training", "One evaluation makes no curve.", tables=evaluations)
 
 
 def _gallery_section(galleries: Sequence[Gallery]) -> Iterator[Section]:

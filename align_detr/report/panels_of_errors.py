@@ -132,7 +132,7 @@ def _draw_layers(detectors: Sequence[Detector], name: str, axes: Axes) -> None:
 
 
 def training_panels(training: Sequence[Mapping[str, Any]]) -> list[Panel]:
-    """Return AP and AP50 over the iterations of each training (the paper's figure A)."""
+    """Return AP and AP50 over the iterations of trainings with several evaluations (the paper's figure A)."""
     return [
         Panel(
             f"training_{name}",
@@ -141,7 +141,7 @@ def training_panels(training: Sequence[Mapping[str, Any]]) -> list[Panel]:
             partial(_draw_training, training, name),
         )
         for name in ("AP", "AP50")
-        if any(value is not None for run in training for value in run[name])
+        if any(sum(value is not None for value in run[name]) > 1 for run in training)
     ]
 
 

@@ -68,8 +68,8 @@ def advice(report: Report) -> list[str]:
             _duplicates,
         ),
         *_one(
-            "Look at the confident detections on no object in the gallery, some of which may be objects that nobody "
-            "labelled: {}.",
+            "Look at the confident detections on no object, some of which may be objects that nobody labelled; the "
+            "JSON lists {}.",
             detectors,
             _unmatched,
         ),

@@ -114,6 +114,21 @@ def layer_tables(report: Report, names: Sequence[str] | None) -> list[Table]:
     return tables
 
 
+def training_tables(report: Report) -> list[Table]:
+    """Return the evaluations of each training."""
+    return [
+        Table(
+            run["name"],
+            ["AP", "AP50"],
+            [
+                (f"iteration {count(iteration)}", [_cell("AP", ap), _cell("AP50", ap50)])
+                for iteration, ap, ap50 in zip(run["iterations"], run["AP"], run["AP50"], strict=True)
+            ],
+        )
+        for run in report.get("training") or ()
+    ]
+
+
 def curve_tables(report: Report) -> dict[str, list[Table]]:
     """Return the numbers of the figures, name of the curve -> one table per detector."""
     tables: dict[str, list[Table]] = {name: [] for name in _CURVES}
@@ -198,6 +213,8 @@ def _difference(name: str, entry: Mapping[str, float | None] | None, images: int
         return Cell(text, difference)
     interval = f"({metric.format_difference(low)} to {metric.format_difference(high)})"
     if images < FEW_IMAGES:
+        return Cell(f"{text} {interval}", difference)
+    if low == high == 0:
         return Cell(f"{text} {interval}", difference)
     if low <= 0 <= high:
         return Cell(f"{text} {interval}", difference, "noise", "noise")

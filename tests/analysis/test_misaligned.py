@@ -36,7 +36,7 @@ def test_cases_by_hand():
 
 
 def test_what_ranks_as_it_fits_is_no_case():
-    """Nor is a detection that overlaps the object by less than .1, or another object more."""
+    """Nor is a detection that overlaps the object by less than .3, or another object more."""
     results = make_results(
         objects=[(0, 0, (0, 0, 10, 10)), (0, 0, (8, 0, 10, 10))],
         detections=[(0, 0, 0.5, (0, 0, 10, 10)), (0, 0, 0.4, (0, 0, 7, 10)), (0, 0, 0.9, (8, 0, 10, 10))],
@@ -58,7 +58,7 @@ def test_cases_are_those_of_plain_loops():
             meant = [
                 row
                 for row in same
-                if iou_of(row.box, one.box) >= 0.1 and max(rivals, key=lambda each: iou_of(row.box, each.box)) == one
+                if iou_of(row.box, one.box) >= 0.3 and max(rivals, key=lambda each: iou_of(row.box, each.box)) == one
             ]
             if meant:
                 best = max(same, key=lambda row: iou_of(row.box, one.box))

@@ -120,6 +120,14 @@ def test_a_resumed_run_knows_the_best(tmp_path: Path) -> None:
     assert trainer.iter == 10 and saved(tmp_path, "model_best.pth") == (4.0, 3)
 
 
+@pytest.mark.parametrize("content", ['{"metric": "bbox/AP", "evalu', '{"metric": "bbox/AP"}', "[]"])
+def test_a_damaged_file_is_one_sentence(tmp_path: Path, content: str) -> None:
+    """Training on without it would replace the best checkpoint by a worse one."""
+    (tmp_path / "best.json").write_text(content)
+    with pytest.raises(ConfigError, match=r"best.json is damaged \(.+\): put a copy back, or remove it"):
+        run(tmp_path, [20.0], max_iter=20, start=6)
+
+
 def test_an_unknown_result_is_named(tmp_path: Path) -> None:
     with pytest.raises(
         ConfigError, match="train.best=bbox/APP is no result of the evaluation: use one of bbox/AP, bbo"

@@ -18,6 +18,7 @@ from align_detr.engine.precision import Precision
 from align_detr.engine.trainer import Trainer
 from align_detr.errors import ConfigError, NonFinitePrediction
 from align_detr.layers.reduce import mean_over_ranks
+from align_detr.modeling.events import log_scalar
 from support.processes import in_two_processes
 
 
@@ -87,20 +88,14 @@ def test_a_step_left_out_is_counted_and_changes_nothing(tiny_run, capsys) -> Non
     assert not all(torch.equal(files[0][name], files[1][name]) for name in files[0])
     assert len(list(tiny_run.output.glob("fault_*.json"))) == 2
     assert capsys.readouterr().out.count("is left out (train.on_nonfinite=skip") == 2
-
-
-def test_a_resumed_run_counts_on(tiny_run, capsys) -> None:
-    """Steps left out, those in a row, and reports, of which the first three are written."""
-    break_model(tiny_run, "loss", "(0, 1)")
-    skip = ["train.on_nonfinite=skip", "train.on_nonfinite_limit=3", "train.eval_period=0", "dataloader.test=null"]
-    assert tiny_run.train("train.max_iter=2", *skip) == 0
-    break_model(tiny_run, "loss", "(0, 1, 2)")  # of the next process
-    assert tiny_run.train("--resume", "train.max_iter=6", *skip) == 2
-    assert "3 steps before it are left out." in capsys.readouterr().err
-    counts = [row["skipped_steps"] for row in tiny_run.metrics() if "skipped_steps" in row]
-    assert counts == [1, 2, 3]
-    names = [path.name for path in sorted(tiny_run.output.glob("fault_*.json"))]
-    assert names == [f"fault_000000{number}.json" for number in range(4)]  # three left out, and the one that ended it
+    for index in (3, 4):
+        (tiny_run.output / f"model_{index:07d}.pth").unlink()
+    (tiny_run.output / "last_checkpoint").write_text("model_0000002.pth")
+    break_model(tiny_run, "loss", "(1,)")
+    assert tiny_run.train("--resume", "train.max_iter=5", "train.on_nonfinite=skip") == 0
+    assert [row["skipped_steps"] for row in tiny_run.metrics() if "skipped_steps" in row] == [1, 2, 3]
+    state = torch.load(tiny_run.output / "model_final.pth", weights_only=True)["trainer"]["guard"]
+    assert state == {"skipped": 3, "in_a_row": 1, "reports": 3}
 
 
 def test_no_more_than_the_limit_are_left_out_in_a_row(tiny_run, capsys) -> None:
@@ -121,6 +116,7 @@ class Twice(nn.Module):
 
     def forward(self, batch):
         x = torch.stack(batch) * self.weight
+        log_scalar("mean", float(x.mean()))
         return {"loss_a": self.norm(x).sum() * torch.rand(()), "loss_b": x.sum()}
 
 
@@ -135,8 +131,8 @@ GOOD = [torch.tensor([1.0, 2.0]), torch.tensor([3.0, 5.0])]
 BAD = [torch.tensor([1.0, 2.0]), torch.tensor([3.0, float("inf")])]
 
 
-def test_the_second_computation_leaves_generators_and_weights(tmp_path) -> None:
-    """The numbers drawn after a step that is reported are those of a run that is not examined."""
+def test_the_second_computation_leaves_no_trace(tmp_path) -> None:
+    """The numbers drawn after a step that is reported are those of a run that is not examined; it logs nothing."""
     drawn = []
     for folder in (tmp_path, None):
         torch.manual_seed(4)
@@ -146,6 +142,7 @@ def test_the_second_computation_leaves_generators_and_weights(tmp_path) -> None:
         with pytest.raises(TrainingDiverged), EventStorage() as trainer.storage:
             trainer.run_step()
         drawn.append(torch.rand(3))
+        assert len(trainer.storage.history("mean").values()) == 1
         assert all(torch.equal(before[name], value) for name, value in trainer.model.named_parameters())
     assert torch.equal(*drawn)
 

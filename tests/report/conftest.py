@@ -16,7 +16,7 @@ from support.report import make_report
 def report() -> dict[str, Any]:
     made = make_report(layers=2, cases=3)
     runs = [{"name": name, "file": "metrics.json", "iterations": [50, 100], "AP": [1.5, 9.25]} for name in ("A", "B")]
-    return {**made, "training": [{**run, "AP50": [4.0, None]} for run in runs]}
+    return {**made, "training": [{**run, "AP50": [4.5, 11.75]} for run in runs]}
 
 
 @pytest.fixture(scope="package")

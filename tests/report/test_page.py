@@ -51,6 +51,8 @@ def test_every_number_of_the_report_is_on_the_page(report: dict[str, Any], page:
         assert [x for x in detector["thresholds"] if (f"{x:.3f}" if x is not None else "–") not in texts] == []
         for value in detector["curves"]["recall_best_regressed"]["values"]:
             assert f"{100 * value:.1f}\N{NO-BREAK SPACE}%" in texts
+    for run in report["training"]:
+        assert {f"{value:.1f}" for name in ("AP", "AP50") for value in run[name]} <= {*texts}
     (difference,) = report["differences"]
     for name, entry in difference["metrics"].items():
         shown = [metric_of(name).format_difference(entry[key]) for key in ("difference", "low", "high")]
@@ -98,7 +100,8 @@ def test_what_is_not_measured_is_a_dash(tmp_path: Path) -> None:
     detector["per_class"] = {"AP": [None]}
     detector["thresholds"] = [None]
     detector["detections"], detector["file"], report["ground_truth"]["file"] = 0, None, None
-    curves = detector["curves"]
+    run = {"name": "none", "file": "metrics.json", "iterations": [5], "AP": [None], "AP50": [None]}
+    report["training"], curves = [run], detector["curves"]
     curves["recall_best_regressed"]["values"] = [None] * 5
     curves["iou_histogram"] |= {"best_regressed": [None] * 10, "most_confident": [None] * 10}
     curves["score_iou"]["density"] = [[0] * 25] * 25
@@ -112,6 +115,7 @@ def test_what_is_not_measured_is_a_dash(tmp_path: Path) -> None:
     page = read_page(write_page(report, tmp_path / "report.html")[0].read_text(encoding="utf-8"))
     assert "There is no AP" in page.by_id("summary").text
     assert "Ground truth: 72 images" in page.by_id("made").text and "None" not in page.by_id("made").text
+    assert "One evaluation makes no curve." in page.by_id("training").text
     assert {x.text for x in page.all("td") if "nan" in x.text.lower() or "None" in x.text} == set()
     assert sum(x.text == "–" for x in page.all("td")) > len(METRICS)
 

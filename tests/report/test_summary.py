@@ -49,7 +49,7 @@ def test_one_detector() -> None:
 
 
 def test_several_detectors_share_a_sentence() -> None:
-    report = of(NUMBERS, {**NUMBERS, "AP": 51.0, "oracle_gap": 0.3, "duplicates_70": 0.0}, {**NUMBERS, "AP": None})
+    report = of(NUMBERS, {**NUMBERS, "AP": 51.0, "oracle_gap": -0.3, "duplicates_70": 0.0}, {**NUMBERS, "AP": None})
     metrics = {
         "AP75": {"difference": 5.0, "low": 1.0, "high": 9.0},
         "recall_best_regressed": {"difference": 0.05, "low": 0.01, "high": 0.09},
@@ -71,7 +71,7 @@ def test_several_detectors_share_a_sentence() -> None:
     assert found[4].endswith("AP 61.5 instead of 50.0 (D0) and AP 61.5 instead of 51.0 (D1).")
     to_do = advice(report)
     assert any("by 11.5 (D0) and 11.5 (D2) of AP" in sentence for sentence in to_do)
-    assert any("nobody labelled: 2 (D0), 2 (D1) and 2 (D2)." in sentence for sentence in to_do)
+    assert any("the JSON lists 2 (D0), 2 (D1) and 2 (D2)." in sentence for sentence in to_do)
 
 
 def test_equal_ap_has_two_leaders() -> None:

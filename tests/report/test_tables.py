@@ -37,6 +37,7 @@ def test_unknown_metrics_come_last() -> None:
         ("AP", (-0.9, -0.1), "worse"),
         ("AP", (-0.1, 0.9), "noise"),
         ("AP", (0.0, 0.9), "noise"),
+        ("AP", (0.0, 0.0), ""),
         ("olrp", (0.1, 0.9), "worse"),
         ("olrp", (-0.9, -0.1), "better"),
     ],

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from align_detr.checks import check_number
+from align_detr.layers.reduce import mean_over_ranks
 from align_detr.modeling.losses.base import SetLoss
 from align_detr.structures import Match, Predictions, Targets
 
@@ -14,8 +15,9 @@ class SoftmaxCrossEntropy(SetLoss):
     and equation 2).
 
     As in the official code, and unlike the box losses, the value is the weighted mean over all queries: it does not
-    depend on the number of targets. Where gradients are accumulated, it is the mean over the queries of the whole step
-    (of a one-to-one matching, whose weights follow from the numbers of objects).
+    depend on the number of targets. The mean is over the queries of all processes (of each alone in the official code),
+    and where gradients are accumulated over those of the whole step (of a one-to-one matching, whose weights follow
+    from the numbers of objects).
     """
 
     softmax = True
@@ -42,7 +44,7 @@ class SoftmaxCrossEntropy(SetLoss):
         terms, weight = self.elementwise(preds.logits, labels), self._weight(labels, classes)
         if preds.valid is not None:
             terms, weight = torch.where(preds.valid, terms, 0.0), weight * preds.valid
-        total = weight.sum((1, 2)) + self._excess_of_step(targets, preds.logits.shape[2])
+        total = mean_over_ranks(weight.sum((1, 2)) + self._excess_of_step(targets, preds.logits.shape[2]))
         return terms.sum((1, 2)) / torch.where(total > 0, total, 1.0)  # 0 if there is no query
 
     def _excess_of_step(self, targets: Targets, queries: int) -> float:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from align_detr.layers.boxes import cxcywh_to_xyxy
+from align_detr.layers.reduce import mean_over_ranks
 from align_detr.modeling.losses.base import SetLoss, sum_by_row
 from align_detr.projects.tsp.checks import require_type
 from align_detr.projects.tsp.rcnn.rois import RoIPredictions
@@ -17,8 +18,8 @@ class BackgroundFocalLoss(SetLoss):
 
     A matched proposal weighs 1, times the match's weight. Every other proposal is background, even if it belongs to an
     object, and weighs w = `background_weight`; its term is multiplied by 2 (1 - p)^gamma, where the probability p of
-    background has no gradient. The sum is divided by the sum of the weights. The modulation is the official code's,
-    where a batch without any match has no loss; here it trains background.
+    background has no gradient. The sum is divided by the sum of the weights, a mean over processes. The modulation is
+    the official code's, where a batch without any match has no loss; here it trains background.
     """
 
     softmax = True
@@ -41,7 +42,7 @@ class BackgroundFocalLoss(SetLoss):
         negatives = (weights * negatives).index_put(matched, log_p.new_zeros(()))
         positives = -log_p[(*matched, match.of(targets.labels))]  # (M,)
         total = negatives.sum((1, 2)) + sum_by_row(positives, match, log_p.shape[0])
-        return total / (weights.sum((1, 2)) + 1e-6)
+        return total / (mean_over_ranks(weights.sum((1, 2))) + 1e-6)
 
 
 class DeltaL1Loss(SetLoss):
