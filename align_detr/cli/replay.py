@@ -18,7 +18,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("report", metavar="REPORT", help="fault_*.json in the output folder of a training")
     parser.add_argument(
-        "--config-file", metavar="NAME", help="path, or name in the model zoo; default: config.yaml beside the report"
+        "--config-file", metavar="NAME", help="path, or name in the model zoo; default: that beside the report"
     )
     parser.add_argument("--weights", metavar="FILE", help="weights in place of those before the fault")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="values of the config, e.g. train.device=cpu")

@@ -59,9 +59,22 @@ def watched(iterator: Any, records: CurrentRecords | None, timeout: float) -> It
     _watched.append(one := _Watched(iterator, records, timeout))
     try:
         with worker_faults():
-            yield
+            try:
+                yield
+            except (ConnectionError, EOFError) as error:  # of a batch that was on its way
+                if _has_dead(iterator):
+                    raise WorkerFault(_describe_death()) from error
+                raise
     finally:
         _watched.remove(one)
+
+
+def _has_dead(iterator: Any) -> bool:
+    """Return whether a worker has died or is about to; the wait for it may be interrupted by torch's error."""
+    workers = getattr(iterator, "_workers", ())
+    for worker in workers:
+        worker.join(1.0)
+    return any(worker.exitcode for worker in workers)
 
 
 @contextmanager

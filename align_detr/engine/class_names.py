@@ -1,13 +1,22 @@
 """What checkpoints hold beside weights: names of the classes, which the weights alone do not tell, and the config."""
 
+import logging
 import re
+import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+from detectron2.config import LazyConfig
+from omegaconf import DictConfig
 
 from align_detr.checkpoint.contents import NO_CLASS_NAME, is_class_name
+from align_detr.checkpoint.files import write_file
 from align_detr.data.datasets import describe_difference, known_classes
 from align_detr.errors import DatasetError
+
+logger = logging.getLogger(__name__)
 
 _ABSOLUTE = (
     r"['\"]?(?:/|[A-Za-z]:[\\/])"  # begin of a path of this machine in YAML, whose lines LazyConfig does not break
@@ -32,6 +41,20 @@ class ClassNames:
     def state_dict(self) -> dict[str, Any]:
         """Return the names as a checkpoint holds them."""
         return {"names": self.names}
+
+
+def write_config(cfg: DictConfig, path: Path) -> None:
+    """Write a config as `LazyConfig.save` does, whole or not at all: as YAML, else, beside an empty file, as .pkl."""
+    with tempfile.TemporaryDirectory() as folder:
+        LazyConfig.save(cfg, str(Path(folder, path.name)))
+        for written in Path(folder).iterdir():
+            write_file(path.with_name(written.name), partial(_write, written.read_bytes()))
+            if written.suffix == ".pkl":  # which detectron2 has warned of, with the other folder
+                logger.warning("The config of the run is in %s.", path.with_name(written.name))
+
+
+def _write(content: bytes, file: IO[bytes]) -> None:
+    file.write(content)
 
 
 class TrainedConfig:

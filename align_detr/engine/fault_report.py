@@ -38,9 +38,9 @@ def write_report(
     step: SavedStep,
     found: Findings,
 ) -> Path:
-    """Write the report of a step and, beside it, what `read_step` reads; return the report's path.
+    """Write the report of a step and, beside it, what `read_step` reads and the run's config; return the report's path.
 
-    Both are written under another name first, so that no half of a file is left.
+    All are written under another name first, so that no half of a file is left.
     """
     path = folder / f"fault_{iteration:07d}{f'_process{process}' if process else ''}.json"
     content = {
@@ -64,6 +64,9 @@ def write_report(
     unfinished = folder / f".{path.name}"
     torch.save(saved, unfinished)
     unfinished.replace(path.with_suffix(".pth"))
+    if (config := folder / "config.yaml").is_file():  # that of this run: the file is written anew by --resume
+        unfinished.write_bytes(config.read_bytes())
+        unfinished.replace(path.with_suffix(".yaml"))
     unfinished.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     unfinished.replace(path)
     return path

@@ -180,7 +180,7 @@ def _signals_passed_on(pids: list[int]) -> Iterator[list[int]]:
 
 def _worker(local_rank: int, work: _Work) -> None:
     """Run the function as one of the processes, and leave the traceback of its error for the launcher."""
-    follow_parent(grace=5.0)  # in which a step may be finished and saved
+    follow_parent(grace=3.0)  # in which a step may be finished and saved
     plan = work.plan
     process = ProcessRank(
         rank=plan.ranks[local_rank],

@@ -18,7 +18,7 @@ _CHECKPOINT = re.compile(r"model_(\d{7}|final|best)\.pth|last_checkpoint")
 _WEIGHTS = (WEIGHTS_FILE, BEST_WEIGHTS_FILE)
 _NUMBERS = re.compile(
     "|".join(map(re.escape, (METRICS_FILE, BEST_FILE, IDS_FILE, "curves.png")))
-    + r"|weights(_best)?\.pth|events\.out\.tfevents\..+|fault_\d{7}(_process\d+)?\.(json|pth)"
+    + r"|weights(_best)?\.pth|events\.out\.tfevents\..+|fault_\d{7}(_process\d+)?\.(json|pth|yaml)"
 )
 
 

@@ -22,13 +22,15 @@ def replay(
 ) -> list[str]:
     """Compute the batch of a fault report again and return the table of its images, losses, layers and gradients.
 
-    config_file: path or model-zoo name; None: the config.yaml beside the report. weights: a file of weights in place of
-    those before the fault. Raise ConfigError for files that are missing or do not fit each other. Nothing is written,
-    and the report's files are read without running code from them.
+    config_file: path or model-zoo name; None: the report's own .yaml, else the config.yaml beside it. weights: a file
+    of weights in place of those before the fault. Raise ConfigError for files that are missing or do not fit each
+    other. Nothing is written, and the report's files are read without running code from them.
     """
     path = Path(report)
     step = read_step(path)
-    beside = path.parent / "config.yaml"
+    beside = path.with_suffix(".yaml")
+    if not beside.is_file():
+        beside = path.parent / "config.yaml"  # of a report of an earlier version
     if config_file is None and not beside.is_file():
         raise ConfigError(f"There is no {beside}, which training leaves beside its reports: name the --config-file.")
     cfg = load_config(config_file or str(beside), overrides)

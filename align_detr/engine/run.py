@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from detectron2.config import LazyConfig
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 from omegaconf import DictConfig
@@ -15,8 +14,9 @@ from align_detr.checkpoint.checkpointer import Checkpointer
 from align_detr.checkpoint.files import remove_unfinished
 from align_detr.data import datasets_read_once
 from align_detr.engine.build import build_checkpointer, build_guard
-from align_detr.engine.class_names import ClassNames, TrainedConfig
+from align_detr.engine.class_names import ClassNames, TrainedConfig, write_config
 from align_detr.engine.distributed import wrap_ddp
+from align_detr.engine.folder_lock import folder_lock
 from align_detr.engine.hooks import EvaluationHook
 from align_detr.engine.learner import Learner, build_learner
 from align_detr.engine.output_folder import check_folder, clear_folder
@@ -41,9 +41,15 @@ def train(cfg: DictConfig, *, resume: bool = False, overwrite: bool = False) -> 
 
     With `resume`, continue after the iteration of the newest checkpoint of the output folder; with `overwrite`, remove
     what an earlier run has left in it; otherwise the folder has no checkpoint. Raise AlignDetrError for everything that
-    a user can correct; what is wrong with config and data, before weights are downloaded.
+    a user can correct; what is wrong with config and data, before weights are downloaded. One training at a time writes
+    to a folder.
     """
     settle(cfg)
+    with folder_lock(cfg.train.output_dir):
+        return _train(cfg, resume=resume, overwrite=overwrite)
+
+
+def _train(cfg: DictConfig, *, resume: bool, overwrite: bool) -> Mapping[str, Any]:
     options = cfg.train
     check_folder(options.output_dir, resume=resume, overwrite=overwrite, start=options.init_checkpoint)
     if comm.is_main_process():
@@ -61,7 +67,7 @@ def train(cfg: DictConfig, *, resume: bool = False, overwrite: bool = False) -> 
     if overwrite:
         clear_folder(options.output_dir)  # now that all is built: an error up to here loses nothing
     if comm.is_main_process():
-        LazyConfig.save(given, str(Path(options.output_dir) / "config.yaml"))
+        write_config(given, Path(options.output_dir) / "config.yaml")
     run_state = RunState(data_loader)
     evaluation, outputs = _build_outputs(options, plan, learner, start, checkpointer, run_state)
     trainer.register_hooks([*learner.hooks(), *outputs])

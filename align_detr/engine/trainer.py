@@ -67,6 +67,7 @@ class Trainer(SimpleTrainer):
                         self.run_step()
                         self.after_step()
                         self.iter += 1
+                    self.stop_workers()  # the death of one is of no matter to the last evaluation
             finally:
                 self.after_train()
 

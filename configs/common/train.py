@@ -27,7 +27,7 @@ train = dict(
     checkpointer=dict(period=None, max_to_keep=3),  # None: once per epoch; 0: only at the end; max_to_keep=0: all
     on_nonfinite="stop",  # or "skip": leave out a step whose loss or gradient is not finite
     on_nonfinite_limit=5,  # steps left out in a row, after which training stops
-    data_timeout=0,  # seconds to wait for a worker's next batch; 0: for ever
+    data_timeout=1800,  # seconds to wait for a worker's next batch; 0: for ever
     amp=dict(enabled=False, dtype="bfloat16"),  # or float16, on CUDA only
     clip_grad=dict(max_norm=0.1, norm_type=2.0),  # norm of the whole model; max_norm=0: off
     ema=dict(enabled=False, decay=0.9998),

@@ -4,6 +4,7 @@ import json
 import os
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from detectron2.utils.events import EventStorage
 from torch import nn
 
 from align_detr.cli.main import main
+from align_detr.data.worker_faults import WorkerFault, watched
 from align_detr.engine.distributed import wrap_ddp
 from align_detr.engine.fault_report import read_step
 from align_detr.engine.guard import Guard, TrainingDiverged
@@ -58,6 +60,7 @@ def test_replay_prints_the_same_table(tiny_run, capsys, tmp_path) -> None:
     (report,) = tiny_run.output.glob("fault_*.json")
     content = json.loads(report.read_text())
     capsys.readouterr()
+    (tiny_run.output / "config.yaml").write_text("model: {}")  # as by a later run with other settings
     assert main(["replay", str(report), "model.broken_steps=[0]"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert sum("1 image (32x32 with 1 object)  " in line and "train_" in line for line in lines) == 4
@@ -249,6 +252,15 @@ def test_memory_that_runs_out_names_sizes_and_remedies(tiny_run, capsys, how: st
     less = f"train.checkpoint_activations=True, a smaller train.image_size{mixed}"
     expected = f"set train.accumulate=4, {less} or a smaller dataloader.train.total_batch_size."
     assert expected in err
+
+
+def test_a_worker_that_dies_while_it_sends_a_batch() -> None:
+    """The connection breaks before the death is known; without a dead worker the error stays what it is."""
+    for code, error in ((-9, WorkerFault), (0, ConnectionResetError)):
+        dying = SimpleNamespace(exitcode=None)
+        dying.join = lambda seconds, dying=dying, code=code: setattr(dying, "exitcode", code)
+        with pytest.raises(error), watched(SimpleNamespace(_workers=[dying]), None, 0):
+            raise ConnectionResetError
 
 
 @pytest.mark.parametrize(

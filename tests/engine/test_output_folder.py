@@ -1,9 +1,16 @@
 """Two runs in one output folder."""
 
+import errno
+import logging
+import multiprocessing
+import os
+import re
+import socket
 from pathlib import Path
 
 import pytest
 
+from align_detr.engine.folder_lock import folder_lock
 from align_detr.engine.output_folder import check_folder, clear_folder
 from align_detr.errors import ConfigError
 
@@ -87,3 +94,41 @@ def test_checkpoints_of_an_earlier_run(tmp_path: Path, name: str) -> None:
     check_folder(tmp_path, resume=True, overwrite=False)
     check_folder(tmp_path, resume=False, overwrite=True)
     check_folder(tmp_path / "absent", resume=False, overwrite=False)
+
+
+def test_a_second_training_at_the_same_time_is_refused(tmp_path: Path, monkeypatch) -> None:
+    """Until the first has ended, whose lock a worker process does not keep."""
+    monkeypatch.setattr("align_detr.engine.folder_lock._WAIT", 0.0)
+    context = multiprocessing.get_context("fork")
+    both = context.Barrier(2)
+    with folder_lock(tmp_path):
+        worker = context.Process(target=lambda: (both.wait(), both.wait()), daemon=True)
+        worker.start()
+        both.wait()
+        here = f"process {os.getpid()} on {socket.gethostname()}"
+        sentence = f"Another training writes to {tmp_path} ({here}): wait for it or set train.output_dir."
+        with pytest.raises(ConfigError, match=re.escape(sentence)), folder_lock(tmp_path):
+            pass
+        check_folder(tmp_path, resume=False, overwrite=False)  # the lock is no file of a run
+    with folder_lock(tmp_path):
+        both.wait()
+    worker.join()
+
+
+def test_a_file_system_without_locks_is_logged(tmp_path: Path, monkeypatch, caplog) -> None:
+    def refuse(*arguments: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with caplog.at_level(logging.INFO), folder_lock(tmp_path), folder_lock(tmp_path):
+        assert f"{tmp_path} cannot be locked against another training (No locks available)." in caplog.text
+
+
+def test_training_holds_the_lock_and_evaluation_does_not(tiny_run, monkeypatch, capsys) -> None:
+    monkeypatch.setattr("align_detr.engine.folder_lock._WAIT", 0.0)
+    assert tiny_run.train("train.max_iter=1", "train.eval_period=0") == 0
+    capsys.readouterr()
+    with folder_lock(tiny_run.output):
+        assert tiny_run.train("--overwrite", "train.max_iter=1") == 2
+        assert f"Another training writes to {tiny_run.output} (process" in capsys.readouterr().err
+        assert tiny_run.train("--eval-only") == 0
