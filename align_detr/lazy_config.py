@@ -14,10 +14,11 @@ from detectron2.utils.registry import locate
 from omegaconf import DictConfig, OmegaConf
 
 from align_detr import model_zoo
+from align_detr.config_nodes import require_sections
 from align_detr.data.image_size import set_image_size
 from align_detr.data.register import registration_of_configs
 from align_detr.errors import AlignDetrError, ConfigError
-from align_detr.option_values import require_sections, settle_values, turn_off_sections
+from align_detr.option_values import settle_values, turn_off_sections
 from align_detr.overrides import check_overrides, complete_train, has_key, keys_of, settle_length
 from align_detr.shipped import SHIPPED, weights_file
 

@@ -7,6 +7,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from align_detr.checks import check_between, check_count, check_flag, check_number
+from align_detr.config_nodes import check_kinds, require_sections
 from align_detr.errors import ConfigError
 from align_detr.stated_values import stated_values
 
@@ -58,15 +59,7 @@ _COUNTS_OR_NONE = {
 }
 _FLAGS = ("amp.enabled", "ema.enabled", "validation_loss", "cudnn_benchmark")
 _LONGEST = 10**6  # seconds to wait for data: a poll of the system takes milliseconds of 32 bits
-_SECTIONS = ("model", "train", "dataloader")
 _MODEL_COUNTS = ("num_queries", "num_one_to_one", "num_detections", "num_classes", "embed_dim", "num_heads")
-
-
-def require_sections(cfg: DictConfig, names: Sequence[str] = _SECTIONS, prefix: str = "") -> None:
-    """Raise ConfigError for a part `prefix` + name of a config that is null."""
-    for name in names:
-        if name in cfg and cfg[name] is None:
-            raise ConfigError(f"{prefix}{name} is null, but a run needs it: leave the config's own.")
 
 
 def check_training(cfg: DictConfig) -> None:
@@ -120,6 +113,7 @@ def settle_values(cfg: DictConfig) -> None:
     for key, off in _ZERO.items():
         if _is_zero(OmegaConf.select(train, key)):
             OmegaConf.update(train, key, off)
+    check_kinds(cfg)
     for counts, optional in ((_COUNTS, False), (_COUNTS_OR_NONE, True)):
         for key, least in counts.items():
             value = _whole(OmegaConf.select(train, key))

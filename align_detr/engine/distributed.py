@@ -83,6 +83,7 @@ def check_device(device: str, local_size: int = 1, *, key: str = "train.device")
     except (RuntimeError, TypeError) as error:
         raise ConfigError(f"{key}={device} is no device that PyTorch knows: set it to cuda or cpu.") from error
     if kind != "cuda":
+        _check_other(device, kind, key)
         return
     if not torch.cuda.is_available():
         raise EnvironmentProblem(f"{key}={device}, but PyTorch finds no CUDA device here: set {key}=cpu.")
@@ -91,6 +92,16 @@ def check_device(device: str, local_size: int = 1, *, key: str = "train.device")
             f"{local_size} processes need as many GPUs, but this machine has {torch.cuda.device_count()}: "
             "lower --num-gpus (or --nproc-per-node)."
         )
+
+
+def _check_other(device: str, kind: str, key: str) -> None:
+    """Raise EnvironmentProblem for a kind of device that this machine lacks, ConfigError for one without numbers."""
+    if kind == "meta":
+        raise ConfigError(f"{key}={device}, which computes no numbers: set it to cuda or cpu.")
+    try:
+        torch.empty(1, device=kind)
+    except (RuntimeError, AssertionError) as error:  # of PyTorch without this kind
+        raise EnvironmentProblem(f"{key}={device}, but PyTorch finds no such device here: set {key}=cpu.") from error
 
 
 def join(process: ProcessRank, device: str, init_method: str = "env://", *, timeout: float = TIMEOUT) -> list[Peer]:

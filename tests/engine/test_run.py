@@ -1,15 +1,19 @@
 """Whole runs of the training command on a tiny detector: train, evaluate, resume, refuse."""
 
+import errno
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from detectron2.config import LazyConfig
+from omegaconf import OmegaConf
 
 from align_detr.checkpoint.contents import read_weights
 from align_detr.cli.train import main
+from align_detr.engine.class_names import write_config
 from align_detr.engine.run_length import RunLength, resolve_length
+from align_detr.errors import EnvironmentProblem
 from align_detr.lazy_config import load_config
 
 
@@ -240,3 +244,16 @@ def test_length_follows_from_epochs_images_and_batch(tiny_run):
     assert (length.iterations_per_epoch, length.max_iter, cfg.train.eval_period) == (1, 3, 0)
     cfg = load_config(str(tiny_run.config), ["train.max_iter=7"])
     assert length_of(cfg).epochs == 3.5
+
+
+def test_a_config_that_cannot_be_written_leaves_the_earlier_one(tmp_path, monkeypatch):
+    path = tmp_path / "config.yaml"
+    write_config(OmegaConf.create({"seed": 1}), path)
+
+    def refuse(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", refuse)
+    with pytest.raises(EnvironmentProblem, match=r"config\.yaml cannot be written, as the disk is full"):
+        write_config(OmegaConf.create({"seed": 2}), path)
+    assert LazyConfig.load(str(path)).seed == 1 and list(tmp_path.iterdir()) == [path]

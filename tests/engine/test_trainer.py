@@ -219,3 +219,22 @@ def test_ema_of_another_model_is_refused():
         ModelEMA(model=nn.Linear(2, 2)).load_state_dict(ModelEMA(model=nn.Linear(3, 2)).state_dict())
     with pytest.raises(ConfigError, match="decay"):
         ModelEMA(model=nn.Linear(2, 2), decay=1.0)
+
+
+def test_workers_end_before_the_last_evaluation():
+    """Closing the loader's iterator ends its workers."""
+    closed = []
+
+    def batches():
+        try:
+            while True:
+                yield [torch.ones(3)]
+        finally:
+            closed.append(True)
+
+    trainer = make_trainer([torch.ones(3)])
+    trainer._data_loader_iter = batches()
+    at_the_end = []
+    trainer.register_hooks([EvaluationHook(0, lambda: at_the_end.extend(closed) or {})])
+    trainer.train(0, 2)
+    assert at_the_end == [True]
