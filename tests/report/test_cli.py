@@ -120,6 +120,7 @@ def test_the_help_states_the_default_of_the_library() -> None:
         (["a.json", "--gt", "g", "--names", "A", "B"], "--names has 2 names for 1 results files"),
         (["a.json", "b.json", "--gt", "g", "--names", "A", "A"], "The names of the results are A, A: give each"),
         (["a.json", "--gt", "g", "--max-detections", "0"], "--max-detections 0 is below 1: give a larger number."),
+        (["a.json", "--gt", "g", "--seed", "-1"], "--seed -1 is below 0: give a larger number."),
         (["report.json", "--metrics", "m"], "--metrics has 1 entries for 2 detectors: name one of each, in order."),
         (["list.json", "--gt", "gone.json"], "gone.json cannot be read (No such file or directory): name a file."),
         (["list.json", "--gt", "truth.json", "--layers", "."], ". of --layers has no layer_1.json: name a folder"),
