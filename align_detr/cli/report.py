@@ -131,6 +131,9 @@ def _analyse_layers(args: argparse.Namespace, folder: Path) -> list[dict[str, An
     files = [path for number, path in sorted(numbered.items()) if number > 0]
     if not files:
         raise DatasetError(f"{folder} of --layers has no layer_1.json: name a folder that evaluate --layers wrote.")
+    lacking = next((k for k in range(1, max(numbered)) if k not in numbered), None)
+    if lacking is not None:
+        raise DatasetError(f"{folder} of --layers has no layer_{lacking}.json: evaluate all layers again.")
     names = [path.stem for path in files]
     report = analyse_files(args.gt, files, names=names, max_detections=args.max_detections, samples=0)
     return [detector["overall"] for detector in report["detectors"]]

@@ -124,6 +124,7 @@ def test_the_help_states_the_default_of_the_library() -> None:
         (["report.json", "--metrics", "m"], "--metrics has 1 entries for 2 detectors: name one of each, in order."),
         (["list.json", "--gt", "gone.json"], "gone.json cannot be read (No such file or directory): name a file."),
         (["list.json", "--gt", "truth.json", "--layers", "."], ". of --layers has no layer_1.json: name a folder"),
+        (["list.json", "--gt", "truth.json", "--layers", "gap"], "gap of --layers has no layer_2.json: evaluate all"),
     ],
 )
 def test_what_cannot_be_done_is_one_sentence(
@@ -138,6 +139,9 @@ def test_what_cannot_be_done_is_one_sentence(
     Path("dict.json").write_text("{}")
     Path("truth.json").write_text(json.dumps(TRUTH))
     Path("text.json").write_text("no json")
+    Path("gap").mkdir()
+    for layer in (1, 3):
+        Path(f"gap/layer_{layer}.json").write_text("[]")
     Path("report.json").write_text(json.dumps(make_report(cases=0)))
     status, printed, error = run(capsys, *arguments)
     assert status == 2 and printed == "" and not Path("report.html").exists()
