@@ -101,7 +101,11 @@ def _check(args: argparse.Namespace) -> None:
         raise ConfigError(
             f"--names has {len(args.names)} names for {len(args.results)} results files: give each file a name."
         )
-    least_values = (("--samples", args.samples, 0), ("--seed", args.seed, 0), ("--max-detections", args.max_detections, 1))
+    least_values = (
+        ("--samples", args.samples, 0),
+        ("--seed", args.seed, 0),
+        ("--max-detections", args.max_detections, 1),
+    )
     for option, value, least in least_values:
         if value < least:
             raise ConfigError(f"{option} {value} is below {least}: give a larger number.")

@@ -82,7 +82,10 @@ def test_other_differences_are_more_than_noise_even_if_that_of_ap_is_not() -> No
     }
     difference = {"of": "D1", "over": "D0", "images": 72, "metrics": metrics, "sentence": "AP is no more than noise."}
     report = {**of(NUMBERS, NUMBERS), "differences": [difference]}
-    assert findings(report)[1:3] == ["AP is no more than noise.", "D1 and D0 differ by more than noise in AP75 (+5.00)."]
+    assert findings(report)[1:3] == [
+        "AP is no more than noise.",
+        "D1 and D0 differ by more than noise in AP75 (+5.00).",
+    ]
 
 
 def test_equal_ap_has_two_leaders() -> None:
