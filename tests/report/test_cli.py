@@ -117,6 +117,8 @@ def test_the_help_states_the_default_of_the_library() -> None:
         (["dict.json"], "dict.json is neither a list of detections nor the JSON of a report of format 1"),
         (["text.json"], "text.json is no JSON"),
         (["a.json", "--names", "A"], "--names goes with results files: name their ground truth, --gt FILE."),
+        (["a.json", "--samples", "9"], "--samples goes with results files: name their ground truth, --gt FILE."),
+        (["a.json", "--max-detections", "9"], "--max-detections goes with results files: name their ground truth"),
         (["a.json", "--gt", "g", "--names", "A", "B"], "--names has 2 names for 1 results files"),
         (["a.json", "b.json", "--gt", "g", "--names", "A", "A"], "The names of the results are A, A: give each"),
         (["a.json", "--gt", "g", "--max-detections", "0"], "--max-detections 0 is below 1: give a larger number."),
