@@ -6,7 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from align_detr.checks import check_between, check_count, check_number
+from align_detr.checks import check_between, check_count, check_flag, check_number
 from align_detr.errors import ConfigError
 from align_detr.stated_values import stated_values
 
@@ -26,10 +26,28 @@ _NULL: dict[str, Any] = {
     "data_timeout": 0,
     "init_checkpoint": "",
     "base_batch_size": None,
+    "accumulate": 1,
+    "pictures": 0,
+    "validation_loss": False,
+    "cudnn_benchmark": False,
 }
-_ZERO: dict[str, Any] = {"checkpointer.max_to_keep": None, "base_batch_size": None, "warmup_epochs": 0, "freeze": []}
+_ZERO: dict[str, Any] = {
+    "checkpointer.max_to_keep": None,
+    "base_batch_size": None,
+    "warmup_epochs": 0,
+    "freeze": [],
+    "accumulate": 1,
+    "patience": None,
+    "best": None,
+    "init_checkpoint": "",
+    "loggers": [],
+    "amp.enabled": False,
+    "ema.enabled": False,
+    "validation_loss": False,
+    "cudnn_benchmark": False,
+}
 # Least values of whole numbers, some of which may be None.
-_COUNTS = {"log_period": 0, "attention_sparsity": 0, "on_nonfinite_limit": 1}
+_COUNTS = {"log_period": 0, "attention_sparsity": 0, "on_nonfinite_limit": 1, "pictures": 0}
 _COUNTS_OR_NONE = {
     "max_iter": 1,
     "eval_period": 0,
@@ -38,6 +56,8 @@ _COUNTS_OR_NONE = {
     "base_batch_size": 1,
     "seed": -1,
 }
+_FLAGS = ("amp.enabled", "ema.enabled", "validation_loss", "cudnn_benchmark")
+_LONGEST = 10**6  # seconds to wait for data: a poll of the system takes milliseconds of 32 bits
 _SECTIONS = ("model", "train", "dataloader")
 _MODEL_COUNTS = ("num_queries", "num_one_to_one", "num_detections", "num_classes", "embed_dim", "num_heads")
 
@@ -68,11 +88,19 @@ def check_training(cfg: DictConfig) -> None:
 
 
 def turn_off_sections(train: DictConfig) -> None:
-    """Replace each section of `train` that is null: by one that is off, or by {}, which stands for its defaults."""
+    """Replace each section of `train` that is null or 0: by one that is off, or by {}, which stands for its defaults.
+
+    Raise ConfigError for another value in place of a section.
+    """
     for section in ("amp", "ema", "clip_grad", "checkpointer", "ddp"):
-        if section in train and train[section] is None:
-            own = {key.partition(".")[2]: value for key, value in _OFF.items() if key.startswith(f"{section}.")}
-            train[section] = OmegaConf.create(own)
+        if section not in train or isinstance(train[section], DictConfig):
+            continue
+        if train[section] is not None and not _is_zero(train[section]):
+            raise ConfigError(
+                f"train.{section} is {train[section]!r}, but has keys: set one of them, or train.{section}=null."
+            )
+        own = {key.partition(".")[2]: value for key, value in _OFF.items() if key.startswith(f"{section}.")}
+        train[section] = OmegaConf.create(own)
 
 
 def settle_values(cfg: DictConfig) -> None:
@@ -81,20 +109,28 @@ def settle_values(cfg: DictConfig) -> None:
     Raise ConfigError for a value that no run can use, there or among the counts of the model.
     """
     train = cfg.train
+    for name in ("test", "evaluator"):
+        if _is_zero(cfg.dataloader.get(name)):
+            cfg.dataloader[name] = None
     if cfg.dataloader.get("test") is None:
         cfg.dataloader.evaluator = None  # its interpolations would name what is not there
     for key, off in _NULL.items():
         if OmegaConf.select(train, key) is None:
             OmegaConf.update(train, key, off)
     for key, off in _ZERO.items():
-        if type(value := OmegaConf.select(train, key)) in (int, float) and value == 0:
+        if _is_zero(OmegaConf.select(train, key)):
             OmegaConf.update(train, key, off)
     for counts, optional in ((_COUNTS, False), (_COUNTS_OR_NONE, True)):
         for key, least in counts.items():
             value = _whole(OmegaConf.select(train, key))
             if value is not None or not optional:
                 OmegaConf.update(train, key, check_count(value, f"train.{key}", least))
+    for key in _FLAGS:
+        value = OmegaConf.select(train, key)
+        OmegaConf.update(train, key, check_flag(True if type(value) is int and value == 1 else value, f"train.{key}"))
     _check_numbers(train)
+    if train.best is not None and not isinstance(train.best, str):
+        raise ConfigError(f"train.best is {train.best!r}, but must be a result of evaluation: set it to bbox/AP.")
     if train.on_nonfinite not in ("stop", "skip"):
         raise ConfigError(f"train.on_nonfinite is {train.on_nonfinite!r}, but must be stop or skip: set it to stop.")
     if not isinstance(train.output_dir, str) or not train.output_dir:
@@ -111,7 +147,9 @@ def _check_numbers(train: DictConfig) -> None:
         check_number(train.clip_grad.norm_type, "train.clip_grad.norm_type", 1)
     if train.ema.enabled:
         check_between(train.ema.decay, "train.ema.decay", 0, math.nextafter(1, 0), "set it to less than 1")
-    check_number(train.data_timeout, "train.data_timeout", 0)
+    check_between(train.data_timeout, "train.data_timeout", 0, _LONGEST, "set it to seconds, or to 0 to wait for ever")
+    if train.seed is not None:  # numpy's are below 2**32, and the iteration is added to it
+        check_between(train.seed, "train.seed", -1, 2**31, "set it to a smaller number")
     if train.warmup_epochs is not None:
         check_number(train.warmup_epochs, "train.warmup_epochs")
 
@@ -119,6 +157,11 @@ def _check_numbers(train: DictConfig) -> None:
 def _require_epochs(epochs: Any) -> None:
     if isinstance(check_number(epochs, "train.epochs"), (int, float)) and epochs <= 0:
         raise ConfigError(f"train.epochs={epochs} must be positive: set it to a number above 0.")
+
+
+def _is_zero(value: Any) -> bool:
+    """Return whether a value is the number 0; False is none."""
+    return type(value) in (int, float) and value == 0
 
 
 def _whole(value: Any) -> Any:

@@ -10,6 +10,7 @@ must be the same. Prints, per process, seconds, seconds of the processor, and th
 
 import argparse
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -88,7 +89,7 @@ def write_truth(path: Path, draw: np.random.Generator, objects: Objects, num_ima
     path.write_text(json.dumps(content))
 
 
-def write_results(folder: Path, draw: np.random.Generator, objects: Objects, num_images: int, count: int) -> list[Path]:
+def write_results(folder: Path, draw: np.random.Generator, objects: Objects, num_images: int, count: int) -> None:
     """Write the results of both detectors, `count` detections per image."""
     image = np.repeat(np.arange(num_images), count)
     number = np.tile(np.arange(count), num_images)  # in the image
@@ -107,17 +108,14 @@ def write_results(folder: Path, draw: np.random.Generator, objects: Objects, num
     label = np.where(
         near & (draw.random(len(image)) < 0.85), objects.label[of], draw.integers(NUM_CLASSES, size=len(image))
     )
-    paths = []
     for name, share in (("first", 0.3), ("second", 0.6)):
         fit = np.exp(-5 * np.abs(noise).mean(axis=1))
         logit = np.where(near, 3 * share * (2 * fit - 1) - 1.2 * turn, -4.5) + draw.normal(0, 1 - share, len(image))
         score = (1 / (1 + np.exp(-logit))).astype(np.float32)
-        paths.append(folder / f"{name}.json")
         columns = (image.tolist(), label.tolist(), box.astype(np.float32).tolist(), score.tolist())
-        with paths[-1].open("w") as file:
+        with (folder / f"{name}.json").open("w") as file:
             row = '{{"image_id": {}, "category_id": {}, "bbox": {}, "score": {}}}'
             file.write("[" + ", ".join(row.format(*values) for values in zip(*columns, strict=True)) + "]")
-    return paths
 
 
 def measure(name: str, code: str, *arguments: object) -> list[float]:
@@ -136,6 +134,15 @@ def measure(name: str, code: str, *arguments: object) -> list[float]:
     return json.loads(printed)
 
 
+def write(folder: Path, num_images: int, count: int) -> None:
+    """Write ground truth and both results."""
+    draw = np.random.default_rng(0)
+    objects = draw_objects(draw, num_images)
+    write_truth(folder / "truth.json", draw, objects, num_images)
+    write_results(folder, draw, objects, num_images, count)
+    print(f"{num_images} images, {len(objects.image)} boxes, {count} detections per image,", end=" ")
+
+
 def main() -> None:
     """Make the files, and print one line per process."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -143,13 +150,16 @@ def main() -> None:
     parser.add_argument("--detections", type=int, default=300)
     parser.add_argument("--samples", type=int, default=SAMPLES)
     args = parser.parse_args()
-    draw = np.random.default_rng(0)
-    with tempfile.TemporaryDirectory() as folder:
-        objects, truth = draw_objects(draw, args.images), Path(folder, "truth.json")
-        write_truth(truth, draw, objects, args.images)
-        first, second = write_results(Path(folder), draw, objects, args.images, args.detections)
-        print(f"{args.images} images, {len(objects.image)} boxes, {args.detections} detections per image,", end=" ")
-        print(f"results files of {first.stat().st_size / 1e6:.0f} MB each, {args.samples} samples")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        # in a process of its own, whose memory would count as that of the processes that are started after it
+        maker = multiprocessing.get_context("spawn").Process(target=write, args=(folder, args.images, args.detections))
+        maker.start()
+        maker.join()
+        if maker.exitcode:
+            sys.exit(f"The files were not written (status {maker.exitcode}).")
+        truth, first, second = (folder / f"{stem}.json" for stem in ("truth", "first", "second"))
+        print(f"results files of {first.stat().st_size / 1e6:.0f} MB each, {args.samples} samples", flush=True)
         expected = measure("pycocotools, one detector", PYCOCOTOOLS, truth, first)
         for name, files in {"report, one detector": [first], "report, two and differences": [first, second]}.items():
             found = measure(name, REPORT, truth, args.samples, *files)

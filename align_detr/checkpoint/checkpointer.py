@@ -110,7 +110,13 @@ class Checkpointer(DetectionCheckpointer):
 
     def last_checkpoint(self) -> str:
         """Return the newest checkpoint of the output folder, or "" if there is none."""
-        return self.get_checkpoint_file() if self.save_dir and self.has_checkpoint() else ""
+        if not (self.save_dir and self.has_checkpoint()):
+            return ""
+        try:
+            return self.get_checkpoint_file()
+        except UnicodeDecodeError as error:
+            damage = f"{self.save_dir}/last_checkpoint is damaged ({error})"
+            raise ConfigError(f"{damage}: write the name of the checkpoint into it, or remove it.") from error
 
     def numbered(self) -> list[Path]:
         """Return the files of the output folder that are named after an iteration, oldest first."""

@@ -55,8 +55,10 @@ def disk_problems(path: str | os.PathLike[str]) -> Iterator[None]:
         raise EnvironmentProblem(describe_disk(path, cause)) from error
 
 
-def describe_disk(path: str | os.PathLike[str], error: OSError) -> str:
-    """Return the sentence on a file that could not be written."""
+def describe_disk(path: str | os.PathLike[str] | None, error: OSError) -> str:
+    """Return the sentence on a file (None: one that is not known) that could not be written."""
+    if path is None:
+        return "A file of the run cannot be written, as the disk is full: free some space, and go on with --resume."
     if error.errno not in _FULL:
         return f"{path} cannot be written ({error.strerror or error}): correct the folder's rights or its disk."
     with contextlib.suppress(OSError):

@@ -107,7 +107,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "align-detr train") -
 
         if not is_disk_full(error):
             raise
-        return _report(describe_disk(error.filename or "A file of the run", error))
+        return _report(describe_disk(error.filename, error))
     except Exception as error:
         # started processes hand their error over as text, in a class of torch, which is not imported for this alone
         if type(error).__name__ != "ProcessRaisedException":

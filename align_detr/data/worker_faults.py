@@ -101,7 +101,7 @@ def _describe_death() -> str:
                 ended, reading = _describe_exit(worker.exitcode), _reading(one.records, [index])
     return (
         f"A worker process of the loader {ended}{reading}: check that image and the free memory, shared memory "
-        "(/dev/shm) included, or set dataloader.train.num_workers=0 to see the error."
+        "(/dev/shm) included, or set num_workers=0 in dataloader.train and dataloader.test to see the error."
     )
 
 

@@ -40,7 +40,8 @@ class BestCheckpoint(HookBase):
     `metric` is a result such as "bbox/AP", of which more is better, or a validation loss. All its values are kept in
     best.json, so that a resumed run knows them; with the `length` of the run, also one whose epochs have another number
     of iterations. Stands after the evaluation hook, on every process. `on_best` is called
-    with the number of iterations beside the saving.
+    with the number of iterations beside the saving; `save_last` (default: the checkpointer's) saves the checkpoints of
+    a list of names when training ends early, so that a resumed run makes the evaluation again and ends as well.
     Raise ConfigError after the first evaluation if that has no such result.
     """
 
@@ -53,6 +54,7 @@ class BestCheckpoint(HookBase):
         checkpointer: Checkpointer,
         length: RunLength | None = None,
         on_best: Callable[[int], None] | None = None,
+        save_last: Callable[[list[str]], object] | None = None,
     ) -> None:
         self.metric = metric
         self.patience = patience
@@ -60,6 +62,7 @@ class BestCheckpoint(HookBase):
         self.checkpointer = checkpointer
         self.length = length
         self.on_best = on_best
+        self.save_last = save_last
         self.evaluations: list[Evaluated] = []
         self._seen = 0  # evaluations of the hook
 
@@ -105,7 +108,10 @@ class BestCheckpoint(HookBase):
         """Look at an evaluation that has just been made; end training if it is one too many without a gain."""
         if self._is_new() and self._look(self.trainer.iter + 1):
             self.trainer.max_iter = self.trainer.iter + 1
-            self.checkpointer.save("model_final", iteration=self.trainer.iter)
+            if self.save_last is None:
+                self.checkpointer.save("model_final", iteration=self.trainer.iter)
+            else:
+                self.save_last(["model_final"])
 
     def after_train(self) -> None:
         """Look at the last evaluation, unless training has failed."""

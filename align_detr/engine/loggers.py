@@ -124,7 +124,9 @@ def check_loggers(names: str | Sequence[str] | None) -> list[str]:
     """Return the names of `train.loggers`; raise ConfigError for an unknown one, EnvironmentProblem for one whose
     library is not installed.
     """
-    names = [names] if isinstance(names, str) else list(names or [])
+    names = [names] if isinstance(names, str) else names or []
+    if not isinstance(names, Sequence):
+        raise ConfigError(f"train.loggers is {names!r}, but must be a list: set it to some of {', '.join(LOGGERS)}.")
     for name in names:
         if name not in LOGGERS:
             raise ConfigError(f"train.loggers names '{name}', which is unknown: use some of {', '.join(LOGGERS)}.")
@@ -135,7 +137,7 @@ def check_loggers(names: str | Sequence[str] | None) -> list[str]:
                 f"train.loggers names {name}, which cannot be imported ({error}): `pip install 'align_detr[{name}]'`, "
                 "or remove the name."
             ) from error
-    return names
+    return list(names)
 
 
 def _read_ids(folder: Path) -> dict[str, str]:

@@ -23,7 +23,7 @@ from align_detr.engine.interruption import Interruption
 from align_detr.engine.loggers import check_loggers
 from align_detr.engine.run_length import RunLength
 from align_detr.engine.run_state import Continue, RunState
-from align_detr.engine.writers import METRICS_FILE, MetricsWriter, build_writers, cut_metrics
+from align_detr.engine.writers import METRICS_FILE, MetricsWriter, build_writers, cut_metrics, recount_metrics
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +87,9 @@ def output_hooks(
     of the checkpoint that is resumed, says what of that step is to be made again.
     """
     best = metrics = writers = curves = None
+    checkpoints = Checkpoints(
+        checkpointer, state, **options.checkpointer, written=lambda: -1 if metrics is None else metrics.last
+    )
     if best_metric is not None:
         best = BestCheckpoint(
             metric=best_metric,
@@ -95,10 +98,15 @@ def output_hooks(
             checkpointer=checkpointer,
             length=length,
             on_best=partial(weights.write, BEST_WEIGHTS_FILE),
+            save_last=checkpoints.save,
         )
     if comm.is_main_process():
         file, last = Path(options.output_dir) / METRICS_FILE, saved.get("written", -1)
-        cut_metrics(file, last)  # of a run without a checkpoint, which starts anew, all
+        if recounted := saved.get("recounted"):
+            kept, per_epoch = recounted
+            recount_metrics(file, kept, lambda done: length.count_as(done, per_epoch))
+        else:
+            cut_metrics(file, last)  # of a run without a checkpoint, which starts anew, all
         metrics = MetricsWriter(file, last=last)
         outputs = build_writers(
             metrics=metrics,
@@ -112,9 +120,6 @@ def output_hooks(
         )
         writers = hooks.PeriodicWriter(outputs, period=options.log_period or length.max_iter + 1)  # 0: at the end only
         curves = CurvesWriter(folder=Path(options.output_dir))
-    checkpoints = Checkpoints(
-        checkpointer, state, **options.checkpointer, written=lambda: -1 if metrics is None else metrics.last
-    )
     shared = WeightsWriter(function=partial(weights.write, WEIGHTS_FILE))
     behind = [hook for hook in (shared, evaluation, best, writers, curves) if hook is not None]
     return [checkpoints, *behind, Interruption(checkpoints), Continue(saved, behind)]

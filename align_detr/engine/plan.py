@@ -57,6 +57,8 @@ def plan_run(cfg: DictConfig) -> RunPlan:
     )
     check_loggers(options.loggers)
     test_data = read_data(loaders.get("test"))
-    test_sets = [] if missing else build_evaluation_sets(loaders, boxes=options.validation_loss)
+    test_sets = (
+        [] if missing else build_evaluation_sets(loaders, boxes=options.validation_loss, timeout=options.data_timeout)
+    )
     require_metric(best_metric, test_sets)
     return RunPlan(precision, length, test_data, test_sets, best_metric)

@@ -12,6 +12,7 @@ from detectron2.utils import comm
 from omegaconf import DictConfig
 
 from align_detr.checkpoint.checkpointer import Checkpointer
+from align_detr.checkpoint.files import remove_unfinished
 from align_detr.data import datasets_read_once
 from align_detr.engine.build import build_checkpointer, build_guard
 from align_detr.engine.class_names import ClassNames, TrainedConfig
@@ -45,6 +46,8 @@ def train(cfg: DictConfig, *, resume: bool = False, overwrite: bool = False) -> 
     settle(cfg)
     options = cfg.train
     check_folder(options.output_dir, resume=resume, overwrite=overwrite, start=options.init_checkpoint)
+    if comm.is_main_process():
+        remove_unfinished(options.output_dir)  # not where only weights are evaluated: a training may be writing there
     given = cfg.copy()  # kept with the run: numbers that follow from the data follow from other data anew
     with datasets_read_once():
         plan = plan_run(cfg)
@@ -81,7 +84,8 @@ def evaluate_only(
     settle(cfg)
     with datasets_read_once():
         # errors of the data come before weights are downloaded
-        test_sets = build_evaluation_sets(cfg.dataloader, boxes=cfg.train.validation_loss or layers)
+        boxes, timeout = cfg.train.validation_loss or layers, cfg.train.data_timeout
+        test_sets = build_evaluation_sets(cfg.dataloader, boxes=boxes, timeout=timeout)
         model, iteration = load_trained(cfg, checkpoint=checkpoint)
         other = load_trained(cfg, checkpoint=against)[0] if against else None
     if cfg.train.validation_loss:

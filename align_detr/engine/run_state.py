@@ -50,13 +50,17 @@ class RunState:
 def continued(checkpoint: Mapping[str, Any], start_iter: int) -> dict[str, Any]:
     """Return the `RunState` in the content of a checkpoint ({}: a new run) that continues at `start_iter`.
 
-    Of a checkpoint without it, or of one whose iterations count otherwise now, only the lines of metrics.json are kept.
+    Of a checkpoint without it only the lines of metrics.json are kept; of one whose iterations count otherwise now,
+    those of its steps, as "recounted": the last of them, and the iterations of its epochs.
     """
     if not checkpoint:
         return {}
     iteration, state = checkpoint["trainer"]["iteration"], dict(checkpoint.get("run", {}))
-    known = {"written": state.get("written", iteration), "order_seed": state.get("order_seed")}
-    return {**state, **known} if start_iter == iteration + 1 else known
+    order_seed = state.get("order_seed")
+    if start_iter == iteration + 1:
+        return {**state, "written": state.get("written", iteration), "order_seed": order_seed}
+    recounted = (iteration, checkpoint["length"]["iterations_per_epoch"])
+    return {"written": start_iter - 1, "order_seed": order_seed, "recounted": recounted}
 
 
 def start_data(loader: object, start_iter: int, saved: Mapping[str, Any]) -> None:

@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+from functools import partial
 
 import torch
 from detectron2.utils import comm
@@ -10,7 +11,7 @@ from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig
 
-from align_detr.checkpoint.files import remove_unfinished
+from align_detr.checkpoint.files import disk_problems, is_disk_full
 from align_detr.engine.distributed import adopt_group, check_device
 from align_detr.engine.summary import describe_environment
 
@@ -20,12 +21,13 @@ logger = logging.getLogger(__name__)
 def set_up(options: DictConfig) -> None:
     """Make the output folder, start the loggers, set the device's options and seed all generators.
 
-    `options` is the node `train` of a config. Raise EnvironmentProblem if this machine lacks the device.
+    `options` is the node `train` of a config. Raise EnvironmentProblem if this machine lacks the device, or
+    does not take the folder.
     """
     adopt_group()
     if comm.is_main_process():
-        os.makedirs(options.output_dir, exist_ok=True)
-        remove_unfinished(options.output_dir)
+        with disk_problems(options.output_dir):
+            os.makedirs(options.output_dir, exist_ok=True)
     comm.synchronize()
     _start_loggers(options.output_dir)
     check_device(options.device)
@@ -52,3 +54,12 @@ def _start_loggers(output_dir: str) -> None:
         for handler in started.handlers:
             if getattr(handler, "stream", None) is sys.stdout:
                 handler.setLevel(logging.INFO)
+            else:
+                handler.handleError = partial(_pass_over_full_disk, handler)
+
+
+def _pass_over_full_disk(handler: logging.Handler, record: logging.LogRecord) -> None:
+    """Let a line of log.txt be lost on a full disk, of which the next checkpoint makes a sentence."""
+    error = sys.exc_info()[1]
+    if not (isinstance(error, OSError) and is_disk_full(error)):
+        type(handler).handleError(handler, record)

@@ -167,8 +167,10 @@ class Trainer(SimpleTrainer):
         host = torch.cat([values, grad_norm.detach().float().reshape(1)]).cpu()
         norm = float(host[-1])
         self._check_finite(names, host[:-1].tolist(), shared=not math.isfinite(norm))
-        # with loss scaling an infinite gradient is ordinary: the scaler skips that step and halves the scale
-        if not math.isfinite(norm) and not self.precision.scaler.is_enabled():
+        # with loss scaling an infinite gradient is ordinary: the scaler skips that step and halves the scale, which
+        # below 1 no longer explains it
+        scaler = self.precision.scaler
+        if not math.isfinite(norm) and not (scaler.is_enabled() and scaler.get_scale() >= 1):
             raise _diverged(
                 f"The gradient norm is {norm} at iteration {self.iter} although all losses are finite: "
                 "lower optimizer.lr, or train in float32 (train.amp.enabled=False).",
@@ -194,7 +196,7 @@ class Trainer(SimpleTrainer):
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """Return iteration, hook states, optimizer and loss scale: plain Python and tensors only."""
+        """Return iteration, hook states, optimizer, loss scale and steps left out: plain Python and tensors only."""
         last = min(self.iter, getattr(self, "max_iter", math.inf) - 1)  # after training, `iter` is the number of steps
         own = {"iteration": last, "grad_scaler": self.precision.state_dict(), "guard": self.guard.state_dict()}
         return {**super().state_dict(), **own}

@@ -7,7 +7,7 @@ import math
 import os
 import resource
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -171,11 +171,34 @@ def build_writers(
 
 def cut_metrics(path: Path, last: int) -> None:
     """Remove the lines after iteration `last`, which a resumed run writes again, and a line that was cut off."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    kept = [line for line in lines if last >= _iteration(line)]
-    if len(kept) < len(lines):
-        write_file(path, lambda file: file.write("".join(f"{line}\n" for line in kept).encode()))
-        logger.info("Removed %d lines of %s that are written again.", len(lines) - len(kept), path)
+    _keep_metrics(path, lambda line: [line] if last >= _iteration(line) else [])
+
+
+def recount_metrics(path: Path, last: int, count: Callable[[int], int]) -> None:
+    """Give the lines up to iteration `last`, and that of an evaluation of its weights, the iterations of a resumed run
+    whose epochs have another length: `count` says what a number of iterations counts as there. Remove the lines after.
+    """
+
+    def recounted(line: str) -> list[str]:
+        iteration = _iteration(line)
+        if iteration > last + 1:
+            return []
+        row = json.loads(line)
+        if iteration > last and "lr" in row:  # of a further step
+            return []
+        return [json.dumps({**row, "iteration": max(0, count(min(int(iteration), last) + 1) - 1)}, sort_keys=True)]
+
+    _keep_metrics(path, recounted)
+
+
+def _keep_metrics(path: Path, kept: Callable[[str], list[str]]) -> None:
+    """Replace each line of metrics.json by what is `kept` of it; log how many lines are removed."""
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+    new = [each for line in lines for each in kept(line)]
+    if new != lines:
+        write_file(path, lambda file: file.write("".join(f"{line}\n" for line in new).encode()))
+    if len(new) < len(lines):
+        logger.info("Removed %d lines of %s that follow the checkpoint.", len(lines) - len(new), path)
 
 
 def _iteration(line: str) -> float:

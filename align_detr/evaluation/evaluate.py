@@ -14,6 +14,7 @@ from detectron2.utils.registry import locate
 from omegaconf import DictConfig, ListConfig
 from torch import nn
 
+from align_detr.data.build import set_timeout
 from align_detr.data.mapper import DetrMapper
 from align_detr.data.names import dataset_names
 from align_detr.errors import ConfigError
@@ -52,14 +53,14 @@ def missing_evaluation(loaders: DictConfig) -> str | None:
     return next((name for name in ("test", "evaluator") if loaders.get(name, None) is None), None)
 
 
-def build_evaluation_sets(loaders: DictConfig, *, boxes: bool = False) -> list[EvaluationSet]:
+def build_evaluation_sets(loaders: DictConfig, *, boxes: bool = False, timeout: float = 0) -> list[EvaluationSet]:
     """Build loader and evaluator of each data set of `loaders.test`, which reads them; once for a whole run.
 
     `loaders.test` is a loader, or a list of them; a loader of ours that names several data sets is one per name.
     `loaders.evaluator` is for each of them; where there are several, with `dataset_name` set to the data set and a
     folder of that name in its `output_dir`. Or it is a list with an evaluator per loader. With `boxes`, the
-    inputs of a DetrMapper have their boxes, for a loss. Raise ConfigError for nodes that do not fit each other,
-    DatasetError for data that cannot be used.
+    inputs of a DetrMapper have their boxes, for a loss. `timeout` is that of `set_timeout`. Raise ConfigError for nodes
+    that do not fit each other, DatasetError for data that cannot be used.
     """
     require_evaluation(loaders)
     tests = _one_loader_per_set(loaders.test)
@@ -70,10 +71,13 @@ def build_evaluation_sets(loaders: DictConfig, *, boxes: bool = False) -> list[E
         raise ConfigError(f"dataloader.test names the data set '{repeated[0]}' more than once: name it once.")
     if boxes:
         tests = [_with_boxes(test) for test in tests]
-    return [
+    sets = [
         EvaluationSet(name, instantiate(test), instantiate(evaluator))
         for name, test, evaluator in zip(names, tests, evaluators, strict=True)
     ]
+    for one in sets:
+        set_timeout(one.loader, timeout)
+    return sets
 
 
 def evaluate_sets(sets: Sequence[EvaluationSet], model: nn.Module) -> Mapping[str, Any]:

@@ -3,6 +3,7 @@
 import errno
 import io
 import json
+import logging
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ import tiny_detector
 import torch
 from detectron2.engine import HookBase
 
+from align_detr.checkpoint.files import describe_disk
 from align_detr.data import build_train_loader
 from align_detr.engine import outputs
 from align_detr.errors import EXIT_INTERRUPTED, EXIT_KEYBOARD
@@ -246,6 +248,40 @@ def test_a_full_disk_leaves_the_earlier_checkpoint(tiny_run, capsys, monkeypatch
     room[0] = 10**9
     assert tiny_run.train("--resume", *options) == 0
     assert [row["iteration"] for row in tiny_run.metrics()] == [0, 1, 2, 3, 4]
+
+
+def test_only_training_removes_what_is_half_written(tiny_run):
+    """An evaluation, or a second run that is refused, beside a training leaves the file that this is writing."""
+    short = ["train.max_iter=1", "train.eval_period=0"]
+    assert tiny_run.train(*short) == 0
+    unfinished = tiny_run.output / ".model_0000001.pth.unfinished"
+    unfinished.touch()
+    assert tiny_run.train("--eval-only") == 0 and tiny_run.train(*short) == 2
+    assert unfinished.exists()
+    assert tiny_run.train("--resume", *short) == 0
+    assert not unfinished.exists()
+
+
+class Full(io.StringIO):
+    """A file on a full disk."""
+
+    def write(self, text: str) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_log_on_a_full_disk_prints_no_traceback(tiny_run, capsys):
+    """Nor does the sentence on a file whose name is not known say how much is free elsewhere."""
+    assert tiny_run.train("train.max_iter=1", "train.eval_period=0", "dataloader.test=null") == 0
+    (handler,) = (
+        each
+        for each in logging.getLogger("align_detr").handlers
+        if isinstance(each.stream, io.IOBase) and str(getattr(each.stream, "name", "")).endswith("log.txt")
+    )
+    stream = handler.setStream(Full())
+    logging.getLogger("align_detr").info("A line.")
+    handler.setStream(stream)
+    assert "Logging error" not in capsys.readouterr().err
+    assert "MiB free" not in describe_disk(None, OSError(errno.ENOSPC, "No space left on device"))
 
 
 def test_a_run_that_ended_before_its_first_checkpoint_starts_metrics_anew(tiny_run, tmp_path):

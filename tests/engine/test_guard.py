@@ -154,6 +154,16 @@ def test_a_spoiled_buffer_ends_training_although_steps_are_left_out(tmp_path) ->
         trainer.train(0, 3)
 
 
+def test_a_gradient_that_no_loss_scale_makes_finite_ends_training(tmp_path) -> None:
+    """From 4, two steps halve the scale to 1, and a third to 1/2: the fourth is no overflow of float16."""
+    trainer = make_trainer([GOOD] * 9, tmp_path)
+    trainer.precision.scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    trainer.model.weight.register_hook(lambda gradient: gradient * float("nan"))
+    with pytest.raises(TrainingDiverged, match="The gradient norm is nan at iteration 3"):
+        trainer.train(0, 9)
+    assert torch.equal(trainer.model.weight, torch.ones(2))
+
+
 def test_a_prediction_that_is_not_finite_is_left_out(tmp_path) -> None:
     trainer = make_trainer([GOOD] * 3, tmp_path, skip=True)
     forward, calls = trainer.model.forward, []
@@ -252,11 +262,13 @@ def test_memory_that_runs_out_names_sizes_and_remedies(tiny_run, capsys, how: st
         ),
     ],
 )
-def test_workers_that_die_or_hang(tiny_run, capsys, mapper: str, options: list[str], sentence: str) -> None:
+@pytest.mark.parametrize("loader", ["train", "test"])
+def test_workers_that_die_or_hang(
+    tiny_run, capsys, loader: str, mapper: str, options: list[str], sentence: str
+) -> None:
+    """Those of training and, after it, those of the evaluation."""
     text = tiny_run.config.read_text().replace("import tiny_detector", "import tiny_detector, broken_detector")
-    text = text.replace("mapper=tiny_detector.map_record, total", f"mapper=broken_detector.{mapper}, total")
-    tiny_run.config.write_text(text)
-    workers = ["dataloader.train.num_workers=1", "dataloader.test=null"]
-    assert tiny_run.train("train.max_iter=9", *workers, *options) == 2
+    tiny_run.config.write_text(f"{text}\ndataloader[{loader!r}].mapper = broken_detector.{mapper}\n")
+    assert tiny_run.train("train.max_iter=1", f"dataloader.{loader}.num_workers=1", *options) == 2
     (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("error: "))
-    assert re.search(sentence, line)
+    assert re.search(sentence.replace("train_2", f"{'train' if loader == 'train' else 'val'}_2"), line)

@@ -41,6 +41,25 @@ def test_another_batch_keeps_the_epochs(tiny_run, capsys):
     assert "Resuming at iteration 4 of 6." in out and group(tiny_run.output)[1] == 5
 
 
+@pytest.mark.parametrize("before, after", [(2, 4), (4, 2)])
+def test_another_batch_keeps_the_lines_of_metrics(tiny_run, before: int, after: int):
+    """Each step has its line, those before at what they count as now, in order; also after a further resumption."""
+    batch = "dataloader.train.total_batch_size"
+    period = ["train.checkpointer.period=1", "train.eval_period=0"]
+    assert tiny_run.train("train.epochs=2", f"{batch}={before}", *period) == 0
+    assert tiny_run.train("--resume", "train.epochs=3", f"{batch}={after}", *period) == 0
+    assert [row["iteration"] for row in tiny_run.metrics() if "bbox/AP" in row] == [2 * 8 // after - 1, 3 * 8 // after]
+
+    def steps() -> list[int]:
+        return [row["iteration"] for row in tiny_run.metrics() if "total_loss" in row]
+
+    new = 3 * 8 // after
+    old = [max(0, round((i + 1) * before / after) - 1) for i in range(2 * 8 // before)]
+    assert steps() == [*old, *range(2 * 8 // after, new)]
+    assert tiny_run.train("--resume", "train.epochs=4", f"{batch}={after}", *period) == 0
+    assert steps() == [*old, *range(2 * 8 // after, 4 * 8 // after)]
+
+
 def test_another_batch_keeps_the_epochs_of_a_saved_config(tiny_run, capsys):
     """The config.yaml of the run, and the config in its weights, have no numbers that follow from the data."""
     assert tiny_run.train("train.epochs=2", "train.eval_epochs=0.5", "dataloader.train.total_batch_size=4") == 0
@@ -67,3 +86,23 @@ def test_more_iterations_than_the_config_asks_for(tiny_run, capsys):
     assert tiny_run.train("--resume", "train.max_iter=3", *SHORT) == 0
     assert "Nothing is left to train of 3 iterations" in capsys.readouterr().out
     assert [row["iteration"] for row in tiny_run.metrics()] == [0, 1, 2, 3] and "bbox/AP" in tiny_run.metrics()[-1]
+
+
+def test_a_run_that_patience_has_ended_stays_ended(tiny_run, capsys):
+    """With more patience it trains on; its lines are those of a run that had as much from the beginning."""
+    best = ["train.max_iter=8", "train.eval_period=2", "optimizer.lr=0", "train.best=bbox/AP"]
+    assert tiny_run.train(*best, "train.patience=1") == 0
+    lines, final = tiny_run.metrics(), (tiny_run.output / "model_final.pth").stat().st_mtime_ns
+    assert tiny_run.train("--resume", *best, "train.patience=1") == 0
+    assert [row["iteration"] for row in tiny_run.metrics()] == [0, 1, 2, 3]
+    assert tiny_run.metrics()[3]["bbox/AP"] == lines[3]["bbox/AP"]
+    assert (tiny_run.output / "model_final.pth").stat().st_mtime_ns > final
+    assert tiny_run.train("--resume", *best, "train.patience=2") == 0
+    assert [row["iteration"] for row in tiny_run.metrics()] == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_damaged_last_checkpoint_is_one_sentence(tiny_run, capsys):
+    assert tiny_run.train("train.max_iter=1", *SHORT) == 0
+    (tiny_run.output / "last_checkpoint").write_bytes(b"\xff")
+    assert tiny_run.train("--resume", "train.max_iter=2", *SHORT) == 2
+    assert f"error: {tiny_run.output / 'last_checkpoint'} is damaged" in capsys.readouterr().err

@@ -22,6 +22,19 @@ OFF = (
     "train.base_batch_size=0",
     "train.data_timeout=null",
     "dataloader.train.num_workers=null",
+    "train.pictures=null",
+    "train.accumulate=null",
+    "train.accumulate=0",
+    "train.patience=0",
+    "train.best=0",
+    "train.loggers=0",
+    "train.amp=0",
+    "train.amp.enabled=0",
+    "train.clip_grad=0",
+    "train.checkpointer=0",
+    "train.ddp=0",
+    "dataloader.test=0",
+    "dataloader.evaluator=0",
 )
 REFUSED = {
     "train.max_iter=0": "train.max_iter is 0",
@@ -40,6 +53,14 @@ REFUSED = {
     "train.on_nonfinite_limit=0": "train.on_nonfinite_limit is 0",
     "train.attention_sparsity=-1": "train.attention_sparsity is -1",
     "train.data_timeout=-1": "train.data_timeout is -1",
+    "train.data_timeout=1e9": "train.data_timeout is 1000000000.0",
+    "train.pictures=some": "train.pictures is 'some'",
+    "train.best=true": "train.best is True",
+    "train.loggers=1": "train.loggers is 1",
+    "train.amp=1": "train.amp is 1",
+    "train.amp.enabled=some": "train.amp.enabled is 'some'",
+    "train.ema.enabled=some": "train.ema.enabled is 'some'",
+    "train.seed=4294967296": "train.seed is 4294967296",
     "train.amp.dtype=null": "train.amp.dtype=None",
     "model=null": "model is null",
     "model.num_classes=0": "model.num_classes is 0",
@@ -74,6 +95,11 @@ def test_anything_else_is_one_sentence_before_training(tiny_run, override: str, 
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1 and REFUSED[override] in lines[0] and lines[0].endswith(".")
     assert not list(tiny_run.output.glob("*.pth"))
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(tiny_run, capsys) -> None:
+    assert tiny_run.train(f"train.output_dir={tiny_run.config}") == 2
+    assert f"error: {tiny_run.config} cannot be written (File exists)" in capsys.readouterr().err
 
 
 def test_a_period_of_0_saves_and_logs_at_the_end_only(tiny_run) -> None:
