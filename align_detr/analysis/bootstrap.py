@@ -66,7 +66,10 @@ def describe(metric: str, of: str, over: str, difference: Difference, num_images
     if difference.difference == 0:
         size = f"{metric} of {of} and {over} is the same"
     if np.isnan(difference.low):
-        return f"{size}; there is no interval, as too few samples of the {num_images:,} image(s) have a value."
+        why = f"{difference.undefined:,} samples of the {num_images:,} images have no value"
+        if not difference.undefined:
+            why = "one image has none" if num_images == 1 else "no samples were drawn"
+        return f"{size}; there is no interval, as {why}."
     interval = f"95 % interval {difference.low:.3g} to {difference.high:.3g}, {num_images:,} images"
     if num_images < FEW_IMAGES:
         return f"{size} ({interval}), but these are too few images to say whether that is more than noise."

@@ -9,8 +9,6 @@ from typing import Any
 from align_detr.cli.help_texts import EXIT_CODES
 from align_detr.errors import ConfigError, DatasetError
 
-_FORMAT = 1
-
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command; it needs neither torch nor detectron2."""
@@ -63,8 +61,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return 0; raise AlignDetrError for what the user can correct."""
-    args = build_parser().parse_args(argv)
-    _check(args)
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    _check(args, parser)
 
     # imported here, as all that needs numpy: `--help` works without it
     from align_detr.report import require_libraries, write_json, write_page
@@ -90,18 +89,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _check(args: argparse.Namespace) -> None:
+def _check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     """Raise ConfigError for arguments that do not fit together."""
     if args.gt is None and len(args.results) > 1:
         raise ConfigError("Results files alone have no ground truth: name its annotation file, --gt FILE.")
-    for option, given in (("--names", args.names), ("--layers", args.layers)):
-        if given and args.gt is None:
+    for option in ("--names", "--layers", "--samples", "--seed", "--max-detections"):
+        key = option[2:].replace("-", "_")
+        if args.gt is None and getattr(args, key) != parser.get_default(key):
             raise ConfigError(f"{option} goes with results files: name their ground truth, --gt FILE.")
     if args.names and len(args.names) != len(args.results):
         raise ConfigError(
             f"--names has {len(args.names)} names for {len(args.results)} results files: give each file a name."
         )
-    for option, value, least in (("--samples", args.samples, 0), ("--max-detections", args.max_detections, 1)):
+    least_values = (
+        ("--samples", args.samples, 0),
+        ("--seed", args.seed, 0),
+        ("--max-detections", args.max_detections, 1),
+    )
+    for option, value, least in least_values:
         if value < least:
             raise ConfigError(f"{option} {value} is below {least}: give a larger number.")
 
@@ -130,6 +135,9 @@ def _analyse_layers(args: argparse.Namespace, folder: Path) -> list[dict[str, An
     files = [path for number, path in sorted(numbered.items()) if number > 0]
     if not files:
         raise DatasetError(f"{folder} of --layers has no layer_1.json: name a folder that evaluate --layers wrote.")
+    lacking = next((k for k in range(1, max(numbered)) if k not in numbered), None)
+    if lacking is not None:
+        raise DatasetError(f"{folder} of --layers has no layer_{lacking}.json: evaluate all layers again.")
     names = [path.stem for path in files]
     report = analyse_files(args.gt, files, names=names, max_detections=args.max_detections, samples=0)
     return [detector["overall"] for detector in report["detectors"]]
@@ -141,6 +149,8 @@ def _has_number(path: Path) -> bool:
 
 def _read_report(path: str) -> dict[str, Any]:
     """Return the JSON of an earlier report; raise DatasetError for anything else."""
+    from align_detr.analysis.report import FORMAT
+
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
@@ -149,8 +159,8 @@ def _read_report(path: str) -> dict[str, Any]:
         raise DatasetError(f"{path} is no JSON ({error}): name a results file, or the JSON of a report.") from error
     if isinstance(content, list):
         raise ConfigError(f"{path} is a results file, which has no ground truth: name its annotation file, --gt FILE.")
-    if not isinstance(content, dict) or content.get("format") != _FORMAT or "detectors" not in content:
+    if not isinstance(content, dict) or content.get("format") != FORMAT or "detectors" not in content:
         raise DatasetError(
-            f"{path} is neither a list of detections nor the JSON of a report of format {_FORMAT}: name one of these."
+            f"{path} is neither a list of detections nor the JSON of a report of format {FORMAT}: name one of these."
         )
     return content

@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 from detectron2.evaluation import DatasetEvaluator
+from torch import Tensor
 
 from align_detr.analysis import analyse
 from align_detr.analysis.numbers import METRICS
 from align_detr.analysis.tables import Truth, make_objects, sort_detections
 from align_detr.checks import check_count
+from align_detr.errors import DatasetError
 from align_detr.evaluation.gathering import GatheredDetections, as_columns
-from align_detr.evaluation.truth import GroundTruth, read_truth
+from align_detr.evaluation.truth import GroundTruth, ImageKey, image_key, read_truth
 
 logger = logging.getLogger(__name__)
 
@@ -51,8 +53,10 @@ class MisalignmentEvaluator(DatasetEvaluator):
         """Keep the detections of a batch: `outputs[i]["instances"]` has boxes in pixels of the image of `inputs[i]`.
 
         Raise NonFinitePrediction for a score or box that is not finite, DatasetError for an image or a class that the
-        data set does not have.
+        data set does not have, or for a score outside [0, 1].
         """
+        for entry, output in zip(inputs, outputs, strict=True):
+            _check_probabilities(output["instances"].scores, image_key(entry))
         self._found.add(inputs, outputs)
 
     def evaluate(self) -> dict[str, dict[str, float]]:
@@ -79,6 +83,16 @@ class MisalignmentEvaluator(DatasetEvaluator):
             logger.info("Wrote the numbers of %d detections to %s.", len(detections), path)
         overall = numbers["detectors"][0]["overall"]
         return {"alignment": {key: float("nan") if value is None else value for key, value in overall.items()}}
+
+
+def _check_probabilities(scores: Tensor, image: ImageKey) -> None:
+    """Raise DatasetError for scores outside [0, 1]; those that are not finite are named elsewhere."""
+    finite = scores[scores.isfinite()]
+    if len(finite) and not 0 <= float(finite.min()) <= float(finite.max()) <= 1:
+        raise DatasetError(
+            f"Image {image!r} has scores from {float(finite.min()):g} to {float(finite.max()):g}, but the metrics of "
+            "calibration need them in [0, 1]: let the model give probabilities."
+        )
 
 
 def tables_of(truth: GroundTruth, num_classes: int = 0) -> Truth:

@@ -148,16 +148,18 @@ def add_photos(cases: Iterable[Case], folder: Path) -> list[str]:
             with Image.open(path if path.is_file() else folder / Path(case.file_name).name) as stored:
                 _cut(case, stored)
         except Exception as error:  # Pillow's decoders raise anything
-            faults[case.file_name] = getattr(error, "strerror", None) or type(error).__name__
+            reason = getattr(error, "strerror", None) or type(error).__name__
+            faults[case.file_name] = reason if case.file_name else "its image has no file_name in the annotations"
     if not faults:
         return []
-    file_name, reason = next(iter(faults.items()))
+    example = "such as {} ({})".format(*next(((name or "one", why) for name, why in faults.items())))
     if all(case.photo is None for case in cases):
         raise DatasetError(
-            f"No photo of the gallery can be read in {folder}, such as {file_name} ({reason}): name the folder that "
+            f"No photo of the gallery can be read in {folder}, {example}: name the folder that "
             "the file names of the annotations start from."
         )
-    return [f"{len(faults)} photos could not be read, such as {file_name} ({reason}): their boxes stand alone."]
+    photos = "1 photo" if len(faults) == 1 else f"{len(faults)} photos"
+    return [f"{photos} could not be read, {example}: their boxes stand alone."]
 
 
 def _cut(case: Case, stored: Image.Image) -> None:

@@ -10,7 +10,7 @@ from matplotlib.patches import Rectangle
 from align_detr.report.gallery import Case
 from align_detr.report.plotting import as_png, label_of, settings
 
-# kind -> (colour, dashes); the same as in style.css
+# kind -> (colour, dashes); the same as in page.css
 STYLES: dict[str, tuple[str, Any]] = {
     "object": ("#ffffff", "-"),
     "best": ("#56b4e9", "-"),

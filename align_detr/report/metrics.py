@@ -16,8 +16,8 @@ class Metric:
     name: str
     label: str
     unit: Unit
-    better: Literal[1, -1]
-    """1 if more is better, else -1."""
+    better: Literal[1, 0, -1]
+    """1 if more is better, -1 if less is, 0 if neither is."""
     text: str
     """The definition, one sentence."""
 
@@ -107,7 +107,7 @@ _ALL = [
         "oracle_gap",
         "Oracle gap",
         "points",
-        -1,
+        0,
         "AP with IoU as score minus AP: what a true ranking would win; below 0 where it loses more by duplicates, "
         "which then score as high as the first box of their object.",
     ),

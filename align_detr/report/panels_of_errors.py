@@ -103,14 +103,16 @@ def _draw_precision(detectors: Sequence[Detector], which: str, axes: Axes) -> No
     axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
 
 
+_BETTER = {1: " Higher is better.", 0: "", -1: " Lower is better."}
+
+
 def layer_panels(detectors: Sequence[Detector], metrics: Sequence[str]) -> list[Panel]:
     """Return one panel per metric with its values at the output of every decoder layer."""
     return [
         Panel(
             f"layers_{name}",
             f"{metric_of(name).label} by decoder layer",
-            "Every layer's output evaluated as if it were the last. "
-            + ("Higher is better." if metric_of(name).better > 0 else "Lower is better."),
+            f"Every layer's output evaluated as if it were the last.{_BETTER[metric_of(name).better]}",
             partial(_draw_layers, detectors, name),
         )
         for name in metrics

@@ -117,15 +117,21 @@ def _difference(difference: Mapping[str, Any]) -> list[str]:
     sentences = [difference["sentence"]]
     beyond = []
     for name in _COMPARED:
-        found = difference["metrics"].get(name) or {}
-        low, high = found.get("low"), found.get("high")
-        if low is not None and high is not None and not low <= 0 <= high and difference["images"] >= FEW_IMAGES:
+        if _is_beyond_noise(difference, name):
             metric = metric_of(name)
-            beyond.append(f"{in_sentence(metric.label)} ({metric.format_difference(found['difference'])})")
+            size = metric.format_difference(difference["metrics"][name]["difference"])
+            beyond.append(f"{in_sentence(metric.label)} ({size})")
     if beyond:
         names = f"{difference['of']} and {difference['over']}"
-        sentences.append(f"{names} also differ by more than noise in {enumerated(beyond)}.")
+        also = "also " if _is_beyond_noise(difference, "AP") else ""
+        sentences.append(f"{names} {also}differ by more than noise in {enumerated(beyond)}.")
     return sentences
+
+
+def _is_beyond_noise(difference: Mapping[str, Any], name: str) -> bool:
+    found = difference["metrics"].get(name) or {}
+    low, high = found.get("low"), found.get("high")
+    return low is not None and high is not None and not low <= 0 <= high and difference["images"] >= FEW_IMAGES
 
 
 def in_sentence(label: str) -> str:

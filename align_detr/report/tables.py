@@ -21,7 +21,7 @@ class Cell:
     value: float | str | None = None
     note: str = ""
     kind: str = ""
-    """A class of the style sheet: better, worse, noise."""
+    """A class of the style sheet: better, worse, beyond (noise, and neither of these), noise."""
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,7 @@ def _cell(name: str, value: float | None) -> Cell:
 
 
 def _difference(name: str, entry: Mapping[str, float | None] | None, images: int) -> Cell:
-    """Return a difference with its interval, and whether that leaves 0 out: better, worse or noise.
+    """Return a difference with its interval, and whether that leaves 0 out: better, worse or beyond noise; or noise.
 
     Of few images nothing is said.
     """
@@ -218,5 +218,7 @@ def _difference(name: str, entry: Mapping[str, float | None] | None, images: int
         return Cell(f"{text} {interval}", difference)
     if low <= 0 <= high:
         return Cell(f"{text} {interval}", difference, "noise", "noise")
+    if not metric.better:
+        return Cell(f"{text} {interval}", difference, kind="beyond")
     kind = "better" if (low > 0) == (metric.better > 0) else "worse"
     return Cell(f"{text} {interval}", difference, kind, kind)

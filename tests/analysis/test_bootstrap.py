@@ -127,9 +127,16 @@ def test_single_image_has_no_interval():
             5,
             "AP of b is 0.3 above that of a (95 % interval 0.1 to 0.5, 5 images), but these are too few",
         ),
-        ((0.3, np.nan, np.nan), 50, "AP of b is 0.3 above that of a; there is no interval, as too few samples"),
+        ((0.3, np.nan, np.nan), 1, "AP of b is 0.3 above that of a; there is no interval, as one image has none."),
+        ((0.3, np.nan, np.nan), 50, "AP of b is 0.3 above that of a; there is no interval, as no samples were drawn."),
         ((np.nan, np.nan, np.nan), 50, "AP of b and a cannot be compared: one of them has none."),
     ],
 )
 def test_sentence_says_whether_a_difference_is_noise(difference, images, sentence):
     assert describe("AP", "b", "a", Difference(*difference, undefined=0), images).startswith(sentence)
+
+
+def test_sentence_counts_samples_without_a_value():
+    difference = Difference(0.3, np.nan, np.nan, undefined=31)
+    sentence = "AP of b is 0.3 above that of a; there is no interval, as 31 samples of the 5 images have no value."
+    assert describe("AP", "b", "a", difference, 5) == sentence

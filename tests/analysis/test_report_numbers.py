@@ -1,6 +1,7 @@
 """The report's numbers: complete, plain, and the same whatever the order of the file."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -16,6 +17,7 @@ from align_detr.errors import ConfigError
 from support.paths import PROJECT
 from support.results import coco_entries, coco_evaluation, draw_results
 
+REPORT_PAGE = PROJECT / "docs" / "report.md"
 SIZE = dict(images=12, classes=3, objects=60, detections=300)
 KEYS = {
     *("name", "file", "detections", "overall", "per_class", "per_size", "thresholds", "curves", "errors"),
@@ -54,6 +56,26 @@ def test_every_number_is_there(numbers):
         assert set(detector["per_class"]) == set(detector["overall"])
         assert set(detector["per_size"]) == {"small", "medium", "large"}
     assert numbers["ground_truth"]["images"] == 12 and numbers["format"] == 1
+
+
+def test_the_documentation_names_every_key(numbers):
+    table = re.search(r"^This is the JSON.+?^## ", REPORT_PAGE.read_text(), re.MULTILINE | re.DOTALL)[0]
+    rows = {key: set(re.findall(r"`(\w+)`", text)) for key, text in re.findall(r"^\| `(\w+)` \| (.+) \|$", table, re.M)}
+    assert set(rows) == set(numbers) - {"format"}
+    assert rows["ground_truth"] == set(numbers["ground_truth"])
+    assert rows["detectors"] == set(numbers["detectors"][0]) and rows["differences"] == set(numbers["differences"][0])
+
+
+def test_the_example_of_the_documentation_runs(tmp_path, monkeypatch, capsys):
+    first, second = coco_entries(draw_results(0, **SIZE)), coco_entries(draw_results(1, **SIZE))
+    monkeypatch.chdir(tmp_path)
+    named = {"instances_val.json": first[0], "dino.json": first[1], "align_dino.json": second[1]}
+    for name, content in named.items():
+        (tmp_path / name).write_text(json.dumps(content))
+    example = re.search(r"## From Python.+?```python\n(.*?)```", REPORT_PAGE.read_text(), re.DOTALL)[1]
+    exec(example.replace("samples=1000", "samples=5"))
+    assert len(json.loads((tmp_path / "report.json").read_text())["detectors"]) == 2
+    assert "'undefined':" in capsys.readouterr().out
 
 
 def test_numbers_are_json(numbers):

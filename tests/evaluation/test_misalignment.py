@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 from align_detr.analysis import analyse_files
 from align_detr.analysis.numbers import METRICS
 from align_detr.data import build_test_loader, load_dataset
-from align_detr.errors import ConfigError
+from align_detr.errors import ConfigError, DatasetError
 from align_detr.evaluation import ALIGNMENT_FILE, RESULTS_FILE, DetectionEvaluator, MisalignmentEvaluator, evaluate
 from support.oracle import PerfectDetector, detections, perfect, records
 from support.paths import PROJECT, require_data
@@ -104,7 +104,8 @@ def test_config_lists_it_beside_the_other(register: Register, tmp_path: Path) ->
     config = OmegaConf.create(
         {"dataloader": {"test": loader}, "train": {"output_dir": str(tmp_path)}}, flags={"allow_objects": True}
     )
-    (code,) = re.findall(r"```python\n(.*?)```", (PROJECT / "docs" / "report.md").read_text(), re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", (PROJECT / "docs" / "report.md").read_text(), re.DOTALL)
+    (code,) = [block for block in blocks if "LazyCall" in block]
     exec(code, {"dataloader": config.dataloader})
     results = evaluate(config.dataloader, PerfectDetector(name))
     assert results["bbox"]["AP"] == pytest.approx(100) and results["alignment"]["AP"] == pytest.approx(100)
@@ -115,3 +116,13 @@ def test_other_processes_have_no_results(register: Register, monkeypatch: pytest
     evaluator = MisalignmentEvaluator(dataset_name=register(records(IMAGES), thing_classes=["bolt", "screw"]))
     monkeypatch.setattr(comm, "is_main_process", lambda: False)
     assert evaluator.evaluate() == {}
+
+
+def test_scores_that_are_no_probabilities_are_refused(register: Register) -> None:
+    name = register(records(IMAGES), thing_classes=["bolt", "screw"])
+    evaluator = MisalignmentEvaluator(dataset_name=name)
+    record = load_dataset(name)[0]
+    with pytest.raises(
+        DatasetError, match=r"scores from -2 to 3, but the metrics of calibration need them in \[0, 1\]"
+    ):
+        evaluator.process([record], [detections(BOXES[:2], [0, 1], [3.0, -2.0])])

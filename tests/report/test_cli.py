@@ -117,12 +117,16 @@ def test_the_help_states_the_default_of_the_library() -> None:
         (["dict.json"], "dict.json is neither a list of detections nor the JSON of a report of format 1"),
         (["text.json"], "text.json is no JSON"),
         (["a.json", "--names", "A"], "--names goes with results files: name their ground truth, --gt FILE."),
+        (["a.json", "--samples", "9"], "--samples goes with results files: name their ground truth, --gt FILE."),
+        (["a.json", "--max-detections", "9"], "--max-detections goes with results files: name their ground truth"),
         (["a.json", "--gt", "g", "--names", "A", "B"], "--names has 2 names for 1 results files"),
         (["a.json", "b.json", "--gt", "g", "--names", "A", "A"], "The names of the results are A, A: give each"),
         (["a.json", "--gt", "g", "--max-detections", "0"], "--max-detections 0 is below 1: give a larger number."),
+        (["a.json", "--gt", "g", "--seed", "-1"], "--seed -1 is below 0: give a larger number."),
         (["report.json", "--metrics", "m"], "--metrics has 1 entries for 2 detectors: name one of each, in order."),
         (["list.json", "--gt", "gone.json"], "gone.json cannot be read (No such file or directory): name a file."),
         (["list.json", "--gt", "truth.json", "--layers", "."], ". of --layers has no layer_1.json: name a folder"),
+        (["list.json", "--gt", "truth.json", "--layers", "gap"], "gap of --layers has no layer_2.json: evaluate all"),
     ],
 )
 def test_what_cannot_be_done_is_one_sentence(
@@ -137,6 +141,9 @@ def test_what_cannot_be_done_is_one_sentence(
     Path("dict.json").write_text("{}")
     Path("truth.json").write_text(json.dumps(TRUTH))
     Path("text.json").write_text("no json")
+    Path("gap").mkdir()
+    for layer in (1, 3):
+        Path(f"gap/layer_{layer}.json").write_text("[]")
     Path("report.json").write_text(json.dumps(make_report(cases=0)))
     status, printed, error = run(capsys, *arguments)
     assert status == 2 and printed == "" and not Path("report.html").exists()

@@ -87,6 +87,14 @@ def test_unreadable_photos_are_counted(tmp_path: Path) -> None:
         add_photos(cases, tmp_path / "gone")
 
 
+def test_an_image_without_a_file_name_is_named_as_such(tmp_path: Path) -> None:
+    save_photo(tmp_path / "photo.png")
+    assert add_photos([case_of(BOX), case_of(BOX, file_name="")], tmp_path) == [
+        "1 photo could not be read, such as one (its image has no file_name in the annotations): their boxes stand "
+        "alone."
+    ]
+
+
 def test_the_most_confident_box_lies_on_top() -> None:
     entry = {"class": "cell", "file_name": "a.png", "object": BOX, "boxes": [BOX, BOX, BOX], "scores": [0.5, 0.9, 0.7]}
     (case,) = duplicate_cases([entry])

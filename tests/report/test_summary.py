@@ -51,6 +51,7 @@ def test_one_detector() -> None:
 def test_several_detectors_share_a_sentence() -> None:
     report = of(NUMBERS, {**NUMBERS, "AP": 51.0, "oracle_gap": -0.3, "duplicates_70": 0.0}, {**NUMBERS, "AP": None})
     metrics = {
+        "AP": {"difference": 1.0, "low": 0.2, "high": 1.8},
         "AP75": {"difference": 5.0, "low": 1.0, "high": 9.0},
         "recall_best_regressed": {"difference": 0.05, "low": 0.01, "high": 0.09},
         "pearson": {"difference": 0.25, "low": 0.1, "high": 0.5},
@@ -72,6 +73,19 @@ def test_several_detectors_share_a_sentence() -> None:
     to_do = advice(report)
     assert any("by 11.5 (D0) and 11.5 (D2) of AP" in sentence for sentence in to_do)
     assert any("the JSON lists 2 (D0), 2 (D1) and 2 (D2)." in sentence for sentence in to_do)
+
+
+def test_other_differences_are_more_than_noise_even_if_that_of_ap_is_not() -> None:
+    metrics = {
+        "AP": {"difference": 1.0, "low": -0.2, "high": 1.8},
+        "AP75": {"difference": 5.0, "low": 1.0, "high": 9.0},
+    }
+    difference = {"of": "D1", "over": "D0", "images": 72, "metrics": metrics, "sentence": "AP is no more than noise."}
+    report = {**of(NUMBERS, NUMBERS), "differences": [difference]}
+    assert findings(report)[1:3] == [
+        "AP is no more than noise.",
+        "D1 and D0 differ by more than noise in AP75 (+5.00).",
+    ]
 
 
 def test_equal_ap_has_two_leaders() -> None:

@@ -40,6 +40,7 @@ def test_unknown_metrics_come_last() -> None:
         ("AP", (0.0, 0.0), ""),
         ("olrp", (0.1, 0.9), "worse"),
         ("olrp", (-0.9, -0.1), "better"),
+        ("oracle_gap", (-0.1, 0.9), "noise"),
     ],
 )
 def test_a_difference_is_noise_if_its_interval_contains_0(name: str, interval: tuple[float, float], kind: str) -> None:
@@ -51,6 +52,17 @@ def test_a_difference_is_noise_if_its_interval_contains_0(name: str, interval: t
     ((label, cells),) = table.rows
     assert label == metric_of(name).label and cells[-1].kind == cells[-1].note == kind
     assert list(table.heads) == ["DINO", "Align-DINO", "Align-DINO − DINO"]
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_smaller_oracle_gap_is_no_better_for_duplicates_lower_it_too(sign: int) -> None:
+    report = make_report()
+    entry = {"difference": sign * 0.4, "low": min(sign * 0.1, sign * 0.9), "high": max(sign * 0.1, sign * 0.9)}
+    report["differences"][0]["metrics"] = {"oracle_gap": entry}
+    table = tables.metric_table(report, ["oracle_gap"])
+    assert table is not None
+    cell = table.rows[0][1][-1]
+    assert (cell.kind, cell.note) == ("beyond", "")
 
 
 def test_classes_are_rows_and_detectors_columns() -> None:
