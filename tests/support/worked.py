@@ -8,6 +8,7 @@ from pycocotools.cocoeval import COCOeval
 
 from align_detr.analysis.results import Results
 from align_detr.analysis.tables import Truth, make_objects, sort_detections
+from support.results import coco_entries
 
 Row = tuple[Any, ...]
 
@@ -50,31 +51,11 @@ def corners(box: np.ndarray) -> np.ndarray:
 
 
 def coco_dictionaries(results: Results) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Return the contents of an annotation file and of a results file."""
-    truth, objects, found = results.truth, results.truth.objects, results.detections
-    annotations = [
-        {
-            "id": k + 1,
-            "image_id": int(objects.image[k]) + 1,
-            "category_id": int(objects.label[k]) + 1,
-            "bbox": objects.box[k].tolist(),
-            "area": float(objects.area[k]),
-            "iscrowd": int(objects.crowd[k]),
-        }
-        for k in range(len(objects))
-    ]
-    detections = [
-        {
-            "image_id": int(found.image[k]) + 1,
-            "category_id": int(found.label[k]) + 1,
-            "bbox": found.box[k].tolist(),
-            "score": float(found.score[k]),
-        }
-        for k in np.argsort(found.entry)
-    ]
-    images = [{"id": number + 1, "width": 1000, "height": 1000} for number in range(truth.num_images)]
-    categories = [{"id": k + 1, "name": name} for k, name in enumerate(truth.class_names)]
-    return {"images": images, "annotations": annotations, "categories": categories}, detections
+    """Return the contents of an annotation file, whose images have sizes, and of a results file."""
+    truth, detections = coco_entries(results)
+    for image in truth["images"]:
+        image |= {"width": 1000, "height": 1000}
+    return truth, detections
 
 
 class CocoDetection(NamedTuple):
