@@ -59,7 +59,8 @@ class Detector:
         if isinstance(config, str) and config in SHIPPED and weights is None:
             weights, config = shipped_weights(config), None
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        check_device(device, key="device")
+        if device != "meta":  # a detector without numbers still has keys, shapes and counts
+            check_device(device, key="device")
         self._load(config, None if weights is None else weights_file(weights), device, averaged)
 
     def _load(
