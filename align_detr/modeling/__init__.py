@@ -28,6 +28,7 @@ from align_detr.modeling.losses import (
     FocusedLoss,
     FusedPostprocess,
     GapPositiveLoss,
+    GIoUAwareFocalLoss,
     GIoULoss,
     IABCELoss,
     IoUBranchLoss,
@@ -53,6 +54,7 @@ from align_detr.modeling.matcher import (
     Cost,
     FocalCost,
     GIoUCost,
+    HighOrderCost,
     HungarianMatcher,
     L1Cost,
     PairCost,
@@ -103,6 +105,7 @@ from align_detr.modeling.query_position import (
     ReferencePosition,
     ScaledReferencePosition,
 )
+from align_detr.modeling.switched_matcher import SwitchedMatcher
 from align_detr.modeling.weighting import PrimeSampleWeighting
 
 __all__ = [
@@ -144,6 +147,7 @@ __all__ = [
     "FocalCost",
     "FocusedLoss",
     "FusedPostprocess",
+    "GIoUAwareFocalLoss",
     "GIoUCost",
     "GIoULoss",
     "GapPositiveLoss",
@@ -153,6 +157,7 @@ __all__ = [
     "GroupMixedSelectionQueries",
     "GroupQueries",
     "HDeformableDETR",
+    "HighOrderCost",
     "HungarianMatcher",
     "HybridQueries",
     "IABCELoss",
@@ -196,6 +201,7 @@ __all__ = [
     "SoftmaxCrossEntropy",
     "SoftmaxHead",
     "SoftmaxPostprocess",
+    "SwitchedMatcher",
     "TOODLoss",
     "TopKPostprocess",
     "TwoStageProposals",

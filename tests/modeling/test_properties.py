@@ -22,6 +22,7 @@ CLASS_LOSSES = [
     modeling.AlignLoss,
     modeling.QualityFocalLoss,
     modeling.VariFocalLoss,
+    modeling.GIoUAwareFocalLoss,
     modeling.MuSuLoss,
     modeling.MatchabilityAwareLoss,
     modeling.PositionSupervisedLoss,

@@ -17,6 +17,7 @@ from align_detr.modeling.losses.boxes import GIoULoss, L1Loss
 from align_detr.modeling.losses.classification import SoftmaxCrossEntropy
 from align_detr.modeling.losses.diagnostics import cardinality_error, class_error
 from align_detr.modeling.losses.iou_aware import (
+    GIoUAwareFocalLoss,
     MatchabilityAwareLoss,
     PositionSupervisedLoss,
     QualityFocalLoss,
@@ -32,6 +33,7 @@ __all__ = [
     "EqualGapLoss",
     "FocusedLoss",
     "FusedPostprocess",
+    "GIoUAwareFocalLoss",
     "GIoULoss",
     "GapPositiveLoss",
     "IABCELoss",
