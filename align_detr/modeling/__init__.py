@@ -24,6 +24,7 @@ from align_detr.modeling.head import LayerwiseHead, LayerwiseIoUHead, SharedHead
 from align_detr.modeling.losses import (
     AlignLoss,
     BinaryLoss,
+    DualWeightingLoss,
     EqualGapLoss,
     FocusedLoss,
     FusedPostprocess,
@@ -106,7 +107,7 @@ from align_detr.modeling.query_position import (
     ScaledReferencePosition,
 )
 from align_detr.modeling.switched_matcher import SwitchedMatcher
-from align_detr.modeling.weighting import PrimeSampleWeighting
+from align_detr.modeling.weighting import DualWeighting, PrimeSampleWeighting
 
 __all__ = [
     "DABDETR",
@@ -137,6 +138,8 @@ __all__ = [
     "DenoisingQueries",
     "DenoisingSource",
     "DetectorBase",
+    "DualWeighting",
+    "DualWeightingLoss",
     "EfficientNetLite",
     "EncodedMixedSelectionQueries",
     "EncodedProposalQueries",
