@@ -103,6 +103,7 @@ from align_detr.modeling.query_position import (
     ReferencePosition,
     ScaledReferencePosition,
 )
+from align_detr.modeling.relation import PositionRelation, box_relation
 from align_detr.modeling.weighting import PrimeSampleWeighting
 
 __all__ = [
@@ -175,6 +176,7 @@ __all__ = [
     "PatternAnchorQueries",
     "PointQueries",
     "PositionModulatedCost",
+    "PositionRelation",
     "PositionSupervisedLoss",
     "PreNormDecoderLayer",
     "PreNormEncoderLayer",
@@ -203,6 +205,7 @@ __all__ = [
     "VariFocalLoss",
     "align",
     "alignment_quality",
+    "box_relation",
     "build_resnet",
     "build_small_resnet",
     "cardinality_error",
