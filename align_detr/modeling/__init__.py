@@ -105,6 +105,7 @@ from align_detr.modeling.query_position import (
     ReferencePosition,
     ScaledReferencePosition,
 )
+from align_detr.modeling.relation import PositionRelation, box_relation
 from align_detr.modeling.switched_matcher import SwitchedMatcher
 from align_detr.modeling.weighting import PrimeSampleWeighting
 
@@ -180,6 +181,7 @@ __all__ = [
     "PatternAnchorQueries",
     "PointQueries",
     "PositionModulatedCost",
+    "PositionRelation",
     "PositionSupervisedLoss",
     "PreNormDecoderLayer",
     "PreNormEncoderLayer",
@@ -209,6 +211,7 @@ __all__ = [
     "VariFocalLoss",
     "align",
     "alignment_quality",
+    "box_relation",
     "build_resnet",
     "build_small_resnet",
     "cardinality_error",
