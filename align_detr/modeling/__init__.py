@@ -24,6 +24,7 @@ from align_detr.modeling.head import LayerwiseHead, LayerwiseIoUHead, SharedHead
 from align_detr.modeling.losses import (
     AlignLoss,
     BinaryLoss,
+    DualWeightingLoss,
     EqualGapLoss,
     FocusedLoss,
     FusedPostprocess,
@@ -107,7 +108,7 @@ from align_detr.modeling.query_position import (
 )
 from align_detr.modeling.relation import PositionRelation, box_relation
 from align_detr.modeling.switched_matcher import SwitchedMatcher
-from align_detr.modeling.weighting import PrimeSampleWeighting
+from align_detr.modeling.weighting import DualWeighting, PrimeSampleWeighting
 
 __all__ = [
     "DABDETR",
@@ -138,6 +139,8 @@ __all__ = [
     "DenoisingQueries",
     "DenoisingSource",
     "DetectorBase",
+    "DualWeighting",
+    "DualWeightingLoss",
     "EfficientNetLite",
     "EncodedMixedSelectionQueries",
     "EncodedProposalQueries",

@@ -23,6 +23,7 @@ CLASS_LOSSES = [
     modeling.QualityFocalLoss,
     modeling.VariFocalLoss,
     modeling.GIoUAwareFocalLoss,
+    modeling.DualWeightingLoss,
     modeling.MuSuLoss,
     modeling.MatchabilityAwareLoss,
     modeling.PositionSupervisedLoss,

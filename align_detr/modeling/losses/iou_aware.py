@@ -8,6 +8,8 @@ from align_detr.modeling.losses.binary import FocusedLoss, Weight
 from align_detr.modeling.losses.quality import matched_giou
 from align_detr.structures import Match, Predictions, Targets
 
+NEGATIVE_UP_TO, POSITIVE_FROM = 0.5, 0.95  # IoUs, of DualWeightingLoss
+
 
 class QualityFocalLoss(FocusedLoss):
     """Loss |T - s|^gamma BCE(s, T) with T = w u; T = 0 for all others (GFL, Li et al. 2020, equation 2)."""
@@ -97,6 +99,26 @@ class GIoUAwareFocalLoss(FocusedLoss):
     def negative(self, s: Tensor) -> Weight:
         """Return (1 - alpha) s^gamma."""
         return (1 - self.alpha) * s**self.gamma
+
+
+class DualWeightingLoss(FocusedLoss):
+    """Dual weighting loss, w and P s^gamma; s^gamma for all others (DW, Li et al. 2022). w is the weight that
+    `DualWeighting` gives, s^gamma the importance of a negative, and P, the probability that the query is one, falls
+    from 1 at an IoU of 0.5 to 0 at 0.95, linearly in u^power.
+
+    The two bounds are COCO's lowest and highest threshold. The released code instead takes P to 0 at the best IoU among
+    an object's anchors, and multiplies the positive term by 0.25.
+    """
+
+    def __init__(self, *, name: str = "class", weight: float = 1.0, gamma: float = 2.0, power: float = 2.0) -> None:
+        super().__init__(name=name, weight=weight, gamma=gamma)
+        self.power = check_number(power, "model.criterion.losses: power of DualWeightingLoss", least=0.1)
+
+    def positive(self, s: Tensor, u: Tensor, w: Weight) -> tuple[Weight, Weight]:
+        """Return w, P s^gamma."""
+        low, high = (bound**self.power for bound in (NEGATIVE_UP_TO, POSITIVE_FROM))
+        probability = ((high - u**self.power) / (high - low)).clamp(0, 1)
+        return w, probability * s**self.gamma
 
 
 @torch.no_grad()
