@@ -29,6 +29,7 @@ PUBLISHED_AP = {
     "align_detr/align_dino_r50_4scale_24ep.py": 51.3,
     "align_detr/align_dino_r50_4scale_k2_12ep.py": 50.3,
     "align_detr/align_dino_r50_4scale_newer_loss_12ep.py": 50.5,
+    "relation_detr/relation_dino_r50_4scale_12ep.py": 50.1,
     "TSP/tsp_fcos_r50_36ep.py": 43.1,
     "TSP/tsp_rcnn_r50_36ep.py": 43.8,
     "FasterRCNN/faster_rcnn_r50_fpn_108ep.py": 42.0,

@@ -106,6 +106,7 @@ from align_detr.modeling.query_position import (
     ReferencePosition,
     ScaledReferencePosition,
 )
+from align_detr.modeling.relation import PositionRelation, box_relation
 from align_detr.modeling.switched_matcher import SwitchedMatcher
 from align_detr.modeling.weighting import DualWeighting, PrimeSampleWeighting
 
@@ -183,6 +184,7 @@ __all__ = [
     "PatternAnchorQueries",
     "PointQueries",
     "PositionModulatedCost",
+    "PositionRelation",
     "PositionSupervisedLoss",
     "PreNormDecoderLayer",
     "PreNormEncoderLayer",
@@ -212,6 +214,7 @@ __all__ = [
     "VariFocalLoss",
     "align",
     "alignment_quality",
+    "box_relation",
     "build_resnet",
     "build_small_resnet",
     "cardinality_error",
