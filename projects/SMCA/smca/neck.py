@@ -68,9 +68,9 @@ class ScalesNeck(nn.Module):
     """A 1x1 convolution per backbone map, and coarser scales by every second row and column of the last projected map
     (SMCA, Gao et al. 2021, section 3.3: cells of 16, 32 and 64 pixels, without a feature pyramid).
 
-    How the authors make the scale of 64 pixels is not known here: a strided convolution of the backbone's last map would
-    have 4.7 million parameters, more than their 40 million leave. `strides` are the sides of the scales' cells in pixels,
-    finest first; `stride` is the side of those in which Gaussians count.
+    How the authors make the scale of 64 pixels is not known here: a strided convolution of the backbone's last map
+    would have 4.7 million parameters, more than their 40 million leave. `strides` are the sides of the scales' cells in
+    pixels, finest first; `stride` is the side of those in which Gaussians count.
     """
 
     def __init__(
