@@ -3,9 +3,9 @@
     python benchmarks/startup.py [--short] [--repeats 3] [--before COMMIT] [--json FILE]
 
 The file is made first, in a temporary folder that is removed: 118,287 images, 860,000 objects with polygons, 400 MB
-(--short: a tenth). Of this checkout and, with --before, of a commit that `git worktree` checks out into the same folder:
-a cold start, a second one, both in turn; and what another process and a worker have of their own after indexing every
-record once (Linux: private memory, which shared pages are not). Imports are listed apart.
+(--short: a tenth). Of this checkout and, with --before, of a commit that `git worktree` checks out into that folder: a
+cold start and a second one, in turn; and what a process and a worker have of their own after indexing every record once
+(Linux: private memory, which shared pages are not). Imports are listed apart.
 """
 
 import argparse

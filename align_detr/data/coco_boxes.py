@@ -97,11 +97,8 @@ def _read_columns(annotations: Sequence[msgspec.Raw]) -> dict[str, Column]:
         for key, read_doubtful in _OMITTED.items():
             parts[key].append([read_doubtful(raw) for raw in map(attrgetter(key), batch)])
     columns = {key: concatenate(each) for key, each in parts.items()}
-    return {
-        key: column
-        for key, column in columns.items()
-        if key in _VALUES or any(v is not ABSENT for v in as_list(column))
-    }
+    sound = {key for key in _OMITTED if all(value is ABSENT for value in as_list(columns[key]))}
+    return {key: column for key, column in columns.items() if key not in sound}
 
 
 def _batches(annotations: Sequence[msgspec.Raw]) -> Iterator[list[_Annotation]]:
