@@ -69,8 +69,10 @@ def measure(checkout: Path, file: Path) -> dict[str, float]:
     """Return the figures of one start of a checkout."""
     environment = {**os.environ, "PYTHONPATH": str(checkout), "ALIGN_DETR_CACHE": str(file.parent / "user_cache")}
     command = [sys.executable, "-W", "ignore", "-c", PROBE, str(file)]
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
+    done = subprocess.run(command, cwd=checkout, env=environment, stdout=subprocess.PIPE, check=True)
+    figures = json.loads(done.stdout.splitlines()[-1])
+    print(", ".join(f"{name} {value:.4g}" for name, value in figures.items()), file=sys.stderr, flush=True)
+    return figures
 
 
 def run(checkouts: dict[str, Path], file: Path, repeats: int) -> dict[str, list[dict[str, float]]]:
@@ -114,7 +116,7 @@ def main() -> None:
         worktree = ["git", "-C", str(ROOT), "worktree"]
         try:
             if args.before:
-                checkouts = {args.before: Path(folder, "before"), **checkouts}
+                checkouts[args.before] = Path(folder, "before")
                 subprocess.run([*worktree, "add", "-q", "--detach", f"{folder}/before", args.before], check=True)
             found: dict[str, Any] = run(checkouts, file, 1 if args.short else args.repeats)
         finally:
