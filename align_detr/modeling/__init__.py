@@ -13,6 +13,7 @@ from align_detr.modeling.criterion import SetCriterion
 from align_detr.modeling.decoder import Decoder
 from align_detr.modeling.decoder_layers import DecoderLayer, PreNormDecoderLayer
 from align_detr.modeling.deformable import DeformableDecoderLayer, DeformableEncoder, DeformableEncoderLayer
+from align_detr.modeling.distinct import DistinctProposals, DistinctQueries, distinct_boxes
 from align_detr.modeling.encoder import (
     Encoder,
     EncoderLayer,
@@ -135,6 +136,8 @@ __all__ = [
     "DenoisingQueries",
     "DenoisingSource",
     "DetectorBase",
+    "DistinctProposals",
+    "DistinctQueries",
     "EfficientNetLite",
     "EncodedMixedSelectionQueries",
     "EncodedProposalQueries",
@@ -211,6 +214,7 @@ __all__ = [
     "cardinality_error",
     "class_error",
     "class_loss_of",
+    "distinct_boxes",
     "rescaled_squares",
     "set_class_loss",
 ]
