@@ -25,10 +25,12 @@ from align_detr.modeling.head import LayerwiseHead, LayerwiseIoUHead, SharedHead
 from align_detr.modeling.losses import (
     AlignLoss,
     BinaryLoss,
+    DualWeightingLoss,
     EqualGapLoss,
     FocusedLoss,
     FusedPostprocess,
     GapPositiveLoss,
+    GIoUAwareFocalLoss,
     GIoULoss,
     IABCELoss,
     IoUBranchLoss,
@@ -54,6 +56,7 @@ from align_detr.modeling.matcher import (
     Cost,
     FocalCost,
     GIoUCost,
+    HighOrderCost,
     HungarianMatcher,
     L1Cost,
     PairCost,
@@ -105,7 +108,8 @@ from align_detr.modeling.query_position import (
     ScaledReferencePosition,
 )
 from align_detr.modeling.relation import PositionRelation, box_relation
-from align_detr.modeling.weighting import PrimeSampleWeighting
+from align_detr.modeling.switched_matcher import SwitchedMatcher
+from align_detr.modeling.weighting import DualWeighting, PrimeSampleWeighting
 
 __all__ = [
     "DABDETR",
@@ -138,6 +142,8 @@ __all__ = [
     "DetectorBase",
     "DistinctProposals",
     "DistinctQueries",
+    "DualWeighting",
+    "DualWeightingLoss",
     "EfficientNetLite",
     "EncodedMixedSelectionQueries",
     "EncodedProposalQueries",
@@ -148,6 +154,7 @@ __all__ = [
     "FocalCost",
     "FocusedLoss",
     "FusedPostprocess",
+    "GIoUAwareFocalLoss",
     "GIoUCost",
     "GIoULoss",
     "GapPositiveLoss",
@@ -157,6 +164,7 @@ __all__ = [
     "GroupMixedSelectionQueries",
     "GroupQueries",
     "HDeformableDETR",
+    "HighOrderCost",
     "HungarianMatcher",
     "HybridQueries",
     "IABCELoss",
@@ -201,6 +209,7 @@ __all__ = [
     "SoftmaxCrossEntropy",
     "SoftmaxHead",
     "SoftmaxPostprocess",
+    "SwitchedMatcher",
     "TOODLoss",
     "TopKPostprocess",
     "TwoStageProposals",
