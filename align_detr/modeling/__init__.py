@@ -63,6 +63,7 @@ from align_detr.modeling.matcher import (
     PositionModulatedCost,
     SoftmaxCost,
 )
+from align_detr.modeling.matching.one_to_many import BlendedCost, OneToManyAssigner
 from align_detr.modeling.meta_arch import (
     DABDETR,
     DETR,
@@ -108,6 +109,7 @@ from align_detr.modeling.query_position import (
     ScaledReferencePosition,
 )
 from align_detr.modeling.relation import PositionRelation, box_relation
+from align_detr.modeling.routes import CrossAttentionRoute, FeedForwardRoute, InstructionRoute, Route, RoutedDecoder
 from align_detr.modeling.switched_matcher import SwitchedMatcher
 from align_detr.modeling.weighting import DualWeighting, PrimeSampleWeighting
 
@@ -121,6 +123,7 @@ __all__ = [
     "AnchorPosition",
     "AnchorQueries",
     "BinaryLoss",
+    "BlendedCost",
     "ClassProposals",
     "ConditionalDETR",
     "ConditionalDecoderLayer",
@@ -129,6 +132,7 @@ __all__ = [
     "ContentAnchorQueries",
     "ContrastiveDenoisingQueries",
     "Cost",
+    "CrossAttentionRoute",
     "DABDeformableDETR",
     "DNDeformableDETR",
     "Decoder",
@@ -150,6 +154,7 @@ __all__ = [
     "Encoder",
     "EncoderLayer",
     "EqualGapLoss",
+    "FeedForwardRoute",
     "FirstConditionalDecoderLayer",
     "FocalCost",
     "FocusedLoss",
@@ -169,6 +174,7 @@ __all__ = [
     "HybridQueries",
     "IABCELoss",
     "InputPositionEncoder",
+    "InstructionRoute",
     "IoUBranchLoss",
     "L1Cost",
     "L1Loss",
@@ -183,6 +189,7 @@ __all__ = [
     "MuSuLoss",
     "MultiScaleNeck",
     "ObjectProposals",
+    "OneToManyAssigner",
     "PairCost",
     "PatternAnchorQueries",
     "PointQueries",
@@ -197,6 +204,8 @@ __all__ = [
     "QualityLoss",
     "QualityPositiveLoss",
     "ReferencePosition",
+    "Route",
+    "RoutedDecoder",
     "ScaledPositionEncoder",
     "ScaledReferencePosition",
     "SetCriterion",
