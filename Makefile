@@ -74,6 +74,7 @@ bench: setup
 	@$(PY) benchmarks/deformable_attention.py
 	@$(PY) benchmarks/full_step.py
 	@$(PY) benchmarks/validate.py
+	@OMP_NUM_THREADS=1 $(PY) benchmarks/data.py --short
 	@$(PY) benchmarks/evaluation.py
 	@$(PY) benchmarks/predict.py
 	@OMP_NUM_THREADS=1 $(PY) benchmarks/faults.py
