@@ -75,6 +75,7 @@ bench: setup
 	@$(PY) benchmarks/full_step.py
 	@$(PY) benchmarks/validate.py
 	@OMP_NUM_THREADS=1 $(PY) benchmarks/data.py --short
+	@$(PY) benchmarks/startup.py --short
 	@$(PY) benchmarks/evaluation.py
 	@$(PY) benchmarks/predict.py
 	@OMP_NUM_THREADS=1 $(PY) benchmarks/faults.py

@@ -32,6 +32,9 @@ class DetrMapper:
     stay. Random numbers come from numpy's global generator, as in detectron2, so that seeded workers repeat them.
     """
 
+    boxes_only = True
+    """It reads neither segmentations nor keypoints, so that loaders give it records without them."""
+
     def __init__(
         self,
         *,
