@@ -20,13 +20,15 @@ add_masks(model, in_channels=dict(res3=64, res2=32), level=1, embed_dim=128, num
 model.masks.attention["_target_"] = GaussianBoxAttention
 model.panoptic = L(PanopticMerge)(num_things=10, score_threshold=0.4)
 
-optimizer.lr = 5e-4
-optimizer.params.lr_factors = dict(masks=2.0)
-
-train.init_checkpoint = "digits"
 dataloader.train.total_batch_size = 4
 
-train.max_iter = 400
+# The backbone stays as it is; the new parts and classes learn faster than what is trained.
+optimizer.lr = 2e-4
+optimizer.params.lr_factors = {"masks": 5.0, "class_embed": 5.0}
+
+train.init_checkpoint = "digits"
+train.freeze = ["backbone"]
+train.max_iter = 500
 train.eval_period = 0
 train.pictures = 0
 train.output_dir = "./output/digits_panoptic"
