@@ -1,10 +1,10 @@
 """Attention with the logarithm of a Gaussian prior added to its logits."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from align_detr.layers.attention import ProjectedAttention, attention_weights
+from align_detr.layers.dropout import attend
 
 
 class ModulatedAttention(ProjectedAttention):
@@ -23,7 +23,7 @@ class ModulatedAttention(ProjectedAttention):
         # far from the image.
         log_prior = log_prior - log_prior.detach().amax(-1, keepdim=True)
         dropout = self.dropout if self.training else 0.0
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=log_prior.to(q.dtype), dropout_p=dropout)
+        out = attend(q, k, v, mask=log_prior.to(q.dtype), dropout_p=dropout)
         return self.out_proj(out.transpose(1, 2).flatten(2))
 
     def weights(
