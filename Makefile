@@ -73,6 +73,7 @@ bench: setup
 	@$(PY) benchmarks/matcher.py
 	@$(PY) benchmarks/deformable_attention.py
 	@$(PY) benchmarks/full_step.py
+	@$(PY) benchmarks/train_step.py --short
 	@$(PY) benchmarks/validate.py
 	@$(PY) benchmarks/evaluation.py
 	@$(PY) benchmarks/predict.py
