@@ -73,6 +73,7 @@ bench: setup
 	@$(PY) benchmarks/matcher.py
 	@$(PY) benchmarks/deformable_attention.py
 	@$(PY) benchmarks/full_step.py
+	@$(PY) benchmarks/train_step.py --short
 	@$(PY) benchmarks/validate.py
 	@OMP_NUM_THREADS=1 $(PY) benchmarks/data.py --short
 	@$(PY) benchmarks/startup.py --short

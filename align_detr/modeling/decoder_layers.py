@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from align_detr.errors import ConfigError
 from align_detr.layers.attention import FeedForward, MultiHeadAttention
+from align_detr.layers.dropout import Dropout
 from align_detr.structures import Memory, QueryPlace
 
 
@@ -40,7 +41,7 @@ class DecoderLayer(nn.Module):
         self.cross_attn_norm = nn.LayerNorm(embed_dim)
         self.ffn = FeedForward(embed_dim=embed_dim, ffn_dim=ffn_dim, dropout=dropout, activation=activation)
         self.ffn_norm = nn.LayerNorm(embed_dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, place: QueryPlace, memory: Memory) -> Tensor:
         """Update the contents: x (B, Q, C) -> (B, Q, C). Raise ConfigError if the queries have no positions."""
