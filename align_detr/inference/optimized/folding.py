@@ -1,12 +1,10 @@
 """Frozen batch norms as part of the convolutions before them."""
 
-from typing import TypeGuard
+from typing import Any
 
 import torch
 from detectron2.layers import Conv2d, FrozenBatchNorm2d
 from torch import Tensor, nn
-
-FoldableNorm = FrozenBatchNorm2d | nn.modules.batchnorm._BatchNorm
 
 
 def fold_norms(model: nn.Module) -> None:
@@ -33,7 +31,7 @@ def _fold_sequence(sequence: nn.Sequential) -> None:
         before = module
 
 
-def _is_foldable(norm: object) -> TypeGuard[FoldableNorm]:
+def _is_foldable(norm: object) -> bool:
     """Say whether a norm multiplies and shifts each channel by fixed numbers in evaluation."""
     if isinstance(norm, nn.modules.batchnorm._BatchNorm):
         return norm.running_mean is not None
@@ -41,7 +39,7 @@ def _is_foldable(norm: object) -> TypeGuard[FoldableNorm]:
 
 
 @torch.no_grad()
-def _fold(conv: nn.Conv2d, norm: FoldableNorm) -> None:
+def _fold(conv: nn.Conv2d, norm: Any) -> None:
     """Give a convolution the weight and the bias that include the norm, computed in float64."""
     scale, shift = _scale_and_shift(norm)
     weight = conv.weight.double() * scale[:, None, None, None]
@@ -50,7 +48,7 @@ def _fold(conv: nn.Conv2d, norm: FoldableNorm) -> None:
     conv.bias = nn.Parameter(bias.to(conv.weight.dtype), requires_grad=False)
 
 
-def _scale_and_shift(norm: FoldableNorm) -> tuple[Tensor, Tensor]:
+def _scale_and_shift(norm: Any) -> tuple[Tensor, Tensor]:
     """Return the factors and summands (channels,) of a norm, float64."""
     mean, variance = norm.running_mean.double(), norm.running_var.double()
     scale = (variance + norm.eps).rsqrt()

@@ -68,10 +68,7 @@ class PointwiseConv2d(nn.Module):
 
     def __init__(self, conv: nn.Conv2d, *, relu: bool = False) -> None:
         super().__init__()
-        linear = nn.Linear(conv.in_channels, conv.out_channels, device="meta")
-        linear.weight = nn.Parameter(conv.weight.detach().flatten(1), False)
-        linear.bias = conv.bias
-        self.linear = OneDNNLinear(linear, relu=relu)
+        self.linear = OneDNNLinear(linear_of(conv.weight.flatten(1), conv.bias), relu=relu)
         self.rows, self.columns = (slice(None, None, step) for step in conv.stride)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -121,6 +118,15 @@ class OneDNNLinear(nn.Module):
     def add(self, x: Tensor, residual: Tensor) -> Tensor:
         """Return `residual`, of the output's shape and type, + the transformed (..., C)."""
         return torch.ops.mkldnn._linear_pointwise.binary(x.to(self.dtype), residual, self.weight, self.bias, "add")
+
+
+def linear_of(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    """Return a linear layer of a weight (out, in) and a bias (out,)."""
+    linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
+    linear.weight = nn.Parameter(weight.detach(), False)
+    if bias is not None:
+        linear.bias = nn.Parameter(bias.detach(), False)
+    return linear
 
 
 Convolution = FusedConv2d | OneDNNConv2d | PointwiseConv2d

@@ -4,7 +4,7 @@ import dataclasses
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from align_detr.modeling.neck import MultiScaleNeck, SingleScaleNeck
 from align_detr.structures import Memory
 
-Value = TypeVar("Value", Tensor, tuple[Tensor, ...])
+Value = TypeVar("Value")
 KEPT_SHAPES = 16  # of DINO at 800x1333, 25 MB each
 
 
@@ -28,7 +28,7 @@ class KeptMemory(Memory):
     derived: dict[Callable[..., Any], Any] = field(default_factory=dict)
 
     @property
-    def valid_ratios(self) -> Tensor:  # type: ignore[override]  # of Memory, computed once per memory
+    def valid_ratios(self) -> Tensor:
         """Part of each level that each image covers, as (width, height) in (0, 1]: (B, L, 2) float32."""
         return keep(self, _valid_ratios)
 
@@ -39,10 +39,10 @@ def keep(memory: Memory, compute: Callable[[Memory], Value]) -> Value:
         return compute(memory)
     if compute not in memory.derived:
         memory.derived[compute] = compute(memory.layout)
-    value, images = memory.derived[compute], len(memory.tokens)
-    if isinstance(value, tuple):
-        return tuple(_expanded(x, images) for x in value)
-    return _expanded(value, images)
+    value: Any = memory.derived[compute]
+    images = len(memory.tokens)
+    expanded: Any = tuple(_expanded(x, images) for x in value) if isinstance(value, tuple) else _expanded(value, images)
+    return expanded
 
 
 class Kept(OrderedDict[Hashable, KeptMemory]):
@@ -95,7 +95,7 @@ class KeptNeck(nn.Module):
         return tokens[0] if len(tokens) == 1 else torch.cat(tokens, dim=1)
 
 
-def can_keep(neck: nn.Module) -> bool:
+def can_keep(neck: nn.Module) -> TypeGuard[SingleScaleNeck | MultiScaleNeck]:
     """Say whether a neck's positions depend on sizes alone, as those of the library's own necks do."""
     return type(neck) in (SingleScaleNeck, MultiScaleNeck)
 

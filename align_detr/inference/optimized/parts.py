@@ -2,10 +2,11 @@
 
 import copy
 from collections.abc import Sequence
+from typing import TypeGuard, cast
 
 from torch import Tensor, nn
 
-from align_detr.inference.optimized.fused import Kernels
+from align_detr.inference.optimized.fused import Kernels, Linear, linear_of
 from align_detr.inference.optimized.layout import keep
 from align_detr.layers.attention import FeedForward, MultiHeadAttention
 from align_detr.layers.mlp import MLP
@@ -34,7 +35,9 @@ class FusedMLP(nn.Module):
     def __init__(self, mlp: MLP, kernels: Kernels) -> None:
         super().__init__()
         *inner, last = mlp.layers
-        self.layers = nn.Sequential(*(kernels.linear(x, relu=True) for x in inner), kernels.linear(last))
+        self.layers = nn.Sequential(
+            *(kernels.linear(cast(nn.Linear, x), relu=True) for x in inner), kernels.linear(cast(nn.Linear, last))
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply all layers: (..., in_dim) -> (..., out_dim)."""
@@ -44,12 +47,14 @@ class FusedMLP(nn.Module):
 class FusedAttention(MultiHeadAttention):
     """A `MultiHeadAttention` with three linear layers in place of its one parameter."""
 
+    out_proj: Linear  # type: ignore[assignment]  # of the parent, whose input parameter is missing as well
+
     def __init__(self, attention: MultiHeadAttention, kernels: Kernels) -> None:
         nn.Module.__init__(self)
         self.num_heads, self.dropout = attention.num_heads, 0.0
         self.out_proj = kernels.linear(attention.out_proj)
         self.inputs = nn.ModuleList(
-            kernels.linear(_linear(weight, bias))
+            kernels.linear(linear_of(weight, bias))
             for weight, bias in zip(attention.in_proj_weight.chunk(3), attention.in_proj_bias.chunk(3), strict=True)
         )
 
@@ -60,13 +65,6 @@ class FusedAttention(MultiHeadAttention):
             for project, x in zip(self.inputs, (query, key, value), strict=True)
         )
         return q, k, v
-
-
-def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
-    """Return a linear layer of a weight (out, in) and a bias (out,)."""
-    linear = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
-    linear.weight, linear.bias = nn.Parameter(weight.detach(), False), nn.Parameter(bias.detach(), False)
-    return linear
 
 
 class KeptDeformableEncoder(nn.Module):
@@ -144,6 +142,6 @@ def _last_layer(head: nn.Module) -> nn.Module:
     return last
 
 
-def has_relu(block: nn.Module) -> bool:
+def has_relu(block: nn.Module) -> TypeGuard[FeedForward]:
     """Say whether a module is a feed-forward block with ReLU."""
     return type(block) is FeedForward and type(block.activation) is nn.ReLU

@@ -61,13 +61,14 @@ class Replacements:
             return KeptNeck(module)
         if type(module) is DeformableEncoder:
             return KeptDeformableEncoder(module)
-        return SelectedProposals(module) if type(module) in (ClassProposals, ObjectProposals) else None
+        exact = type(module) in (ClassProposals, ObjectProposals)
+        return SelectedProposals(module) if exact and isinstance(module, (ClassProposals, ObjectProposals)) else None
 
     def _leaf(self, module: nn.Module) -> nn.Module | None:
         """Return what replaces a single layer, or None."""
         if type(module) is nn.Linear:
             return self.kernels.linear(module)
-        if type(module) in (nn.Conv2d, StridedConv2d) and is_plain(module):
+        if isinstance(module, nn.Conv2d) and type(module) in (nn.Conv2d, StridedConv2d) and is_plain(module):
             return self.kernels.convolution(module)
         return None
 

@@ -1,5 +1,7 @@
 """detectron2's ResNet with fused convolutions, channels last."""
 
+from typing import TypeGuard, cast
+
 import torch
 import torch.nn.functional as F
 from detectron2.layers import Conv2d, ShapeSpec
@@ -20,8 +22,8 @@ class FusedResNet(Backbone):
         super().__init__()
         self.stem = FusedStem(resnet.stem, kernels)
         self.stages = nn.ModuleList(
-            nn.ModuleList(FusedBlock(block, kernels, first=i == 0) for i, block in enumerate(stage))
-            for stage in resnet.stages
+            nn.Sequential(*(FusedBlock(block, kernels, first=i == 0) for i, block in enumerate(stage.children())))
+            for stage in cast(list[nn.Module], resnet.stages)  # as detectron2 holds them
         )
         self.names = ["stem", *resnet.stage_names]
         self._out_features, self._shapes = list(resnet._out_features), resnet.output_shape()
@@ -31,8 +33,7 @@ class FusedResNet(Backbone):
         x = self.stem(x.contiguous(memory_format=torch.channels_last))
         outputs = {"stem": x} if "stem" in self._out_features else {}
         for name, stage in zip(self.names[1:], self.stages, strict=True):
-            for block in stage:
-                x = block(x)
+            x = stage(x)
             if name in self._out_features:
                 outputs[name] = x
         return outputs
@@ -85,7 +86,7 @@ def _convolutions(block: nn.Module) -> list[Conv2d]:
     return [conv for name, conv in block.named_children() if name.startswith("conv")]
 
 
-def can_fuse(resnet: nn.Module) -> bool:
+def can_fuse(resnet: nn.Module) -> TypeGuard[ResNet]:
     """Say whether a model is a ResNet of known blocks, without classifier, whose norms have all been folded."""
     if type(resnet) is not ResNet or resnet.num_classes is not None:
         return False
