@@ -79,6 +79,7 @@ bench: setup
 	@$(PY) benchmarks/startup.py --short
 	@$(PY) benchmarks/evaluation.py
 	@$(PY) benchmarks/predict.py
+	@$(PY) benchmarks/inference.py --short
 	@OMP_NUM_THREADS=1 $(PY) benchmarks/faults.py
 	@$(PY) benchmarks/memory.py
 	@$(PY) benchmarks/random_batches.py
