@@ -13,6 +13,8 @@ PUBLISHED_AP = {
     "align_detr/align_dab_detr_r50_dc5_50ep.py": 48.3,
     "align_detr/align_dab_detr_r101_dc5_50ep.py": 49.3,
     "AnchorDETR/anchor_detr_r50_50ep.py": 42.1,
+    "SMCA/smca_r50_50ep.py": 41.0,
+    "SMCA/smca_multi_scale_r50_50ep.py": 43.7,
     "deformable_detr/deformable_detr_r50_50ep.py": 44.5,
     "deformable_detr/deformable_detr_r50_refine_50ep.py": 46.2,
     "deformable_detr/deformable_detr_r50_two_stage_50ep.py": 46.9,
