@@ -27,7 +27,7 @@ from align_detr.modeling import (
     RoutedDecoder,
 )
 from align_detr.structures import Memory, Predictions, QueryPart, QueryPlace, Targets
-from support.detectors import DIM, SIZES, build, deformable_node, tiny_dino
+from support.detectors import DIM, QUERIES, SIZES, build, deformable_node, tiny_dino
 from support.inputs import image_input
 from support.shrink import as_json, config, small_model
 
@@ -49,8 +49,8 @@ def all_routes() -> list[DictConfig]:
     ]
 
 
-def routed_dino(*routes: DictConfig, align: bool = False) -> DINO:
-    node = deformable_node("dino")
+def routed_dino(*routes: DictConfig, align: bool = False, num_queries: int = QUERIES) -> DINO:
+    node = deformable_node("dino", num_queries)
     if align:
         node.criterion = small_model("align_detr/align_dino_r50_4scale_12ep.py", **SIZES).criterion
     node.queries.dn_number = 6
@@ -226,6 +226,20 @@ def test_masks_hold_in_routes_with_self_attention() -> None:
     for name, depends in (("o2m", False), ("o2m_ffn", True), ("o2m_tokens", True)):
         (gradient,) = torch.autograd.grad(sets[name].logits.sum(), weight, retain_graph=True, allow_unused=True)
         assert (gradient is not None and bool(gradient.abs().sum() > 0)) is depends
+
+
+def test_routes_read_nothing_back_from_the_device() -> None:
+    """Forward and backward pass run on the meta device, whose tensors have no values to read; one image has too few
+    tokens, so that some queries are padding.
+    """
+    model = routed_dino(L(CrossAttentionRoute)(), *all_routes()[1:], num_queries=60).to("meta").train()
+    images = [torch.zeros(3, *size, device="meta") for size in ((40, 33), (16, 24))]
+    memory = model.encoder(model.extract_features(images))
+    parts = model.queries.main(memory, model.proposals(memory))
+    assert all(part.valid is not None for part in parts)
+    sets = model.decoder(parts, memory, model.head)
+    assert all(preds.logits.is_meta for preds in sets.values()) and len(sets) == 4
+    sum(preds.logits.sum() + preds.boxes.sum() for preds in sets.values()).backward()
 
 
 @pytest.mark.parametrize(("name", "parent"), BESIDE_THEIR_PARENTS.items())
