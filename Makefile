@@ -86,6 +86,8 @@ bench: setup
 	@OMP_NUM_THREADS=1 $(PY) benchmarks/two_processes.py --iterations 40
 	@OMP_NUM_THREADS=1 $(PY) benchmarks/report.py --images 500
 	@$(PY) benchmarks/attention_sparsity.py
+	@$(PY) benchmarks/busy.py --short
+	@$(PY) benchmarks/scaling.py --short
 
 # hours of training; what is done is kept, so it can be stopped and started
 studies: setup
