@@ -28,7 +28,7 @@ optimizer.params.lr_factors = {"masks": 5.0, "class_embed": 5.0}
 
 train.init_checkpoint = "digits"
 train.freeze = ["backbone"]
-train.max_iter = 500
+train.max_iter = 2500
 train.eval_period = 0
 train.pictures = 0
 train.output_dir = "./output/digits_panoptic"
