@@ -333,8 +333,9 @@ class QueryPlace:
 
     position (B, Q, C), added in attention, or None; sine (B, Q, C), the encoded reference that conditional
     cross-attention compares with the positions of tokens, or None; reference (B, Q, 2 or 4) or None; blocked (Q, Q) or
-    (B, 1, Q, Q) True where a query may not attend to another, or None. If `runs` > 1, the queries are `runs` blocks of
-    equal length that do not attend to each other; `blocked` is then None.
+    (B, 1, Q, Q) True where a query may not attend to another, or None; it may also be numbers (B, H, Q, Q) that are
+    added to the logits of self-attention, minus infinity where a query may not attend. If `runs` > 1, the queries are
+    `runs` blocks of equal length that do not attend to each other; `blocked` is then None.
     """
 
     position: Tensor | None = None

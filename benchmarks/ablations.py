@@ -32,6 +32,7 @@ STUDY = Study(
         Variant("VFL", "ablations/digits_vfl.py", published="48.7"),
         Variant("newer Align loss", "ablations/digits_align.py"),
         Variant("IA-BCE, k 1", BASE, published="50.0"),
+        Variant("DW, k 3", "ablations/digits_dw.py"),
         Variant("k 2, unweighted", MIXED, (*copies(2), *UNWEIGHTED), "49.6"),
         Variant("k 2", MIXED, copies(2), "50.1"),
         Variant("k 3, unweighted", MIXED, UNWEIGHTED, "49.7"),
@@ -39,6 +40,7 @@ STUDY = Study(
         Variant("k 3, alpha 0", MIXED, alpha(0.0), "50.0"),
         Variant("k 3, alpha 0.5", MIXED, alpha(0.5), "49.2"),
         Variant("k 3, alpha 0.75", MIXED, alpha(0.75), "47.6"),
+        Variant("k 3, position relations", "ablations/digits_relation.py"),
     ),
 )
 

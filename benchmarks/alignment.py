@@ -1,6 +1,7 @@
 """Does Align-DINO do what the paper says? Every metric of a report, per decoder layer, over seeds.
 
     python benchmarks/alignment.py [bccd] [digits] [--seeds 1 2 3] [--jobs 2] [--samples 200] [--json FILE]
+        [--draw FILE]
 
 DINO against Align-DINO on blood cells (the runs of bccd.py) and on the digits (two rows of ablations.py); missing runs
 are trained. Each run's layers are evaluated once and kept. A difference is the mean over the seeds; its interval is
@@ -32,7 +33,16 @@ from align_detr.evaluation.truth import read_truth
 from align_detr.lazy_config import load_config
 
 SHOWN = ("AP", "recall_best_regressed", "pearson", "oracle_gap", "ceiling_AP", "olrp", "lace", "duplicates_50")
+DRAWN = {
+    "AP": "AP",
+    "recall_best_regressed": "recall of best-regressed",
+    "pearson": "Pearson, score and IoU",
+    "oracle_gap": "oracle gap (AP)",
+    "olrp": "oLRP (less is better)",
+    "lace": "LaECE (less is better)",
+}
 DIGITS = ("focal", "k 3")
+COLORS = ("#0072b2", "#d55e00")
 STUDIES = {
     "bccd": (bccd.STUDY, [variant.name for variant in bccd.STUDY.variants]),
     "digits": (ablations.STUDY, list(DIGITS)),
@@ -105,6 +115,30 @@ def _spread(values: Sequence[float]) -> str:
     return f"{statistics.fmean(values):.3f} ({min(values):.3f} to {max(values):.3f})"
 
 
+def draw(rows: Sequence[dict[str, Any]], file: Path) -> None:
+    """Draw metrics by layer, one row of panels per study: a point per seed, a line through the means."""
+    from matplotlib.figure import Figure
+
+    names = list(dict.fromkeys(row["study"] for row in rows))
+    figure = Figure(figsize=(2.7 * len(DRAWN), 2.7 * len(names)), layout="constrained")
+    panels = figure.subplots(len(names), len(DRAWN), squeeze=False)
+    for name, of_study in zip(names, panels, strict=True):
+        layers = [row for row in rows if row["study"] == name]
+        at = [row["layer"] for row in layers]
+        for (metric, title), axes in zip(DRAWN.items(), of_study, strict=True):
+            for k, variant in enumerate(layers[0]["values"]):
+                values = [[each[metric] for each in row["values"][variant]] for row in layers]
+                axes.plot(at, values, "os"[k], color=COLORS[k], alpha=0.5, markersize=4)
+                label = ("DINO", "Align-DINO")[k]
+                axes.plot(at, [statistics.fmean(each) for each in values], color=COLORS[k], label=label)
+            axes.set(title=f"{name}: {title}", xticks=at, xticklabels=["enc", *map(str, at[1:])])
+            axes.title.set_fontsize(9)
+    for axes in panels[-1]:
+        axes.set_xlabel("decoder layer")
+    panels[0, 0].legend()
+    figure.savefig(file, dpi=90)
+
+
 def main() -> None:
     """Make the missing runs, evaluate their layers and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -113,6 +147,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="runs at the same time")
     parser.add_argument("--samples", type=int, default=200, help="of the bootstrap")
     parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--draw", type=Path, metavar="FILE", help="metrics by layer, as PNG")
     args = parser.parse_args()
     rows = []
     for name in args.studies or STUDIES:
@@ -121,6 +156,8 @@ def main() -> None:
         rows += analyse_study(name, args.seeds, args.samples)
     if args.json:
         args.json.write_text(json.dumps(rows, indent=1, default=vars) + "\n", encoding="utf-8")
+    if args.draw:
+        draw(rows, args.draw)
 
 
 if __name__ == "__main__":

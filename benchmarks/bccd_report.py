@@ -7,6 +7,7 @@ The runs of bccd.py with this seed are trained if they are missing (about 15 min
 
 import argparse
 
+import alignment
 import bccd
 import studies
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -31,8 +32,10 @@ def main() -> None:
     data = MetadataCatalog.get(dataset)
     results = [str(folder / "inference" / RESULTS_FILE) for folder in folders]
     page = ["--gt", data.json_file, "--images", data.image_root, "--out", args.out, "--json", f"{args.out[:-5]}.json"]
+    layers = [next(iter(alignment.evaluate_run(bccd.STUDY, v, args.seed).values())).parent for v in bccd.STUDY.variants]
     names = ["--names", *(variant.name for variant in bccd.STUDY.variants)]
-    report.main([*results, *names, *page, "--metrics", *(str(folder / "metrics.json") for folder in folders)])
+    page += ["--metrics", *(str(folder / "metrics.json") for folder in folders), "--layers", *map(str, layers)]
+    report.main([*results, *names, *page])
 
 
 if __name__ == "__main__":

@@ -52,6 +52,7 @@ PUBLISHED = {
     "AnchorDETR/anchor_detr_r101_50ep.py": (58, "-"),
     "AnchorDETR/anchor_detr_r50_dc5_50ep.py": (39, 151),
     "AnchorDETR/anchor_detr_r101_dc5_50ep.py": (58, "-"),
+    "SMCA/smca_multi_scale_r50_50ep.py": (40, 152),
     "deformable_detr/deformable_detr_r50_50ep.py": (40, 173),
     "deformable_detr/deformable_detr_r50_two_stage_50ep.py": (41, 173),
     "h_deformable_detr/h_deformable_detr_r50_12ep.py": ("-", 234),

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
+from align_detr.cpus import usable_cpus
 from align_detr.lazy_config import load_config
 from align_detr.paths import data_folders
 
@@ -155,11 +156,6 @@ def curves_table(study: Study, seeds: Sequence[int], period: int, iterations: in
     return "\n".join(lines)
 
 
-def number_of_cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def main(study: Study, argv: Sequence[str] | None = None) -> list[int]:
     """Make the missing runs, seed by seed, print the table, and return the seeds."""
     parser = argparse.ArgumentParser(description=f"Make the missing runs of the study {study.name}.")
@@ -175,7 +171,7 @@ def main(study: Study, argv: Sequence[str] | None = None) -> list[int]:
         )
     variants = [v for v in study.variants if not args.only or v.name in args.only]
     if not args.table:
-        threads = max(1, number_of_cores() // args.jobs)
+        threads = max(1, usable_cpus() // args.jobs)
         missing = [(v, seed) for seed in args.seeds for v in variants if study.result(v, seed) is None]
         todo = [(v, seed, threads, study.fingerprint(v, seed)) for v, seed in missing]
         with ThreadPoolExecutor(args.jobs) as pool:

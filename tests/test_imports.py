@@ -18,6 +18,7 @@ ABOVE_MODELING = tuple(
     for name in ("engine", "data", "cli", "config", "evaluation", "repack", "inference", "detector")
 )
 BELOW_CHECKPOINT = ("align_detr.errors", "align_detr.paths", "align_detr.projects", "align_detr.checkpoint")
+BELOW_ANALYSIS = ("align_detr.errors", "align_detr.cpus", "align_detr.analysis")
 
 
 class Import(NamedTuple):
@@ -128,7 +129,7 @@ def from_checkpoint_upwards(x: Import) -> bool:
 
 
 def from_analysis_elsewhere(x: Import) -> bool:
-    return is_in(x.importer, "align_detr.analysis") and not is_in(x.target, "align_detr.errors", "align_detr.analysis")
+    return is_in(x.importer, "align_detr.analysis") and not is_in(x.target, *BELOW_ANALYSIS)
 
 
 def from_library_to_project(x: Import) -> bool:

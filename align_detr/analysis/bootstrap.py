@@ -1,6 +1,5 @@
 """Differences of two detectors on the same images, with intervals by a paired bootstrap over images."""
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -8,6 +7,7 @@ import numpy as np
 
 from align_detr.analysis.results import Metric
 from align_detr.analysis.tables import Integers
+from align_detr.cpus import usable_cpus
 
 SAMPLES = 200
 """Samples of images; each end of an interval of 95 % has 5 of these beyond it."""
@@ -17,6 +17,9 @@ LEVEL = 0.95
 
 FEW_IMAGES = 20
 """Below this number of images, samples are too much alike for an interval to be trusted."""
+
+MOST_THREADS = 8
+"""Threads that share the samples, on a machine that has CPUs for them."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ def compare(
         np.bincount(draw.integers(num_images, size=num_images), minlength=num_images)
         for _ in range(samples if num_images > 1 else 0)
     )
-    with ThreadPoolExecutor(_num_threads()) as threads:
+    with ThreadPoolExecutor(min(usable_cpus(), MOST_THREADS)) as threads:
         found = list(threads.map(lambda copies: _differences(first, second, copies), drawn))
     return {name: _interval(value, np.array([sample[name] for sample in found])) for name, value in whole.items()}
 
@@ -89,9 +92,3 @@ def _interval(difference: float, samples: np.ndarray) -> Difference:
         return Difference(difference, float("nan"), float("nan"), undefined)
     low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Difference(difference, float(low), float(high), undefined)
-
-
-def _num_threads() -> int:
-    """Return the number of processors that this process may use, at most 8."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(usable, 8)

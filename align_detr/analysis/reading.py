@@ -87,12 +87,14 @@ class _Columns:
         """
         if "image_id" not in entry:
             return entry
-        number, box = len(self.score), entry["bbox"]
+        number, box, score = len(self.score), entry["bbox"], entry["score"]
         if len(box) != 4:
             raise ValueError
+        if isinstance(score, bool) or bool in map(type, box):
+            raise TypeError
         self.image.append(self._image_index[entry["image_id"]])
         self.label.append(self._class_index[entry["category_id"]])
-        self.score.append(entry["score"])
+        self.score.append(score)
         self.box.extend(box)
         return number
 

@@ -74,6 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     # imported here, as all that needs torch: `--help` works without it
     from align_detr.detector import Detector
+    from align_detr.engine.shared_cpus import limit_threads, sharing_cpus
     from align_detr.inference.sources import require_readable
     from align_detr.inference.writing import report, require_new
 
@@ -85,6 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ConfigError("--no-pictures alone writes nothing: add --json or --csv.")
     require_readable(args.sources)
     config = args.config_file if args.config_file or args.weights else next(iter(SHIPPED))
+    limit_threads()
     detector = Detector(config, weights=args.weights, device=args.device)
     drawn = DRAWN if args.threshold is None else args.threshold
     unread: list[str] = []
@@ -105,7 +107,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         on_error=leave_out,
     )
     threshold = None if args.no_pictures else drawn
-    with report(out, detector.classes, threshold=threshold, with_json=args.json, with_csv=args.csv) as files:
+    written = report(out, detector.classes, threshold=threshold, with_json=args.json, with_csv=args.csv)
+    with sharing_cpus(), written as files:
         for found in found_in:
             files.add(found)
             images += 1

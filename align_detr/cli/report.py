@@ -163,4 +163,19 @@ def _read_report(path: str) -> dict[str, Any]:
         raise DatasetError(
             f"{path} is neither a list of detections nor the JSON of a report of format {FORMAT}: name one of these."
         )
+    _require_keys(content, path)
     return content
+
+
+def _require_keys(report: dict[str, Any], path: str) -> None:
+    """Raise DatasetError for a report without a part that every page shows."""
+    needed: dict[str, tuple[Any, tuple[str, ...]]] = {
+        "ground_truth": (report.get("ground_truth"), ("images", "objects", "crowd_objects", "classes"))
+    }
+    detectors = report["detectors"] if isinstance(report["detectors"], list) else [None]
+    for number, detector in enumerate(detectors or [None]):
+        needed[f"detectors[{number}]"] = detector, ("name", "detections", "overall", "per_class", "curves")
+    for place, (part, keys) in needed.items():
+        missing = [key for key in keys if not isinstance(part, dict) or key not in part]
+        if missing:
+            raise DatasetError(f"{path} is no whole report, {place} has no {missing[0]}: write it anew with --json.")

@@ -11,6 +11,7 @@ from detectron2.utils import comm
 from torch.utils.data import BatchSampler, DataLoader
 
 from align_detr.checks import check_count
+from align_detr.cpus import usable_cpus
 from align_detr.data.check_records import has_objects
 from align_detr.data.datasets import load_dataset, require_objects
 from align_detr.data.stream import StreamedBatches, StreamedImages, own_generator
@@ -151,8 +152,13 @@ def _require(loader: str, dataset: str | Iterable[str] | None, mapper: Mapper | 
 
 
 def _check_workers(loader: str, num_workers: int | None) -> int:
-    """Return the number of worker processes, 0 for None. Raise ConfigError unless it is a whole number."""
-    return check_count(num_workers or 0, f"dataloader.{loader}.num_workers", 0)
+    """Return the number of worker processes, 0 for None, at most one per CPU that may be used: their number changes no
+    batch. Raise ConfigError unless it is a whole number.
+    """
+    number = check_count(num_workers or 0, f"dataloader.{loader}.num_workers", 0)
+    if number > (cpus := usable_cpus()):
+        logger.info("dataloader.%s.num_workers is %d, of which %d start: one per CPU to use.", loader, number, cpus)
+    return min(number, cpus)
 
 
 def _with_objects(records: list[dict[str, Any]]) -> list[dict[str, Any]]:

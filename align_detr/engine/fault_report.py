@@ -21,12 +21,15 @@ _PLAIN = (str, int, float, bool)
 
 @dataclass(frozen=True)
 class SavedStep:
-    """A batch, the weights and the generators' states before its step, and in how many parts it was computed."""
+    """A batch, the weights and the generators' states before its step, in how many parts it was computed, and which
+    share of training was over.
+    """
 
     batch: list[Any]
     model: Mapping[str, Tensor]
     random: RandomState
     accumulate: int
+    progress: float = 0.0
 
 
 def write_report(
@@ -59,6 +62,7 @@ def write_report(
         "model": dict(step.model),
         "random": [step.random.host, step.random.device],
         "accumulate": step.accumulate,
+        "progress": step.progress,
     }
     folder.mkdir(parents=True, exist_ok=True)
     unfinished = folder / f".{path.name}"
@@ -81,7 +85,8 @@ def read_step(report: Path) -> SavedStep:
     try:
         host, device = saved["random"]
         batch = [_record(record) for record in saved["batch"]]
-        return SavedStep(batch, saved["model"], RandomState(host, device), int(saved["accumulate"]))
+        accumulate, progress = int(saved["accumulate"]), float(saved.get("progress", 0.0))
+        return SavedStep(batch, saved["model"], RandomState(host, device), accumulate, progress)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ConfigError(f"{path} is no saved step ({error!r}): pass the path of a fault_*.json.") from error
 

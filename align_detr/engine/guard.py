@@ -13,6 +13,7 @@ from torch import nn
 from align_detr.engine.fault_report import SavedStep, bare, write_report
 from align_detr.engine.faults import Findings, RandomState, examine
 from align_detr.engine.precision import Precision
+from align_detr.engine.progress import progress_told
 from align_detr.errors import AlignDetrError
 
 logger = logging.getLogger(__name__)
@@ -60,7 +61,7 @@ class Guard:
             self._reports += 1
             inner = bare(model)
             found = _examine(inner, batch, precision=precision, accumulate=accumulate, random=random)
-            step = SavedStep(list(batch), inner.state_dict(), random, accumulate)
+            step = SavedStep(list(batch), inner.state_dict(), random, accumulate, progress_told(inner))
             sentence = self._report(fault, iteration, step, found, shared)
         elif not leave_out and shared and comm.get_world_size() > 1:
             sentence = comm.all_gather(sentence)[0]

@@ -16,7 +16,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
@@ -188,9 +187,6 @@ def _worker(local_rank: int, work: _Work) -> None:
         world_size=plan.machines * plan.processes,
         local_size=plan.processes,
     )
-    if torch.device(work.device).type == "cpu":
-        # otherwise each process starts as many threads as the machine has cores
-        torch.set_num_threads(max(1, torch.get_num_threads() // plan.processes))
     noted = partial(note_error, work.folder, local_rank)
     try:
         with membership(process, work.device, work.address, timeout=work.timeout, on_error=noted):

@@ -17,6 +17,7 @@ from align_detr.engine.ema import ModelEMA
 from align_detr.engine.freezing import FixedNorms, freeze
 from align_detr.engine.hooks import GroupLRScheduler, UpdateEMA, group_rates
 from align_detr.engine.plan import RunPlan
+from align_detr.engine.progress import TrainingProgress, training_progress
 from align_detr.engine.rates import build_schedule, scale_rates
 from align_detr.engine.recomputation import checkpoint_activations
 from align_detr.engine.summary import describe_run
@@ -26,8 +27,8 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Learner:
-    """A model, its optimizer, schedule and averages (None: none), its batch norms that are fixed, and the record of its
-    cross-attention (None: none).
+    """A model, its optimizer, schedule and averages (None: none), its batch norms that are fixed, the record of its
+    cross-attention (None: none), and what tells its parts how far training is (None: none asks).
     """
 
     model: nn.Module
@@ -36,6 +37,7 @@ class Learner:
     ema: ModelEMA | None
     fixed_norms: list[nn.Module]
     sparsity: AttentionSparsity | None
+    progress: TrainingProgress | None
 
     @property
     def evaluated(self) -> nn.Module:
@@ -48,10 +50,10 @@ class Learner:
             self.ema.reset()
 
     def hooks(self) -> list[HookBase | None]:
-        """Return the hooks of a step, in their order: time, rates, fixed batch norms, averages, cross-attention."""
+        """Return the hooks of a step: time, rates, fixed batch norms, averages, cross-attention, progress."""
         averaging = None if self.ema is None else UpdateEMA(ema=self.ema)
         schedule, norms = GroupLRScheduler(scheduler=self.schedule), FixedNorms(norms=self.fixed_norms)
-        return [IterationTimer(), schedule, norms, averaging, self.sparsity]
+        return [IterationTimer(), schedule, norms, averaging, self.sparsity, self.progress]
 
 
 def build_learner(cfg: DictConfig, plan: RunPlan) -> Learner:
@@ -70,6 +72,7 @@ def build_learner(cfg: DictConfig, plan: RunPlan) -> Learner:
     scaling = scale_rates(optimizer, options, length.total_batch)
     schedule = build_schedule(cfg.lr_multiplier, options.warmup_epochs, length)
     ema = build_ema(options.ema, model)
+    progress = training_progress([model] if ema is None else [model, ema.module], length.max_iter)
     for line in describe_run(length=length, test_data=plan.test_data, rates=group_rates(optimizer), scaling=scaling):
         logger.info(line)
-    return Learner(model, optimizer, schedule, ema, fixed_norms, sparsity)
+    return Learner(model, optimizer, schedule, ema, fixed_norms, sparsity, progress)

@@ -13,6 +13,7 @@ from align_detr.engine.fault_report import read_step, table
 from align_detr.engine.faults import examine
 from align_detr.engine.freezing import freeze
 from align_detr.engine.precision import Precision
+from align_detr.engine.progress import tell_progress
 from align_detr.errors import ConfigError
 from align_detr.lazy_config import load_config
 
@@ -48,6 +49,7 @@ def replay(
                 f"The weights of {path} do not fit the model of {config_file or beside} "
                 f"({' '.join(str(error).split())[:200]}): pass the --config-file of the training."
             ) from error
+    tell_progress(model, step.progress)
     model.train()
     for norm in freeze(model, options.freeze):
         norm.eval()

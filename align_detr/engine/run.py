@@ -24,6 +24,7 @@ from align_detr.engine.outputs import EvaluatedWeights, output_hooks
 from align_detr.engine.plan import RunPlan, plan_run
 from align_detr.engine.run_start import RunStart, load_start
 from align_detr.engine.run_state import RunState
+from align_detr.engine.shared_cpus import sharing_cpus
 from align_detr.engine.trained import load_trained
 from align_detr.engine.trainer import Trainer
 from align_detr.engine.writers import append_results
@@ -45,7 +46,7 @@ def train(cfg: DictConfig, *, resume: bool = False, overwrite: bool = False) -> 
     to a folder.
     """
     settle(cfg)
-    with folder_lock(cfg.train.output_dir):
+    with folder_lock(cfg.train.output_dir), sharing_cpus():
         return _train(cfg, resume=resume, overwrite=overwrite)
 
 
@@ -96,7 +97,8 @@ def evaluate_only(
         other = load_trained(cfg, checkpoint=against)[0] if against else None
     if cfg.train.validation_loss:
         test_sets = with_losses(test_sets, model)
-    results = evaluate_layers(test_sets, model, other) if layers else evaluate_sets(test_sets, model)
+    with sharing_cpus():
+        results = evaluate_layers(test_sets, model, other) if layers else evaluate_sets(test_sets, model)
     if comm.is_main_process():
         logger.info("Results appended to %s.", append_results(cfg.train.output_dir, iteration, results))
     return results

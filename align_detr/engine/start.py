@@ -13,13 +13,14 @@ from omegaconf import DictConfig
 
 from align_detr.checkpoint.files import disk_problems, is_disk_full
 from align_detr.engine.distributed import adopt_group, check_device
+from align_detr.engine.shared_cpus import limit_threads
 from align_detr.engine.summary import describe_environment
 
 logger = logging.getLogger(__name__)
 
 
 def set_up(options: DictConfig) -> None:
-    """Make the output folder, start the loggers, set the device's options and seed all generators.
+    """Make the output folder, start the loggers, set threads and the device's options, and seed all generators.
 
     `options` is the node `train` of a config. Raise EnvironmentProblem if this machine lacks the device, or
     does not take the folder.
@@ -31,6 +32,7 @@ def set_up(options: DictConfig) -> None:
     comm.synchronize()
     _start_loggers(options.output_dir)
     check_device(options.device)
+    limit_threads(comm.get_local_size())
     torch.backends.cudnn.benchmark = bool(options.cudnn_benchmark)
     seed(options.seed, 0)
     logger.info(describe_environment())

@@ -9,6 +9,7 @@ from align_detr.data.datasets import known_classes
 from align_detr.data.names import dataset_names
 from align_detr.engine.build import build_checkpointer, build_model, check_classes
 from align_detr.engine.class_names import check_trained_classes
+from align_detr.engine.progress import tell_progress
 from align_detr.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -21,9 +22,10 @@ def load_trained(cfg: DictConfig, *, checkpoint: str = "", averaged: bool = True
 
     That order because a config's init_checkpoint is often a backbone to start training from. The weights are the
     averaged ones if the checkpoint has them; with `averaged=False`, or `train.init_averaged=False`, the plain ones.
-    Rows of classes are taken over by name. Raise ConfigError if there is no checkpoint or if it lacks tensors of the
-    model or has them in other shapes, and DatasetError, before anything is loaded, if the model has not as many classes
-    as the test data; also if the checkpoint was trained for others.
+    Rows of classes are taken over by name. Parts that change in the course of training are as at its end. Raise
+    ConfigError if there is no checkpoint or if it lacks tensors of the model or has them in other shapes, and
+    DatasetError, before anything is loaded, if the model has not as many classes as the test data; also if the
+    checkpoint was trained for others.
     """
     options = cfg.train
     model = build_model(cfg.model, options.device)
@@ -53,4 +55,5 @@ def load_trained(cfg: DictConfig, *, checkpoint: str = "", averaged: bool = True
     if averaged and options.ema.enabled and not weights.averaged:
         logger.warning("%s has no averaged weights: taking its plain ones although train.ema.enabled is set.", path)
     logger.info("Loaded the %sweights of %s.", "averaged " if weights.averaged else "", path)
+    tell_progress(model, 1.0)
     return model.eval(), weights.iteration or 0

@@ -48,15 +48,13 @@ class MultiHeadAttention(ProjectedAttention):
     ) -> Tensor:
         """Attend from query (B, Q, C) to key and value (B, S, C) -> (B, Q, C).
 
-        `padding` (B, S) is True for keys to ignore; `blocked` (Q, S) is True where a query may not attend to a key. A
-        query must keep at least one key.
+        `padding` (B, S) is True for keys to ignore; `blocked` (Q, S) is True where a query may not attend to a key, or
+        numbers that are added to the logits (see `attention_mask`). A query must keep at least one key.
         """
         q, k, v = self._project(query, key, value)  # (B, H, Q, D), (B, H, S, D), (B, H, S, D)
-        attend = None  # broadcasts to (B, H, Q, S)
+        attend = None if blocked is None else attention_mask(blocked, q.dtype)  # broadcasts to (B, H, Q, S)
         if padding is not None:
-            attend = ~padding[:, None, None, :]
-        if blocked is not None:
-            attend = ~blocked if attend is None else attend & ~blocked
+            attend = without_padding(attend, padding)
         dropout = self.dropout if self.training else 0.0
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=attend, dropout_p=dropout)  # (B, H, Q, D)
         return self.out_proj(out.transpose(1, 2).flatten(2))
@@ -67,6 +65,21 @@ class MultiHeadAttention(ProjectedAttention):
         """Return the weights that `forward` gives the keys for the `chosen` queries: (B, H, q, S) float32."""
         q, k, _ = self._project(query[:, chosen], key, value)
         return attention_weights(q, k, None if padding is None else ~padding[:, None, None])
+
+
+def attention_mask(blocked: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return what `scaled_dot_product_attention` takes as mask: True where a query may attend to a key, for a bool
+    `blocked` that is True where it may not; numbers, which are added to the logits, in the `dtype` of the queries.
+    """
+    return ~blocked if blocked.dtype == torch.bool else blocked.to(dtype)
+
+
+def without_padding(mask: Tensor | None, padding: Tensor) -> Tensor:
+    """Return a mask of `scaled_dot_product_attention` without the keys of `padding` (B, S)."""
+    inside = ~padding[:, None, None, :]
+    if mask is None:
+        return inside
+    return mask & inside if mask.dtype == torch.bool else mask.masked_fill(~inside, -torch.inf)
 
 
 def attention_weights(query: Tensor, key: Tensor, mask: Tensor | None) -> Tensor:

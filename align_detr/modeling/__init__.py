@@ -24,10 +24,12 @@ from align_detr.modeling.head import LayerwiseHead, LayerwiseIoUHead, SharedHead
 from align_detr.modeling.losses import (
     AlignLoss,
     BinaryLoss,
+    DualWeightingLoss,
     EqualGapLoss,
     FocusedLoss,
     FusedPostprocess,
     GapPositiveLoss,
+    GIoUAwareFocalLoss,
     GIoULoss,
     IABCELoss,
     IoUBranchLoss,
@@ -53,6 +55,7 @@ from align_detr.modeling.matcher import (
     Cost,
     FocalCost,
     GIoUCost,
+    HighOrderCost,
     HungarianMatcher,
     L1Cost,
     PairCost,
@@ -103,7 +106,9 @@ from align_detr.modeling.query_position import (
     ReferencePosition,
     ScaledReferencePosition,
 )
-from align_detr.modeling.weighting import PrimeSampleWeighting
+from align_detr.modeling.relation import PositionRelation, box_relation
+from align_detr.modeling.switched_matcher import SwitchedMatcher
+from align_detr.modeling.weighting import DualWeighting, PrimeSampleWeighting
 
 __all__ = [
     "DABDETR",
@@ -134,6 +139,8 @@ __all__ = [
     "DenoisingQueries",
     "DenoisingSource",
     "DetectorBase",
+    "DualWeighting",
+    "DualWeightingLoss",
     "EfficientNetLite",
     "EncodedMixedSelectionQueries",
     "EncodedProposalQueries",
@@ -144,6 +151,7 @@ __all__ = [
     "FocalCost",
     "FocusedLoss",
     "FusedPostprocess",
+    "GIoUAwareFocalLoss",
     "GIoUCost",
     "GIoULoss",
     "GapPositiveLoss",
@@ -153,6 +161,7 @@ __all__ = [
     "GroupMixedSelectionQueries",
     "GroupQueries",
     "HDeformableDETR",
+    "HighOrderCost",
     "HungarianMatcher",
     "HybridQueries",
     "IABCELoss",
@@ -175,6 +184,7 @@ __all__ = [
     "PatternAnchorQueries",
     "PointQueries",
     "PositionModulatedCost",
+    "PositionRelation",
     "PositionSupervisedLoss",
     "PreNormDecoderLayer",
     "PreNormEncoderLayer",
@@ -196,6 +206,7 @@ __all__ = [
     "SoftmaxCrossEntropy",
     "SoftmaxHead",
     "SoftmaxPostprocess",
+    "SwitchedMatcher",
     "TOODLoss",
     "TopKPostprocess",
     "TwoStageProposals",
@@ -203,6 +214,7 @@ __all__ = [
     "VariFocalLoss",
     "align",
     "alignment_quality",
+    "box_relation",
     "build_resnet",
     "build_small_resnet",
     "cardinality_error",

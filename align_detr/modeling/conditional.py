@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from align_detr.errors import ConfigError
-from align_detr.layers.attention import attention_weights
+from align_detr.layers.attention import attention_mask, attention_weights
 from align_detr.modeling.decoder_layers import DecoderLayer, position_of
 from align_detr.structures import Memory, QueryPlace
 
@@ -37,13 +37,14 @@ class SplitProjectionAttention(nn.Module):
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, blocked: Tensor | None) -> Tensor:
         """Attend with the scale 1 / sqrt(D): query (B, H, Q, D), key (B, H, S, D), value (B, H, S, C / H) -> (B, Q, C).
 
-        `blocked` is True where a query ignores a key; its shape broadcasts to (B, H, Q, S).
+        `blocked` is True where a query ignores a key, or numbers (see `attention_mask`); its shape broadcasts to
+        (B, H, Q, S).
         """
         out = F.scaled_dot_product_attention(
             query,
             key,
             value,
-            attn_mask=None if blocked is None else ~blocked,
+            attn_mask=None if blocked is None else attention_mask(blocked, query.dtype),
             dropout_p=self.dropout if self.training else 0.0,
         )  # (B, H, Q, C / H)
         return self.out_proj(out.transpose(1, 2).flatten(2))

@@ -1,7 +1,8 @@
 """The decoder: in each layer, queries attend to each other and to the image."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from align_detr.errors import ConfigError
 from align_detr.layers.initialization import initialize_matrices
 from align_detr.modeling.decoder_layers import QueryLayer
 from align_detr.modeling.head import Head, RefiningHead
+from align_detr.modeling.query_mask import DecoderState, QueryMask
 from align_detr.modeling.query_position import GivenPosition, QueryPosition
 from align_detr.structures import MAIN, Memory, Predictions, QueryPart, QueryPlace
 
@@ -26,9 +28,13 @@ class Decoder(nn.Module):
     head's correction, from the output before `norm`, is added to the reference, which continues without gradient. With
     `look_forward_twice`, a layer's boxes start from the reference with the gradient of the previous layer's correction,
     so that a layer's box loss also trains the layer before it (DINO, Zhang et al. 2022, section 3.5).
+
+    Each of `query_masks` (see `QueryMask`) changes, before each layer, which queries attend to each other, in this
+    order, starting from the rule that `blocked_pairs` states.
     """
 
     query_position: QueryPosition
+    query_masks: Iterable[QueryMask]
 
     def __init__(
         self,
@@ -38,6 +44,7 @@ class Decoder(nn.Module):
         norm: nn.Module | None = None,
         first_layer: nn.Module | None = None,
         query_position: nn.Module | None = None,
+        query_masks: Sequence[nn.Module] = (),
         refine: bool = False,
         look_forward_twice: bool = False,
     ) -> None:
@@ -47,6 +54,7 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList(copy.deepcopy(first if i == 0 else layer) for i in range(num_layers))
         self.norm = nn.Identity() if norm is None else norm
         self.query_position = GivenPosition() if query_position is None else query_position
+        self.query_masks = cast("Iterable[QueryMask]", nn.ModuleList(query_masks))  # for torch, a list of any modules
         self.refine = refine
         self.look_forward_twice = look_forward_twice
         initialize_matrices(self)
@@ -72,14 +80,20 @@ class Decoder(nn.Module):
         given_position = _concatenate([part.position for part in queries], "positions")
         reference = _concatenate([part.reference for part in queries], "references")
         refining = _require_refining(head, reference) if self.refine else None
-        runs = separate_runs(queries)  # blocks that need no mask
+        masks = list(self.query_masks)
+        runs = 1 if masks else separate_runs(queries)  # blocks that need no mask
         blocked = None if runs > 1 else blocked_pairs(queries)
         outputs: list[Tensor] = []
         starts = [] if reference is None else [reference] * len(self.layers)  # of each layer's boxes
+        state = DecoderState(queries, head, hidden=outputs, references=[])
         layer: QueryLayer
         for i, layer in enumerate(self.layers):
             position, sine = self.query_position(x, given_position, reference, memory, i)
-            place = QueryPlace(position=position, sine=sine, reference=reference, blocked=blocked, runs=runs)
+            state.references.append(reference)
+            mask = blocked
+            for change in masks:
+                mask = change(mask, state)
+            place = QueryPlace(position=position, sine=sine, reference=reference, blocked=mask, runs=runs)
             x = layer(x, place, memory)
             outputs.append(self.norm(x))  # for the head only: the next layer takes x without this norm
             if refining is not None and reference is not None and i + 1 < len(self.layers):

@@ -31,6 +31,14 @@ class RefiningHead(Head, Protocol):
         """
 
 
+@runtime_checkable
+class ClassifyingHead(Head, Protocol):
+    """The interface of a head whose classes can be read between the layers."""
+
+    def classify(self, x: Tensor, layer: int) -> Tensor:
+        """Return the logits of layer `layer`: normed output x (B, Q, C) -> (B, Q, K or K + 1)."""
+
+
 class SoftmaxHead(nn.Module):
     """One linear classifier over K classes and "no object", and one three-layer MLP for boxes, shared by all layers
     (DETR, section 3.2).
@@ -49,6 +57,10 @@ class SoftmaxHead(nn.Module):
         return Predictions(
             logits=self.class_embed(hidden).float(), boxes=self.bbox_embed(hidden).float().sigmoid(), softmax=True
         )
+
+    def classify(self, x: Tensor, layer: int) -> Tensor:
+        """Return the logits, the same for every layer: x (B, Q, C) -> (B, Q, K + 1) float32."""
+        return self.class_embed(x).float()
 
 
 class SharedHead(nn.Module):
@@ -91,6 +103,10 @@ class SharedHead(nn.Module):
         with gradient.
         """
         return move_reference(self.bbox_embed(x), reference, self.eps)
+
+    def classify(self, x: Tensor, layer: int) -> Tensor:
+        """Return the logits, the same for every layer: x (B, Q, C) -> (B, Q, K or K + 1) float32."""
+        return self.class_embed(x).float()
 
 
 class LayerwiseHead(nn.Module):
@@ -146,6 +162,10 @@ class LayerwiseHead(nn.Module):
         with gradient.
         """
         return move_reference(self.bbox_embed[layer](x), reference, self.eps)
+
+    def classify(self, x: Tensor, layer: int) -> Tensor:
+        """Return the logits of layer `layer`: x (B, Q, C) -> (B, Q, K or K + 1) float32."""
+        return self.class_embed[layer](x).float()
 
 
 class LayerwiseIoUHead(LayerwiseHead):

@@ -15,6 +15,8 @@ from typing import Any
 from align_detr.checkpoint.files import disk_problems
 from align_detr.errors import EnvironmentProblem
 
+__all__ = ["require_libraries", "write_json", "write_page"]
+
 _NEEDED = {"jinja2": "jinja2", "matplotlib": "matplotlib", "sklearn": "scikit-learn"}
 
 

@@ -56,6 +56,12 @@ def count(value: int) -> str:
     return f"{value:,}"
 
 
+def counted(number_of: int, noun: str) -> str:
+    """Return a count with its noun, which is plural for all but one."""
+    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    return f"{count(number_of)} {noun if number_of == 1 else plural}"
+
+
 _AP = "mean over classes and the IoU thresholds .5 to .95 of the area under the precision-recall curve (COCO)"
 _MULTIPLES = (2, 3, 5, 10)
 

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 
-from align_detr.report.metrics import count, number
+from align_detr.report.metrics import count, counted, number
 from align_detr.report.plotting import LIGHT, Panel, color, in_percent, label_of, line_style
 
 Detector = Mapping[str, Any]
@@ -82,7 +82,8 @@ def density_panels(detectors: Sequence[Detector]) -> list[Panel]:
         counts = np.asarray(curve["density"], dtype=np.float64)
         correlations = (
             f"Pearson {number(overall.get('pearson'), 3)}, Spearman {number(overall.get('spearman'), 3)}; "
-            f"{count(int(counts.sum()))} matched detections, {count(int(counts.max(initial=0)))} in the brightest cell."
+            f"{counted(int(counts.sum()), 'matched detection')}, {count(int(counts.max(initial=0)))} in the brightest "
+            "cell."
         )
         draw = partial(_draw_density, curve["edges"], counts)
         panels.append(Panel(f"score_iou_{k + 1}", f"Score and IoU: {detector['name']}", correlations, draw))

@@ -5,7 +5,7 @@ from statistics import median
 from typing import Any
 
 from align_detr.analysis.bootstrap import FEW_IMAGES
-from align_detr.report.metrics import ERRORS, count, metric_of, number, percent
+from align_detr.report.metrics import ERRORS, counted, metric_of, number, percent
 
 Detector = Mapping[str, Any]
 Report = Mapping[str, Any]
@@ -93,7 +93,7 @@ def _one(sentence: str, detectors: Sequence[Detector], fact: Callable[[Detector]
 
 def _lead(report: Report) -> str:
     truth, detectors = report["ground_truth"], report["detectors"]
-    where = f"on {_counted(truth['images'], 'image')} with {_counted(truth['objects'], 'object')} of " + _counted(
+    where = f"on {counted(truth['images'], 'image')} with {counted(truth['objects'], 'object')} of " + counted(
         len(truth["classes"]), "class"
     )
     known = [each for each in detectors if each["overall"].get("AP") is not None]
@@ -196,8 +196,3 @@ def _unmatched(detector: Detector) -> str | None:
 
 def _value(name: str, overall: Mapping[str, float | None]) -> str:
     return metric_of(name).format(overall.get(name))
-
-
-def _counted(number_of: int, noun: str) -> str:
-    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
-    return f"{count(number_of)} {noun if number_of == 1 else plural}"

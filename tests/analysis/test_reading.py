@@ -108,6 +108,11 @@ NESTED = {**FOUND[0], "more": FOUND[0]}
         (changed(FOUND, 1, "score", to=90.5), r"entry 1 \(from 0\) has score 90.5, but scores must lie in \[0, 1\]"),
         (changed(FOUND, 0, "score", to=-0.1), r"entry 0 \(from 0\) has score -0.1, but scores must lie in \[0, 1\]"),
         (
+            changed(FOUND, 1, "score", to=True),
+            r"entry 1 \(from 0\) has score True, but must have a finite number",
+        ),
+        (changed(FOUND, 1, "bbox", 2, to=True), r"entry 1 \(from 0\) has bbox \[0, 0, True, 20\], but must"),
+        (
             changed(FOUND, 1, "bbox", 2, to=float("nan")),
             r"entry 1 \(from 0\) has bbox \[0.0, 0.0, nan, 20.0\], but must",
         ),

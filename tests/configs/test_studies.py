@@ -44,7 +44,8 @@ def test_all_studies_are_here() -> None:
     assert sorted(NAMES) == ["ablations", "bccd", "convergence", "dab_align", "matching_distillation"]
 
 
-# Class loss, its own numbers, copies of the three layers and the proposals, (alpha, tau) of the weighting.
+# Class loss, its own numbers, copies of the three layers and the proposals, numbers of the weighting: alpha and tau, or
+# beta and mu.
 ONE, TWO, THREE = ([1, 1, 1], 1), ([2, 2, 1], 2), ([3, 3, 1], 3)
 ABLATIONS = {
     "focal": ("SigmoidFocalLoss", {"alpha": 0.25, "gamma": 2}, ONE, None),
@@ -53,6 +54,7 @@ ABLATIONS = {
     "VFL": ("VariFocalLoss", {"alpha": 0.75, "gamma": 2}, ONE, None),
     "newer Align loss": ("AlignLoss", {"alpha": 0.25, "gamma": 2}, ONE, None),
     "IA-BCE, k 1": ("IABCELoss", {"alpha": 0.25, "gamma": 2}, ONE, None),
+    "DW, k 3": ("DualWeightingLoss", {"gamma": 2, "power": 2}, THREE, (5, 5)),
     "k 2, unweighted": ("IABCELoss", {"alpha": 0.25, "gamma": 2}, TWO, None),
     "k 2": ("IABCELoss", {"alpha": 0.25, "gamma": 2}, TWO, (0.25, 1.5)),
     "k 3, unweighted": ("IABCELoss", {"alpha": 0.25, "gamma": 2}, THREE, None),
@@ -60,6 +62,7 @@ ABLATIONS = {
     "k 3, alpha 0": ("IABCELoss", {"alpha": 0, "gamma": 2}, THREE, (0, 1.5)),
     "k 3, alpha 0.5": ("IABCELoss", {"alpha": 0.5, "gamma": 2}, THREE, (0.5, 1.5)),
     "k 3, alpha 0.75": ("IABCELoss", {"alpha": 0.75, "gamma": 2}, THREE, (0.75, 1.5)),
+    "k 3, position relations": ("IABCELoss", {"alpha": 0.25, "gamma": 2}, THREE, (0.25, 1.5)),
 }
 
 
@@ -71,7 +74,7 @@ def test_variants_of_the_ablations(studies: ModuleType) -> None:
         loss, weighting = cfg.model.criterion.losses[0], cfg.model.criterion.weighting
         own = {key: value for key, value in loss.items() if key not in ("_target_", "weight")}
         copies = cfg.model.criterion.matcher.copies
-        pair = None if weighting is None else (weighting.alpha, weighting.tau)
+        pair = None if weighting is None else tuple(x for key, x in weighting.items() if key != "_target_")
         kind = getattr(loss._target_, "__name__", str(loss._target_).rsplit(".", 1)[-1])
         assert (kind, own, (list(copies.main), copies.enc), pair) == ABLATIONS[variant.name]
         assert loss.weight == 2 and cfg.train.max_iter == 1200 and cfg.dataloader.train.total_batch_size == 8

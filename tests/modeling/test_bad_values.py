@@ -14,7 +14,14 @@ from align_detr.errors import ConfigError
 from align_detr.lazy_config import load_config
 from align_detr.modeling import losses
 from align_detr.modeling.losses import FusedPostprocess, SigmoidFocalLoss, TOODLoss
-from align_detr.modeling.matcher import FocalCost, GIoUCost, L1Cost, PositionModulatedCost, SoftmaxCost
+from align_detr.modeling.matcher import (
+    FocalCost,
+    GIoUCost,
+    HighOrderCost,
+    L1Cost,
+    PositionModulatedCost,
+    SoftmaxCost,
+)
 from align_detr.modeling.meta_arch import DeformableDETR
 from align_detr.modeling.queries import (
     AnchorQueries,
@@ -221,9 +228,10 @@ def test_shares() -> None:
 
 EXPORTED = [x for x in (getattr(losses, name) for name in losses.__all__) if isinstance(x, type)]
 LOSSES = [x for x in EXPORTED if issubclass(x, losses.SetLoss) and x not in (losses.SetLoss, losses.BinaryLoss)]
+COSTS = [SoftmaxCost, FocalCost, PositionModulatedCost, HighOrderCost, L1Cost, GIoUCost]
 # A class, an argument of it that must be a finite number, and the least one, if there is any.
 NUMBERS = [
-    *((x, "weight", None) for x in [*LOSSES, SoftmaxCost, FocalCost, PositionModulatedCost, L1Cost, GIoUCost]),
+    *((x, "weight", None) for x in [*LOSSES, *COSTS]),
     *((x, "gamma", None) for x in LOSSES if "gamma" in inspect.signature(x).parameters),
     (losses.SoftmaxCrossEntropy, "background_weight", 0),
     (losses.VariFocalLoss, "alpha", 0),
@@ -232,6 +240,8 @@ NUMBERS = [
     (PositionModulatedCost, "gamma", 0),
     (PositionModulatedCost, "beta", 0),
     (PositionModulatedCost, "eps", 0),
+    (HighOrderCost, "power", 0),
+    (HighOrderCost, "eps", 0),
     (GIoUCost, "eps", 0),
 ]
 

@@ -10,11 +10,12 @@ from scipy.optimize import linear_sum_assignment
 from torch.testing import assert_close
 
 from align_detr.errors import ConfigError
-from align_detr.layers.boxes import cxcywh_to_xyxy, pairwise_giou
+from align_detr.layers.boxes import cxcywh_to_xyxy, pairwise_giou, pairwise_iou
 from align_detr.modeling.matcher import (
     Cost,
     FocalCost,
     GIoUCost,
+    HighOrderCost,
     HungarianMatcher,
     L1Cost,
     PositionModulatedCost,
@@ -49,6 +50,7 @@ COSTS = [
     SoftmaxCost(weight=1.0),
     FocalCost(weight=1.0),
     PositionModulatedCost(weight=1.0),
+    HighOrderCost(weight=1.0),
     L1Cost(weight=1.0),
     GIoUCost(weight=1.0),
 ]
@@ -90,7 +92,11 @@ def test_costs_of_pairs_in_parts_equal_all_costs(monkeypatch, size: int, distinc
         monkeypatch.setattr(pairs, "_distinct", lambda *_: None)
     torch.manual_seed(0)
     preds, targets = random_set(rows=3, counts=[0, 2, 0, 7], queries=5, num_classes=2, softmax=softmax)
-    costs = [SoftmaxCost(weight=0.7)] if softmax else [FocalCost(weight=2.0), PositionModulatedCost(weight=0.3)]
+    costs = (
+        [SoftmaxCost(weight=0.7)]
+        if softmax
+        else [FocalCost(weight=2.0), PositionModulatedCost(weight=0.3), HighOrderCost(weight=0.9)]
+    )
     matcher = HungarianMatcher(costs=[*costs, L1Cost(weight=5.0), Shifted(weight=1.5), GIoUCost(weight=2.0)])
     for hidden in (False, True):
         if hidden:
@@ -145,6 +151,27 @@ def test_position_modulated_cost_by_hand() -> None:
     p = 0.5 * 0.75**0.5
     expected = -0.25 * (1 - p) ** 2 * math.log(p) + 0.75 * p**2 * math.log(1 - p)
     assert PositionModulatedCost(weight=1.0)(preds, targets).item() == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(("power", "expected"), [(4.0, -0.5 * 0.5**4), (1.0, -0.25), (0.0, -0.5)])
+def test_high_order_cost_by_hand(power: float, expected: float) -> None:
+    """Probability 1/2 and a box of half the size inside the other: IoU 1/2."""
+    preds = Predictions(logits=torch.zeros(1, 1, 1, 1), boxes=torch.tensor([[[[0.5, 0.5, 0.4, 0.4]]]]))
+    targets = Targets(labels=torch.tensor([[0]]), boxes=torch.tensor([[[0.5, 0.5, 0.2, 0.4]]]), counts=[1])
+    assert HighOrderCost(weight=1.0, power=power)(preds, targets).item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("eps", [0.0, 1e-6])
+def test_high_order_cost_equals_the_plain_formula(eps: float) -> None:
+    """Of random pairs, of boxes without an area, and of a box with itself."""
+    preds, targets = random_set(rows=2, counts=[6], queries=8)
+    with torch.no_grad():
+        preds.boxes[0, 0, :4, 2:] = targets.boxes[0, :4, 2:] = 0.0
+        preds.boxes[0, 0, :2] = targets.boxes[0, :2]
+        preds.boxes[1, 0, :6] = targets.boxes[0]
+    iou = pairwise_iou(cxcywh_to_xyxy(preds.boxes), cxcywh_to_xyxy(targets.boxes), eps)
+    expected = -preds.logits.sigmoid()[:, :, :, targets.labels[0]] * iou**4
+    assert_close(HighOrderCost(weight=1.0, eps=eps)(preds, targets), expected.detach(), atol=2e-6, rtol=0)
 
 
 @pytest.mark.parametrize("eps", [0.0, 1e-6])

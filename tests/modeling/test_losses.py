@@ -37,6 +37,13 @@ TABLE = {
     "table B, 4": (losses.EqualGapLoss(), (WT - S) ** 2, (WT - S) ** 2, S**2),
     "table B, 5": (losses.GapPositiveLoss(), (WT - S) ** 2, (1 - WT) * S**2, S**2),
     "MAL": (losses.MatchabilityAwareLoss(), W * U**1.5, 1 - W * U**1.5, S**1.5),
+    "GIoU-aware": (
+        losses.GIoUAwareFocalLoss(),
+        0.25 * (WU - S) ** 2 * WU,
+        0.25 * (WU - S) ** 2 * (1 - WU),
+        0.75 * S**2,
+    ),
+    "DW": (losses.DualWeightingLoss(), W, S**2, S**2),
     "position-supervised": (losses.PositionSupervisedLoss(), (WU - S) ** 2 * WU, (WU - S) ** 2 * (1 - WU), S**2),
 }
 LOSSES = {name: row[0] for name, row in TABLE.items()}
@@ -122,6 +129,31 @@ def test_rescaled_squares() -> None:
     """The largest square of an image becomes its largest IoU: 0.8, then 0.4^2 / 0.8; without overlap 0."""
     value = losses.rescaled_squares(torch.tensor([0.8, 0.4, 0.5, 0.0]), torch.tensor([0, 0, 1, 2]), 3)
     assert_close(value, torch.tensor([0.8, 0.2, 0.5, 0.0]))
+
+
+def test_dual_weighting_negatives_by_hand() -> None:
+    """P falls from 1 at 0.5 to 0 at 0.95, linearly in u^2: at 0.7 it is (0.9025 - 0.49) / (0.9025 - 0.25)."""
+    u = torch.tensor([0.0, 0.5, 0.7, 0.95, 1.0])
+    w_pos, w_neg = losses.DualWeightingLoss().positive(torch.full((5,), 0.5), u, 1.0)
+    assert w_pos == 1.0
+    assert_close(w_neg, 0.25 * torch.tensor([1.0, 1.0, 0.4125 / 0.6525, 0.0, 0.0]))
+    _, w_neg = losses.DualWeightingLoss(power=1.0).positive(torch.full((5,), 0.5), u, 1.0)
+    assert_close(w_neg, 0.25 * torch.tensor([1.0, 1.0, 0.25 / 0.45, 0.0, 0.0]))
+    with pytest.raises(
+        ConfigError, match="power of DualWeightingLoss is 0, but must be a finite number of at least 0.1"
+    ):
+        losses.DualWeightingLoss(power=0)
+
+
+def test_giou_aware_overlap_by_hand() -> None:
+    """Boxes of one width with a gap as wide between them have GIoU -1/3, one that is half of the other 1/2."""
+    boxes = torch.tensor([[0.1, 0.5, 0.2, 0.4], [0.5, 0.5, 0.4, 0.4], [0.3, 0.3, 0.2, 0.2]])
+    truth = torch.tensor([[0.5, 0.5, 0.2, 0.4], [0.5, 0.5, 0.2, 0.4], [0.3, 0.3, 0.2, 0.2]])
+    preds = Predictions(logits=torch.zeros(1, 1, 3, 1), boxes=boxes[None, None])
+    targets = Targets(labels=torch.zeros(1, 3, dtype=torch.int64), boxes=truth[None], counts=[3])
+    zero, each = torch.zeros(3, dtype=torch.int64), torch.arange(3)
+    overlap = losses.GIoUAwareFocalLoss().overlap(preds, targets, Match(zero, zero, each, each))
+    assert_close(overlap, torch.tensor([1 / 3, 3 / 4, 1.0]), rtol=1e-4, atol=0)
 
 
 def test_hidden_queries_take_no_part() -> None:

@@ -22,6 +22,8 @@ CLASS_LOSSES = [
     modeling.AlignLoss,
     modeling.QualityFocalLoss,
     modeling.VariFocalLoss,
+    modeling.GIoUAwareFocalLoss,
+    modeling.DualWeightingLoss,
     modeling.MuSuLoss,
     modeling.MatchabilityAwareLoss,
     modeling.PositionSupervisedLoss,

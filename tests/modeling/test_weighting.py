@@ -1,4 +1,4 @@
-"""Prime-sample weighting against a slow ranking, and where its weights go."""
+"""Prime-sample and dual weighting against slow formulas, and where their weights go."""
 
 import math
 
@@ -8,10 +8,11 @@ from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from align_detr.modeling.criterion import SetCriterion
-from align_detr.modeling.losses import GIoULoss, IABCELoss, L1Loss
+from align_detr.modeling.losses import DualWeightingLoss, GIoULoss, IABCELoss, L1Loss
 from align_detr.modeling.matcher import FocalCost, HungarianMatcher, L1Cost
-from align_detr.modeling.weighting import PrimeSampleWeighting, rank_in_bag
+from align_detr.modeling.weighting import DualWeighting, PrimeSampleWeighting, rank_in_bag
 from align_detr.structures import Match, Predictions, Targets
+from support.inputs import random_set
 
 
 def slow_ranks(bag: list[int], quality: list[float], query: list[int]) -> list[int]:
@@ -99,6 +100,70 @@ def test_weights_reach_classes_and_boxes(case: tuple[Predictions, Targets, Match
     assert logits.grad[0, 0, 2, 1].item() == pytest.approx(0.5 - math.exp(-1.0) * t, rel=1e-4)
 
 
+def slow_dual_weights(
+    preds: Predictions, targets: Targets, match: Match, beta: float, mu: float, bag_mu: float
+) -> list[float]:
+    """DW's formula, match by match, in Python's numbers."""
+
+    def consistency(row: int, image: int, query: int, target: int) -> float:
+        a, b = preds.boxes[row, image, query].double().tolist(), targets.boxes[image, target].double().tolist()
+        inter = 1.0
+        for i in (0, 1):
+            end, start = (pick(x[i] + sign * x[i + 2] / 2 for x in (a, b)) for pick, sign in ((min, 1), (max, -1)))
+            inter *= max(end - start, 0)
+        iou = inter / (a[2] * a[3] + b[2] * b[3] - inter + 1e-6)
+        logit = preds.logits[row, image, query, targets.labels[image, target]].double().item()
+        return iou**beta / (1 + math.exp(-logit))
+
+    members = list(zip(*(x.tolist() for x in (match.row, match.image, match.query, match.target)), strict=True))
+    weights = []
+    for member in members:
+        bag = [consistency(*x) for x in members if (x[0], x[1], x[3]) == (member[0], member[1], member[3])]
+        t = consistency(*member)
+        weights.append(math.exp(mu * t) * t / sum(math.exp(bag_mu * x) * x for x in bag))
+    return weights
+
+
+@pytest.mark.parametrize(("beta", "mu", "bag_mu"), [(5.0, 5.0, None), (2.0, 1.0, 3.0)])
+def test_dual_weights_against_the_slow_formula(beta: float, mu: float, bag_mu: float | None) -> None:
+    """In bags of one to four queries, two rows and two images."""
+    torch.manual_seed(0)
+    preds, targets = random_set(rows=2, counts=[2, 1], queries=6, softmax=False)
+    with torch.no_grad():  # all overlap
+        preds.boxes[..., :2] = 0.5 + 0.1 * torch.rand(2, 2, 6, 2)
+        targets.boxes[..., :2], targets.boxes[..., 2:] = 0.5, 0.5
+    pairs = [[0, 0, 0, 0], [0, 0, 1, 0], [0, 0, 2, 1], [0, 1, 0, 0], *([1, 0, query, 1] for query in (3, 4, 5, 0))]
+    match = Match(*torch.tensor(pairs).unbind(1))
+    found = DualWeighting(beta=beta, mu=mu, bag_mu=bag_mu)(preds, targets, match).weight
+    expected = slow_dual_weights(preds, targets, match, beta, mu, mu if bag_mu is None else bag_mu)
+    assert_close(found, torch.tensor(expected), rtol=1e-4, atol=1e-6)
+    if bag_mu is None:
+        assert found[2] == found[3] == 1.0
+
+
+def test_dual_weights_where_nothing_overlaps(case: tuple[Predictions, Targets, Match]) -> None:
+    """Probabilities of 1/2, 3/4 and 3/4 share; with logits beyond any probability the weights are numbers."""
+    preds, targets, match = case
+    preds.boxes[0, 0, :3, 0] = 5.0
+    preds.logits[0, 0, 1:3, 1] = math.log(3)
+    assert_close(DualWeighting()(preds, targets, match).weight, torch.tensor([2 / 8, 3 / 8, 3 / 8, 1.0]))
+    preds.logits[0, 0, :, :] = -1e4
+    assert_close(DualWeighting()(preds, targets, match).weight, torch.tensor([1 / 3, 1 / 3, 1 / 3, 1.0]))
+
+
+def test_dual_weights_reach_classes_and_boxes(case: tuple[Predictions, Targets, Match]) -> None:
+    """All with probability 1/2, so that a negative matters by 1/4 at an IoU of 1/4 and not at all at 1."""
+    preds, targets, match = case
+    weighted = DualWeighting()(preds, targets, match)
+    assert weighted.weight[:3].sum().item() == pytest.approx(1.0, rel=1e-5) and weighted.weight[1] > 0.99
+    small = weighted.weight[0].item()
+    one = torch.tensor(1.0)
+    assert L1Loss()(preds, targets, weighted, one).item() == pytest.approx(2 * small * 0.3, rel=1e-4)
+    # positives of the two objects: weights of 1 + 1; negatives: the four other entries, two queries of IoU 1/4
+    loss = DualWeightingLoss()(preds, targets, weighted, one).item()
+    assert loss == pytest.approx((2 + 0.25 * (4 + 2)) * math.log(2), rel=1e-5)
+
+
 class NothingWaits(TorchDispatchMode):
     """Mode that fails at operators whose result the host would have to know."""
 
@@ -110,13 +175,16 @@ class NothingWaits(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def test_no_step_of_the_criterion_waits_for_the_device(case: tuple[Predictions, Targets, Match]) -> None:
+@pytest.mark.parametrize("weighting", [PrimeSampleWeighting(), DualWeighting()])
+def test_no_step_of_the_criterion_waits_for_the_device(
+    case: tuple[Predictions, Targets, Match], weighting: torch.nn.Module
+) -> None:
     preds, targets, match = case
     preds.logits.requires_grad_()
     criterion = SetCriterion(
         matcher=HungarianMatcher(costs=[FocalCost(weight=2.0), L1Cost(weight=5.0)], copies={"main": 2}),
         losses=[IABCELoss(), L1Loss(), GIoULoss()],
-        weighting=PrimeSampleWeighting(),
+        weighting=weighting,
     )
     known = Predictions(logits=preds.logits, boxes=preds.boxes, match=match)
     with NothingWaits():

@@ -116,6 +116,9 @@ def test_the_help_states_the_default_of_the_library() -> None:
         (["list.json"], "list.json is a results file, which has no ground truth: name its annotation file, --gt FILE."),
         (["dict.json"], "dict.json is neither a list of detections nor the JSON of a report of format 1"),
         (["text.json"], "text.json is no JSON"),
+        (["cut.json"], "cut.json is no whole report, ground_truth has no classes: write it anew with --json."),
+        (["bare.json"], "bare.json is no whole report, detectors[0] has no overall: write it anew with --json."),
+        (["empty.json"], "empty.json is no whole report, detectors[0] has no name: write it anew with --json."),
         (["a.json", "--names", "A"], "--names goes with results files: name their ground truth, --gt FILE."),
         (["a.json", "--samples", "9"], "--samples goes with results files: name their ground truth, --gt FILE."),
         (["a.json", "--max-detections", "9"], "--max-detections goes with results files: name their ground truth"),
@@ -144,7 +147,12 @@ def test_what_cannot_be_done_is_one_sentence(
     Path("gap").mkdir()
     for layer in (1, 3):
         Path(f"gap/layer_{layer}.json").write_text("[]")
-    Path("report.json").write_text(json.dumps(make_report(cases=0)))
+    whole = make_report(cases=0)
+    Path("report.json").write_text(json.dumps(whole))
+    truth = {key: value for key, value in whole["ground_truth"].items() if key != "classes"}
+    Path("cut.json").write_text(json.dumps({**whole, "ground_truth": truth}))
+    Path("bare.json").write_text(json.dumps({**whole, "detectors": [{"name": "A", "detections": 1}]}))
+    Path("empty.json").write_text(json.dumps({**whole, "detectors": []}))
     status, printed, error = run(capsys, *arguments)
     assert status == 2 and printed == "" and not Path("report.html").exists()
     assert error.startswith(f"align-detr report: {sentence}") and len(error.splitlines()) == 1

@@ -1,7 +1,6 @@
 """Checks that open the images: missing, unreadable, of other size, turned by their EXIF tag, of more than 8 bits."""
 
 import hashlib
-import os
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +11,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
+from align_detr.cpus import usable_cpus
 from align_detr.data.findings import Findings
 from align_detr.data.images import SWAPPING, orientation_of
 from align_detr.data.shard_images import join_image, open_image
@@ -73,7 +73,7 @@ def read_photos(findings: Findings, title: str) -> dict[int, Photo]:
     """Return {row: what its file holds} of the images, with a progress bar on a terminal if there are many."""
     paths = image_paths(findings)
     hidden = None if len(paths) >= _LONG else True
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:  # decoding and hashing leave the interpreter free
+    with ThreadPoolExecutor(max_workers=usable_cpus()) as pool:  # decoding and hashing leave the interpreter free
         photos = pool.map(read_photo, paths.values())
         photos = tqdm(photos, total=len(paths), desc=f"images of {title}", unit=" images", disable=hidden)
         return dict(zip(paths, photos, strict=True))

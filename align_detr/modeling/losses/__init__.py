@@ -17,6 +17,8 @@ from align_detr.modeling.losses.boxes import GIoULoss, L1Loss
 from align_detr.modeling.losses.classification import SoftmaxCrossEntropy
 from align_detr.modeling.losses.diagnostics import cardinality_error, class_error
 from align_detr.modeling.losses.iou_aware import (
+    DualWeightingLoss,
+    GIoUAwareFocalLoss,
     MatchabilityAwareLoss,
     PositionSupervisedLoss,
     QualityFocalLoss,
@@ -29,9 +31,11 @@ from align_detr.modeling.losses.quality import alignment_quality
 __all__ = [
     "AlignLoss",
     "BinaryLoss",
+    "DualWeightingLoss",
     "EqualGapLoss",
     "FocusedLoss",
     "FusedPostprocess",
+    "GIoUAwareFocalLoss",
     "GIoULoss",
     "GapPositiveLoss",
     "IABCELoss",

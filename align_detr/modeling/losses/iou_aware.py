@@ -1,11 +1,14 @@
-"""Classification losses of other papers with the IoU u of a matched query, held constant, as their target."""
+"""Classification losses of other papers with the overlap u of a matched query, held constant, as their target."""
 
 import torch
 from torch import Tensor
 
-from align_detr.checks import check_number
+from align_detr.checks import check_number, check_share
 from align_detr.modeling.losses.binary import FocusedLoss, Weight
+from align_detr.modeling.losses.quality import matched_giou
 from align_detr.structures import Match, Predictions, Targets
+
+NEGATIVE_UP_TO, POSITIVE_FROM = 0.5, 0.95  # IoUs, of DualWeightingLoss
 
 
 class QualityFocalLoss(FocusedLoss):
@@ -69,6 +72,53 @@ class PositionSupervisedLoss(QualityFocalLoss):
         rows, images = preds.logits.shape[:2]
         iou = super().overlap(preds, targets, match)
         return rescaled_squares(iou, match.row * images + match.image, rows * images)
+
+
+class GIoUAwareFocalLoss(FocusedLoss):
+    """GIoU-aware focal loss alpha |T - s|^gamma BCE(s, T) with T = w v, v = (GIoU + 1) / 2; (1 - alpha) s^gamma BCE(s,
+    0) for all others (Rank-DETR, Pu et al. 2023).
+
+    In the released code the encoder's proposals keep the focal loss; here all sets have this one. On plain tensors,
+    `elementwise` takes v as its `iou`.
+    """
+
+    def __init__(self, *, name: str = "class", weight: float = 1.0, alpha: float = 0.25, gamma: float = 2.0) -> None:
+        super().__init__(name=name, weight=weight, gamma=gamma)
+        self.alpha = check_share(alpha, f"model.criterion.losses: alpha of {type(self).__name__}")
+
+    def overlap(self, preds: Predictions, targets: Targets, match: Match) -> Tensor:
+        """Return v of each match, (M,), in [0, 1]."""
+        return (matched_giou(preds, targets, match) + 1) / 2
+
+    def positive(self, s: Tensor, u: Tensor, w: Weight) -> tuple[Weight, Weight]:
+        """Return alpha |T - s|^gamma T, alpha |T - s|^gamma (1 - T)."""
+        target = w * u
+        focus = self.alpha * (target - s).abs() ** self.gamma
+        return focus * target, focus * (1 - target)
+
+    def negative(self, s: Tensor) -> Weight:
+        """Return (1 - alpha) s^gamma."""
+        return (1 - self.alpha) * s**self.gamma
+
+
+class DualWeightingLoss(FocusedLoss):
+    """Dual weighting loss, w and P s^gamma; s^gamma for all others (DW, Li et al. 2022). w is the weight that
+    `DualWeighting` gives, s^gamma the importance of a negative, and P, the probability that the query is one, falls
+    from 1 at an IoU of 0.5 to 0 at 0.95, linearly in u^power.
+
+    The two bounds are COCO's lowest and highest threshold. The released code instead takes P to 0 at the best IoU among
+    an object's anchors, and multiplies the positive term by 0.25.
+    """
+
+    def __init__(self, *, name: str = "class", weight: float = 1.0, gamma: float = 2.0, power: float = 2.0) -> None:
+        super().__init__(name=name, weight=weight, gamma=gamma)
+        self.power = check_number(power, "model.criterion.losses: power of DualWeightingLoss", least=0.1)
+
+    def positive(self, s: Tensor, u: Tensor, w: Weight) -> tuple[Weight, Weight]:
+        """Return w, P s^gamma."""
+        low, high = (bound**self.power for bound in (NEGATIVE_UP_TO, POSITIVE_FROM))
+        probability = ((high - u**self.power) / (high - low)).clamp(0, 1)
+        return w, probability * s**self.gamma
 
 
 @torch.no_grad()

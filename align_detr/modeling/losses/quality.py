@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from align_detr.layers.boxes import box_iou, cxcywh_to_xyxy
+from align_detr.layers.boxes import box_iou, cxcywh_to_xyxy, generalized_box_iou
 from align_detr.structures import Match, Predictions, Targets
 
 QUALITY_FLOOR = 0.01  # as in the released code; the paper does not mention it
@@ -16,6 +16,15 @@ def matched_iou(preds: Predictions, targets: Targets, match: Match, eps: float =
     """
     boxes, target_boxes = match.at(preds.boxes).float(), match.of(targets.boxes).float()
     return box_iou(cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(target_boxes), eps)[0]
+
+
+@torch.no_grad()
+def matched_giou(preds: Predictions, targets: Targets, match: Match, eps: float = 1e-6) -> Tensor:
+    """Return the generalised IoU of each matched query's box with its target's, (M,) float32 without gradient; `eps` as
+    in `layers.boxes.box_iou`.
+    """
+    boxes, target_boxes = match.at(preds.boxes).float(), match.of(targets.boxes).float()
+    return generalized_box_iou(cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(target_boxes), eps)
 
 
 def matched_logits(preds: Predictions, targets: Targets, match: Match) -> Tensor:

@@ -101,6 +101,26 @@ class PositionModulatedCost(FocalCost):
         return self._focal(pairs.of_class(torch.sigmoid).mul_(overlap**self.beta))
 
 
+class HighOrderCost(PairCost):
+    """Minus p u^power, of the sigmoid probability p of the target's class and the IoU u (Rank-DETR, Pu et al. 2023,
+    the high-order matching cost; power 4 there and in DEIMv2): a query is cheap if it is confident and well placed.
+
+    Meant as the only cost, and late in training (`SwitchedMatcher`): of the queries that do not overlap a target, none
+    is cheaper than another. `eps` as in `align_detr.layers.boxes.box_iou`.
+    """
+
+    softmax = False
+
+    def __init__(self, *, weight: float, power: float = 4.0, eps: float = 0.0) -> None:
+        super().__init__(weight=weight)
+        self.power = self._check("power", power, least=0)
+        self.eps = self._check("eps", eps, least=0)
+
+    def of_pairs(self, pairs: Pairs) -> Tensor:
+        """Return the cost of each pair, (r, n, Q), in [-1, 0]."""
+        return pairs.iou(self.eps).pow_(self.power).mul_(pairs.of_class(torch.sigmoid)).neg_()
+
+
 class L1Cost(PairCost):
     """Sum of the absolute differences of the four normalised cxcywh numbers (DETR, equation 9)."""
 

@@ -61,22 +61,34 @@ class Pairs:
         """Absolute differences of x, y and half the width and height, (4, r, n, Q)."""
         return (self.boxes - self.truth[:, None, :, None]).abs_()
 
+    def iou(self, eps: float) -> Tensor:
+        """Return the IoU, (r, n, Q), as `layers.boxes.pairwise_iou`."""
+        inter, union, _, _ = self._areas(eps)
+        return inter.div_(union)
+
     def giou(self, eps: float) -> Tensor:
         """Return the generalised IoU, (r, n, Q), as `layers.boxes.pairwise_giou`.
 
-        Two intervals of half lengths a and b, whose centres lie c apart, overlap by a + b - max(c, |a - b|) and span
-        a + b + max(c, |a - b|). With `eps` in the union U and the hull H, I / U - (H - U) / H is I / U + U / H - 1.
+        With `eps` in the union U and the hull H, I / U - (H - U) / H is I / U + U / H - 1.
+        """
+        inter, union, sides, apart = self._areas(eps)
+        hull = sides.add_(apart)
+        hull = _positive(hull[0].mul_(hull[1]), eps)
+        return inter.div_(union).add_(union.div_(hull)).sub_(1)
+
+    def _areas(self, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return intersection and union, with `eps`, of the boxes, (r, n, Q) each, and in x and y the sum a + b of
+        their half lengths and the larger of the distance c of their centres and |a - b|, (2, r, n, Q) each.
+
+        The intervals overlap by the first less the second, and span their sum.
         """
         half = self.truth[2:, None, :, None]  # (2, 1, n, 1)
         sides = self.boxes[2:] + half  # (2, r, n, Q), a + b
         apart = torch.maximum(self.distance[:2], self.distance[2:])
         overlap = (sides - apart).clamp_(min=0)
-        hull = sides.add_(apart)
         inter = overlap[0].mul_(overlap[1])  # (r, n, Q)
-        hull = _positive(hull[0].mul_(hull[1]), eps)
         union = torch.addcmul(4 * half[0] * half[1], self.boxes[2], self.boxes[3], value=4).sub_(inter)
-        union = _positive(union, eps)
-        return inter.div_(union).add_(union.div_(hull)).sub_(1)
+        return inter, _positive(union, eps), sides, apart
 
 
 def in_parts(

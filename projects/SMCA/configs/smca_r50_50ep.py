@@ -1,7 +1,4 @@
-"""SMCA-R50 on one map: 50 epochs, drop at 40, batch 32.
-
-The published 43.7 AP is the multi-scale model's, which is not implemented.
-"""
+"""SMCA-R50 on one map: 50 epochs, drop at 40, batch 32. Published, with batch 16: 41.0 AP."""
 
 from ....configs.common.data.coco_detr import dataloader
 from ....configs.common.optim import AdamW as optimizer

@@ -5,12 +5,13 @@ class.
 """
 
 from align_detr.checkpoint.conversion import register_release
-from align_detr.projects.smca.attention import ModulatedAttention
+from align_detr.projects.smca.attention import ModulatedAttention, ScaleSelectiveAttention
 from align_detr.projects.smca.checkpoint import convert_smca_detr, is_smca_detr
 from align_detr.projects.smca.decoder import ModulatedDecoder
-from align_detr.projects.smca.layers import ModulatedDecoderLayer
+from align_detr.projects.smca.encoder import IntraAndMultiScaleEncoder, IntraScaleEncoderLayer
+from align_detr.projects.smca.layers import ModulatedDecoderLayer, ScaleSelectiveDecoderLayer
 from align_detr.projects.smca.meta_arch import SMCADETR
-from align_detr.projects.smca.neck import ExtentMemory, ExtentNeck
+from align_detr.projects.smca.neck import ExtentMemory, ExtentNeck, ScalesMemory, ScalesNeck
 
 register_release(
     is_smca_detr,
@@ -19,4 +20,17 @@ register_release(
     config=lambda _: "SMCA/smca_r50_50ep.py",
 )
 
-__all__ = ["SMCADETR", "ExtentMemory", "ExtentNeck", "ModulatedAttention", "ModulatedDecoder", "ModulatedDecoderLayer"]
+__all__ = [
+    "SMCADETR",
+    "ExtentMemory",
+    "ExtentNeck",
+    "IntraAndMultiScaleEncoder",
+    "IntraScaleEncoderLayer",
+    "ModulatedAttention",
+    "ModulatedDecoder",
+    "ModulatedDecoderLayer",
+    "ScaleSelectiveAttention",
+    "ScaleSelectiveDecoderLayer",
+    "ScalesMemory",
+    "ScalesNeck",
+]
