@@ -32,6 +32,9 @@ class DetrMapper:
     stay. Random numbers come from numpy's global generator, as in detectron2, so that seeded workers repeat them.
     """
 
+    boxes_only = True
+    """It reads neither segmentations nor keypoints, so that loaders give it records without them."""
+
     def __init__(
         self,
         *,
@@ -75,8 +78,18 @@ class DetrMapper:
         record["image"] = channels_first(image)
         if self.keep_boxes:
             annotations = [a for a in dataset_dict.get("annotations", ()) if not a.get("iscrowd", 0)]
-            record["instances"] = _transform_boxes(annotations, transforms, image.shape[:2])
+            record["instances"] = self._transform(record, annotations, transforms, image.shape[:2])
         return record
+
+    def _transform(
+        self,
+        record: dict[str, Any],
+        annotations: Sequence[dict[str, Any]],
+        transforms: T.TransformList,
+        image_size: tuple[int, int],
+    ) -> Instances:
+        """Return the annotations in the augmented image (height, width): a subclass may read more than boxes."""
+        return _transform_boxes(annotations, transforms, image_size)
 
     def _augment(self, aug_input: T.AugInput, record: dict[str, Any]) -> T.TransformList:
         try:
