@@ -23,6 +23,8 @@ SCHEDULES = {
     "align_detr/align_dino_r50_4scale_24ep.py": (50, 4, 24, 20),
     "align_detr/align_dino_r50_4scale_k2_12ep.py": (50, 4, 12, 11),
     "align_detr/align_dino_r50_4scale_k2_24ep.py": (50, 4, 24, 20),
+    "align_detr/align_dino_r50_4scale_giou_focal_12ep.py": (50, 4, 12, 11),
+    "align_detr/align_dino_r50_4scale_high_order_12ep.py": (50, 4, 12, 11),
     "align_detr/align_dino_r50_4scale_newer_loss_12ep.py": (50, 4, 12, 11),
     "align_detr/align_dino_r50_4scale_newer_loss_24ep.py": (50, 4, 24, 20),
     "align_detr/align_dino_r101_4scale_12ep.py": (101, 4, 12, 11),
