@@ -1,5 +1,6 @@
 """The annotations of a split, in COCO's form, whatever layout of files they come from."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 
 @dataclass
 class Annotations:
-    """Images, objects and classes of one split; plain dictionaries, since COCO has 860,000 of them.
+    """Images, objects and classes of one split; plain dictionaries, or a table that makes them (AnnotationTable).
 
     `images`: id, file_name (relative to `image_root`), width, height. `annotations`: id, image_id, category_id, bbox
     (x, y, width, height in pixels of the stored image), and area, iscrowd, segmentation where the source has them.
@@ -16,7 +17,7 @@ class Annotations:
     """
 
     images: list[dict[str, Any]]
-    annotations: list[dict[str, Any]]
+    annotations: Sequence[dict[str, Any]]
     categories: list[dict[str, Any]]
     image_root: Path
     source: Path
@@ -25,4 +26,9 @@ class Annotations:
     @property
     def class_names(self) -> list[str]:
         """Names in the order of the ids: class k of a model is entry k."""
-        return [category["name"] for category in sorted(self.categories, key=lambda category: category["id"])]
+        return class_names(self.categories)
+
+
+def class_names(categories: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the names of categories in the order of their ids."""
+    return [category["name"] for category in sorted(categories, key=lambda category: category["id"])]

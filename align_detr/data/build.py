@@ -1,18 +1,19 @@
 """Data loaders for training and evaluation, the same on every detectron2 since v0.5."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from detectron2.data.common import DatasetFromList, MapDataset
+import torch
+from detectron2.data.common import MapDataset
 from detectron2.data.samplers import InferenceSampler
 from detectron2.utils import comm
 from torch.utils.data import BatchSampler, DataLoader
 
 from align_detr.checks import check_count
 from align_detr.cpus import usable_cpus
-from align_detr.data.check_records import has_objects
 from align_detr.data.datasets import load_dataset, require_objects
+from align_detr.data.lazy_records import are_wide, count_objects, selected, shared
 from align_detr.data.stream import StreamedBatches, StreamedImages, own_generator
 from align_detr.data.worker_faults import CurrentRecords, watched
 from align_detr.data.workers import start_worker
@@ -48,13 +49,13 @@ def build_train_loader(
             f"dataloader.train.total_batch_size is {total_batch_size}, which {world_size} process(es) cannot share "
             f"equally: set it to a positive multiple of {world_size}."
         )
-    records = load_dataset(dataset)
+    records = load_dataset(dataset, complete=_reads_all(mapper))
     require_objects(dataset, records)
     if filter_empty:
         records = _with_objects(records)
     order_seed = comm.shared_random_seed() if seed is None else seed
-    wide = [record["width"] > record["height"] for record in records] if aspect_ratio_grouping else None
-    images = StreamedImages(CurrentRecords(DatasetFromList(records, copy=False)), mapper, order_seed)
+    wide = are_wide(records) if aspect_ratio_grouping else None
+    images = StreamedImages(CurrentRecords(shared(records)), mapper, order_seed)
     batch_size = total_batch_size // world_size
     return TrainLoader(
         images,
@@ -62,6 +63,7 @@ def build_train_loader(
         num_workers=num_workers,
         collate_fn=as_list,
         worker_init_fn=start_worker,
+        pin_memory=torch.cuda.is_available(),
         generator=None if seed is None else own_generator(seed),
     )
 
@@ -76,10 +78,16 @@ def build_test_loader(
     dataset = _require("test", dataset, mapper)
     num_workers = _check_workers("test", num_workers)
     check_count(batch_size, "dataloader.test.batch_size")
-    images = MapDataset(CurrentRecords(DatasetFromList(load_dataset(dataset), copy=False)), mapper)
+    records = shared(load_dataset(dataset, complete=_reads_all(mapper)))
+    images = MapDataset(CurrentRecords(records), mapper)
     batches = BatchSampler(InferenceSampler(len(images)), batch_size, drop_last=False)
     return ImageLoader(
-        images, batch_sampler=batches, num_workers=num_workers, collate_fn=as_list, worker_init_fn=start_worker
+        images,
+        batch_sampler=batches,
+        num_workers=num_workers,
+        collate_fn=as_list,
+        worker_init_fn=start_worker,
+        pin_memory=torch.cuda.is_available(),
     )
 
 
@@ -154,8 +162,13 @@ def _check_workers(loader: str, num_workers: int | None) -> int:
     return min(number, cpus)
 
 
-def _with_objects(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _reads_all(mapper: Mapper) -> bool:
+    """Return whether a mapper may read segmentations or keypoints: all but those that say they read boxes only."""
+    return not getattr(mapper, "boxes_only", False)
+
+
+def _with_objects(records: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
     """Return the records with an object that is not a crowd region."""
-    kept = [record for record in records if has_objects(record)]
+    kept = selected(records, count_objects(records) > 0)
     logger.info("Left out %d images without objects of %d.", len(records) - len(kept), len(records))
     return kept

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from align_detr.data.annotation_table import column_of
 from align_detr.data.findings import Findings
 from align_detr.data.values import read_boxes
 
@@ -20,7 +21,7 @@ def repair_boxes(findings: Findings, sizes: np.ndarray, crowd: np.ndarray) -> tu
 
     `sizes`: (N, 2) width and height of the images, infinite where they are not known; `crowd`: (N,).
     """
-    given = [annotation.get("bbox") for annotation in findings.annotations.annotations]
+    given = column_of(findings.annotations.annotations, "bbox")
     boxes, malformed, texts = read_boxes(given)
     lost = np.flatnonzero(malformed).tolist()
     missing = {row for row in lost if given[row] is None or given[row] == []}

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from align_detr.data.annotation_table import column_of
 from align_detr.data.check_images import check_ids
 from align_detr.data.findings import Findings
 from align_detr.data.values import Id, find_repeated, read_id
@@ -28,13 +29,17 @@ def repair_categories(findings: Findings) -> list[dict[str, Any]]:
     return [{**c, "id": id_, "name": name} for row, (c, id_, name) in entries if row not in left_out]
 
 
+def _used_ids(findings: Findings) -> set[str]:
+    return {str(read_id(value)) for value in column_of(findings.annotations.annotations, "category_id")}
+
+
 def _leave_out_namesakes(
     findings: Findings, ids: Sequence[Id | None], namesakes: Sequence[tuple[int, int]]
 ) -> set[int]:
     """Return the unused rows of pairs with one name (Roboflow lists the project as a class); report pairs in use."""
     unused: set[int] = set()
     both: list[tuple[int, int]] = []
-    used = {str(read_id(a.get("category_id"))) for a in findings.annotations.annotations} if namesakes else set()
+    used = _used_ids(findings) if namesakes else set()
     for row, first in namesakes:
         spare = next((r for r in (row, first) if str(ids[r]) not in used and r not in unused), None)
         if spare is None:

@@ -9,11 +9,10 @@ from PIL import Image
 
 from align_detr.data.findings import Findings
 from align_detr.data.images import ORIENTATION, SWAPPING
+from align_detr.data.number_columns import EXACT
 from align_detr.data.shard_images import join_image, open_image
 from align_detr.data.values import Id, find_repeated, read_ids, read_numbers
 
-EXACT = 2**53
-"""Integers from here on are rounded by tools that hold numbers as float64 (JavaScript, pandas)."""
 _LARGEST = 2**63  # numpy's integers end here
 
 

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from align_detr.data.annotation_table import AnnotationTable, column_of
 from align_detr.data.check_boxes import repair_boxes
-from align_detr.data.check_images import EXACT
 from align_detr.data.findings import Findings
+from align_detr.data.number_columns import EXACT
 from align_detr.data.values import find_repeated, match_ids, read_number, read_numbers
 
 _COMPRESSED = re.compile("[0-o]*[0-O]")  # six bits per character from "0" on, of which the last continues no number
@@ -21,7 +22,7 @@ Columns = dict[str, Sequence[Any]]
 
 def repair_objects(
     findings: Findings, images: Sequence[dict[str, Any]], categories: Sequence[dict[str, Any]]
-) -> list[dict[str, Any]]:
+) -> Sequence[dict[str, Any]]:
     """Return the annotations with ids, references, boxes, area and iscrowd as COCO's evaluation takes them.
 
     `images` and `categories` are the repaired ones.
@@ -38,11 +39,13 @@ def repair_objects(
     boxes, column = repair_boxes(findings, _sizes_of(image_rows, images), crowd)
     repaired |= column | _repair_areas(findings, boxes)
     repaired |= _repair_segmentations(findings) | _repair_keypoints(findings)
-    ignore = [annotation.get("ignore") for annotation in annotations]
+    ignore = column_of(annotations, "ignore")
     findings.add("ignored", [row for row, value in enumerate(ignore) if value and read_number(value) != 0], ignore)
     _report_unused(findings, categories, category_rows[(category_rows >= 0) & (crowd == 0)])
     if not repaired:
         return annotations
+    if isinstance(annotations, AnnotationTable):  # which has no repetitions
+        return annotations.replaced(repaired)
     copies = [dict(annotation) for annotation in annotations]
     for key, values in repaired.items():
         for copy, value in zip(copies, values, strict=True):
@@ -53,7 +56,7 @@ def repair_objects(
 def _find_repetitions(findings: Findings) -> set[int]:
     """Return the rows of annotations that stand in the list before, with the same id and everything else."""
     annotations = findings.annotations.annotations
-    pairs = find_repeated([annotation.get("id") for annotation in annotations])
+    pairs = find_repeated(column_of(annotations, "id"))
     rows = [row for row, first in pairs if annotations[row] == annotations[first]]
     findings.add("annotation-repeated", rows)
     return set(rows)
@@ -61,7 +64,7 @@ def _find_repetitions(findings: Findings) -> set[int]:
 
 def _repair_ids(findings: Findings, repeated: set[int]) -> Columns:
     """Return new ids from 1 if COCO's evaluation cannot take the ids as they are."""
-    given: list[Any] = [annotation.get("id") for annotation in findings.annotations.annotations]
+    given: list[Any] = column_of(findings.annotations.annotations, "id")
     whole = set(map(type, given)) <= {int}
     if whole and (not given or (min(given) > 0 and max(given) <= EXACT)) and len(set(given)) == len(given):
         return {}
@@ -78,7 +81,7 @@ def _repair_ids(findings: Findings, repeated: set[int]) -> Columns:
 def _repair_references(findings: Findings, noun: str, ids: Sequence[Any]) -> tuple[np.ndarray, Columns]:
     """Return the row of every annotation's image or category (`noun`) among `ids`, -1 for none."""
     key = f"{noun}_id"
-    given = [annotation.get(key) for annotation in findings.annotations.annotations]
+    given = column_of(findings.annotations.annotations, key)
     rows, other_type = match_ids(given, ids)
     findings.add(f"{noun}-reference-text", other_type)
     lost = np.flatnonzero(rows < 0).tolist()
@@ -107,7 +110,7 @@ def _sizes_of(image_rows: np.ndarray, images: Sequence[dict[str, Any]]) -> np.nd
 
 def _repair_crowds(findings: Findings) -> tuple[np.ndarray, Columns]:
     """Return iscrowd of every annotation as 0 or 1."""
-    given = [annotation.get("iscrowd") for annotation in findings.annotations.annotations]
+    given = column_of(findings.annotations.annotations, "iscrowd")
     if set(map(type, given)) <= {int} and set(given) <= {0, 1}:
         return np.array(given, dtype=np.int64), {}
     words = {"true": 1, "false": 0}
@@ -123,7 +126,7 @@ def _repair_crowds(findings: Findings) -> tuple[np.ndarray, Columns]:
 
 def _repair_areas(findings: Findings, boxes: np.ndarray) -> Columns:
     """Return the areas; width x height where an area is missing, or 0 although the box has one."""
-    given = [annotation.get("area") for annotation in findings.annotations.annotations]
+    given = column_of(findings.annotations.annotations, "area")
     areas, texts = read_numbers(given)
     of_boxes = boxes[:, 2] * boxes[:, 3]  # NaN, and so never usable, for a box that is refused
     missing = ~np.isfinite(areas) | ((areas <= 0) & (of_boxes > 0))
@@ -141,8 +144,8 @@ def _repair_areas(findings: Findings, boxes: np.ndarray) -> Columns:
 
 def _repair_segmentations(findings: Findings) -> Columns:
     """Return the segmentations without what is no polygon or mask; a box never depends on them."""
-    given = [annotation.get("segmentation") for annotation in findings.annotations.annotations]
-    doubtful = [row for row, value in enumerate(given) if value and not _is_sound(value)]
+    given = column_of(findings.annotations.annotations, "segmentation")
+    doubtful = [row for row, value in enumerate(given) if value and not is_sound_segmentation(value)]
     if not doubtful:
         return {}
     flat = [row for row in doubtful if _is_polygon(given[row])]
@@ -160,8 +163,8 @@ def _repair_segmentations(findings: Findings) -> Columns:
 
 def _repair_keypoints(findings: Findings) -> Columns:
     """Return the keypoints without those that are none; a box never depends on them."""
-    given = [annotation.get("keypoints") for annotation in findings.annotations.annotations]
-    broken = [row for row, value in enumerate(given) if value and not (_are_numbers(value) and not len(value) % 3)]
+    given = column_of(findings.annotations.annotations, "keypoints")
+    broken = [row for row, value in enumerate(given) if value and not are_sound_keypoints(value)]
     if not broken:
         return {}
     findings.add("keypoints-broken", broken)
@@ -171,11 +174,16 @@ def _repair_keypoints(findings: Findings) -> Columns:
     return {"keypoints": column}
 
 
-def _is_sound(segmentation: Any) -> bool:
+def is_sound_segmentation(segmentation: Any) -> bool:
     """Return whether a segmentation is a run-length encoding, or polygons of at least three points."""
     if type(segmentation) is dict:
         return _is_mask(segmentation.get("counts"), segmentation.get("size"))
     return type(segmentation) is list and all(map(_is_polygon, segmentation))
+
+
+def are_sound_keypoints(keypoints: Any) -> bool:
+    """Return whether keypoints are triples of numbers."""
+    return _are_numbers(keypoints) and not len(keypoints) % 3
 
 
 def _is_mask(counts: Any, size: Any) -> bool:

@@ -11,6 +11,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.structures import BoxMode
 
 from align_detr.data.check_boxes import TOLERANCE
+from align_detr.data.lazy_records import JoinedRecords, Records, count_objects
 from align_detr.data.values import read_boxes
 from align_detr.errors import DatasetError
 from align_detr.paths import SMALL_DATA_REMEDY, is_small_data
@@ -22,17 +23,23 @@ _LISTED_CLASSES = 100
 
 @dataclass(frozen=True)
 class _Objects:
-    """The annotations of all records: `crowd` (N,), `boxes` (N, 4) and `sides` (N, 2), in the boxes' own mode."""
+    """The annotations of all records: `crowd` (N,), `boxes` (N, 4) and `sides` (N, 2), in the boxes' own mode.
+
+    `counts`: annotations of each record; `categories`: (N,), checked by `_check_categories`; `sizes`: width and height
+    of the images, infinite where a record has none.
+    """
 
     records: Sequence[dict[str, Any]]
-    annotations: list[dict[str, Any]]
+    counts: np.ndarray
+    sizes: np.ndarray
     crowd: np.ndarray
     boxes: np.ndarray
     sides: np.ndarray
+    categories: Sequence[Any] | np.ndarray
 
     def describe(self, name: str, index: int) -> str:
         """Return the beginning of an error about annotation `index`."""
-        ends = np.cumsum([len(record.get("annotations", ())) for record in self.records])
+        ends = np.cumsum(self.counts)
         return _describe(name, self.records[int(np.searchsorted(ends, index, side="right"))])
 
 
@@ -58,13 +65,17 @@ def check_dataset(name: str, records: Sequence[dict[str, Any]]) -> None:
         _report_classes(name, classes, np.bincount(used[objects.crowd == 0], minlength=len(classes)))
 
 
-def has_objects(record: dict[str, Any]) -> bool:
-    """Return whether a record has an object that is not a crowd region."""
-    return any(not annotation.get("iscrowd", 0) for annotation in record.get("annotations", ()))
+def take_part(records: Sequence[dict[str, Any]]) -> bool:
+    """Return whether training uses a box of checked records: one of no crowd region, with width and height."""
+    if isinstance(records, JoinedRecords):
+        return any(map(take_part, records.parts))
+    if isinstance(records, Records):
+        arrays = records.columns.arrays
+        return bool((~arrays["crowd"] & (arrays["bbox"][:, 2:] > 0).all(axis=1)).any())
+    return any(_takes_part(a) for record in records for a in record.get("annotations", ()))
 
 
-def takes_part(annotation: dict[str, Any]) -> bool:
-    """Return whether training uses a checked annotation: no crowd region, with width and height."""
+def _takes_part(annotation: dict[str, Any]) -> bool:
     x, y, right, bottom = annotation["bbox"]
     if annotation["bbox_mode"] == BoxMode.XYXY_ABS:
         right, bottom = right - x, bottom - y
@@ -80,13 +91,18 @@ def folder_remedy(path: str | os.PathLike) -> str:
 
 def _read_objects(name: str, records: Sequence[dict[str, Any]]) -> _Objects:
     """Return the boxes of all records; raise DatasetError for one that cannot be used."""
+    if isinstance(records, Records):
+        return _objects_of_columns(records)
     annotations = [annotation for record in records for annotation in record.get("annotations", ())]
     boxes, malformed, texts = read_boxes([annotation.get("bbox") for annotation in annotations])
     is_xyxy = np.array([a.get("bbox_mode") == BoxMode.XYXY_ABS for a in annotations], dtype=bool)
     sides = boxes[:, 2:] - boxes[:, :2] * is_xyxy[:, None]
     iscrowd = [annotation.get("iscrowd", 0) for annotation in annotations]
     crowd = np.array([value in (0, 1) and bool(value) for value in iscrowd], dtype=np.int64)
-    objects = _Objects(records, annotations, crowd, boxes, sides)
+    counts = np.array([len(record.get("annotations", ())) for record in records])
+    sizes = np.array([(r.get("width", np.inf), r.get("height", np.inf)) for r in records], dtype=np.float64)
+    categories = [annotation.get("category_id") for annotation in annotations]
+    objects = _Objects(records, counts, sizes, crowd, boxes, sides, categories)
     for row in np.flatnonzero(malformed)[:1]:
         raise DatasetError(f"{objects.describe(name, row)} has no box of four numbers: complete or remove it.")
     for row in texts[:1]:
@@ -103,9 +119,18 @@ def _read_objects(name: str, records: Sequence[dict[str, Any]]) -> _Objects:
     return objects
 
 
+def _objects_of_columns(records: Records) -> _Objects:
+    """Return the boxes of records whose annotations have been checked with their file."""
+    arrays = records.columns.arrays
+    counts, crowd, boxes = np.diff(arrays["objects_end"]), arrays["crowd"].astype(np.int64), arrays["bbox"]
+    return _Objects(records, counts, arrays["size"].astype(np.float64), crowd, boxes, boxes[:, 2:], arrays["category"])
+
+
 def _check_categories(name: str, objects: _Objects, num_classes: int | None) -> np.ndarray:
     """Return the classes of all annotations; raise DatasetError for one that is not among the data set's classes."""
-    given = [annotation.get("category_id") for annotation in objects.annotations]
+    given = objects.categories
+    if isinstance(given, np.ndarray):
+        return given
     for row, category in enumerate(given):
         if not isinstance(category, int | np.integer):
             raise DatasetError(
@@ -136,13 +161,13 @@ def _report(name: str, objects: _Objects) -> None:
         "without width or height.",
         name,
         len(objects.records),
-        sum(not has_objects(record) for record in objects.records),
+        int((count_objects(objects.records) == 0).sum()),
         int(boxed.sum()),
         int((~boxed).sum()),
         int((objects.sides[boxed] <= 0).any(axis=1).sum()),
     )
     start, sides = objects.boxes[boxed, :2], objects.sides[boxed]
-    end, sizes = start + sides, _sizes(objects)[boxed]
+    end, sizes = start + sides, np.repeat(objects.sizes, objects.counts, axis=0)[boxed]
     beyond = int(((start < -TOLERANCE) | (end > sizes + TOLERANCE)).any(axis=1).sum())
     tiny = int(((start >= 0) & (end <= 1) & (sizes > 2)).all(axis=1).sum())
     if beyond or tiny:
@@ -153,13 +178,6 @@ def _report(name: str, objects: _Objects) -> None:
             beyond,
             tiny,
         )
-
-
-def _sizes(objects: _Objects) -> np.ndarray:
-    """Return width and height of every annotation's image, infinite where the record has none: (N, 2) float64."""
-    counts = [len(record.get("annotations", ())) for record in objects.records]
-    sizes = [(record.get("width", np.inf), record.get("height", np.inf)) for record in objects.records]
-    return np.repeat(np.array(sizes, dtype=np.float64), counts, axis=0)
 
 
 def _report_classes(name: str, classes: Sequence[str], counts: np.ndarray) -> None:

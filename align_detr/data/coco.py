@@ -58,12 +58,19 @@ def collection_paused() -> Iterator[None]:
 def read_json(path: Path) -> Any:
     """Return the content of a JSON file in UTF-8, UTF-16 or UTF-32; raise DatasetError for a file that is none."""
     try:
-        with collection_paused():
-            return json.loads(path.read_bytes())  # bytes: a byte order mark tells the encoding
+        content = path.read_bytes()
     except FileNotFoundError as error:
         raise DatasetError(f"The annotation file {path} does not exist: correct its path.") from error
     except OSError as error:
         raise DatasetError(f"The annotation file {path} cannot be read ({error.strerror}): correct that.") from error
+    return parse_json(content, path)
+
+
+def parse_json(content: bytes, path: Path) -> Any:
+    """Return the content of the JSON file `path`, parsed; raise DatasetError for what is no JSON."""
+    try:
+        with collection_paused():
+            return json.loads(content)  # bytes: a byte order mark tells the encoding
     except UnicodeDecodeError as error:
         raise DatasetError(f"The annotation file {path} is not in UTF-8 ({error}): save it as UTF-8.") from error
     except ValueError as error:

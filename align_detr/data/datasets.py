@@ -4,19 +4,24 @@ import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import load_coco_json
 from detectron2.utils.file_io import PathManager
 
-from align_detr.data.check_records import check_dataset, folder_remedy, has_objects, takes_part
+from align_detr.data.box_records import load_box_records
+from align_detr.data.check_records import check_dataset, folder_remedy, take_part
 from align_detr.data.coco import read_coco
+from align_detr.data.lazy_records import count_objects, joined
 from align_detr.data.register import load_records
 from align_detr.errors import DatasetError
 
-# Records by data set; None outside of `datasets_read_once`.
-_kept: ContextVar[dict[str, list[dict[str, Any]]] | None] = ContextVar("kept", default=None)
+Records = Sequence[dict[str, Any]]
+
+# Records by data set and whether they are complete; None outside of `datasets_read_once`.
+_kept: ContextVar[dict[tuple[str, bool], Records] | None] = ContextVar("kept", default=None)
 
 
 @contextmanager
@@ -40,14 +45,16 @@ def as_names(names: str | Iterable[str]) -> list[str]:
     return listed
 
 
-def load_dataset(names: str | Iterable[str]) -> list[dict[str, Any]]:
+def load_dataset(names: str | Iterable[str], *, complete: bool = False) -> Records:
     """Return the records of one or several registered data sets, in detectron2's format, after `check_dataset`.
 
+    Those of a COCO file are made when they are asked for, without segmentations and keypoints, which no box detector
+    uses; with `complete` they are a list, with all that the file has. Others are what their function gives.
     Raise DatasetError for a name that is not registered, a missing file or folder, annotations that cannot be used,
     and data sets whose classes differ.
     """
     names = as_names(names)
-    records = [record for name in names for record in _records(name)]
+    records = joined([_records(name, complete) for name in names])
     _compare_classes({name: MetadataCatalog.get(name).get("thing_classes") for name in names})
     return records
 
@@ -68,12 +75,12 @@ def count_training_images(names: str | Iterable[str], *, filter_empty: bool = Fa
     names = as_names(names)
     records = load_dataset(names)
     require_objects(names, records)
-    return sum(map(has_objects, records)) if filter_empty else len(records)
+    return int((count_objects(records) > 0).sum()) if filter_empty else len(records)
 
 
-def require_objects(names: str | Iterable[str], records: Iterable[dict[str, Any]]) -> None:
+def require_objects(names: str | Iterable[str], records: Records) -> None:
     """Raise DatasetError if training would leave out every box of the records of the data sets `names`."""
-    if not any(takes_part(a) for record in records for a in record.get("annotations", ())):
+    if not take_part(records):
         raise DatasetError(
             f"The training data {', '.join(as_names(names))} has no box that takes part: check that the annotations "
             "are there, are not all crowd regions, and have a width and height."
@@ -90,15 +97,16 @@ def check_num_classes(model_num_classes: int, dataset_name: str) -> None:
         )
 
 
-def _records(name: str) -> list[dict[str, Any]]:
+def _records(name: str, complete: bool) -> Records:
     """Return the records of one data set: those that are kept, or read and checked now."""
     kept = _kept.get()
-    if kept is not None and name in kept:
-        return kept[name]
-    records = _read(name)
+    complete = complete and _is_coco(name)  # others have one form
+    if kept is not None and (name, complete) in kept:
+        return kept[name, complete]
+    records = _read(name, complete)
     check_dataset(name, records)
     if kept is not None:
-        kept[name] = records
+        kept[name, complete] = records
     return records
 
 
@@ -136,7 +144,12 @@ def describe_difference(one: Sequence[str], other: Sequence[str]) -> str:
     return f"as the first has {len(one)} classes and the second {len(other)}"
 
 
-def _read(name: str) -> list[dict[str, Any]]:
+def _is_coco(name: str) -> bool:
+    """Return whether a data set is registered by `register_coco_instances`."""
+    return getattr(DatasetCatalog.data.get(name), "__module__", None) == load_coco_json.__module__
+
+
+def _read(name: str, complete: bool) -> Records:
     """Return what detectron2 reads for `name`; raise DatasetError for any failure."""
     registered = DatasetCatalog.list()
     if name not in registered:
@@ -147,8 +160,8 @@ def _read(name: str) -> list[dict[str, Any]]:
             "detectron2.data.datasets.register_coco_instances."
         )
     try:
-        if DatasetCatalog.data[name].__module__ == load_coco_json.__module__:  # by register_coco_instances
-            return _read_coco_instances(name)
+        if _is_coco(name):
+            return _read_coco_instances(name, complete)
         return DatasetCatalog.get(name)
     except DatasetError:
         raise
@@ -163,7 +176,7 @@ def _read(name: str) -> list[dict[str, Any]]:
         ) from error
 
 
-def _read_coco_instances(name: str) -> list[dict[str, Any]]:
+def _read_coco_instances(name: str, complete: bool) -> Records:
     """Return the records of a data set that detectron2 would read from a COCO file."""
     metadata = MetadataCatalog.get(name)
     if not PathManager.isfile(metadata.json_file):
@@ -171,4 +184,5 @@ def _read_coco_instances(name: str) -> list[dict[str, Any]]:
             f"The annotation file {metadata.json_file} of the data set '{name}' does not exist: "
             f"{folder_remedy(metadata.json_file)}."
         )
-    return load_records(name, read_coco(PathManager.get_local_path(metadata.json_file), metadata.image_root))
+    path, image_root = Path(PathManager.get_local_path(metadata.json_file)), Path(metadata.image_root)
+    return load_records(name, read_coco(path, image_root)) if complete else load_box_records(name, path, image_root)

@@ -3,6 +3,7 @@
 import logging
 from dataclasses import replace
 
+from align_detr.data.annotation_table import AnnotationTable
 from align_detr.data.annotations import Annotations
 from align_detr.data.check_categories import repair_categories
 from align_detr.data.check_images import repair_images
@@ -39,8 +40,9 @@ def repair(annotations: Annotations) -> tuple[Annotations, list[Problem]]:
         if not getattr(annotations, table):
             findings.add_whole(kind)
     for table, kind in _ENTRIES.items():
-        entries = enumerate(getattr(annotations, table))
-        findings.add(kind, [row for row, entry in entries if not isinstance(entry, dict)])
+        entries = getattr(annotations, table)
+        if not isinstance(entries, AnnotationTable):
+            findings.add(kind, [row for row, entry in enumerate(entries) if not isinstance(entry, dict)])
     if findings.problems:  # little else can be read
         return annotations, findings.problems
     images = repair_images(findings)
@@ -52,6 +54,17 @@ def repair(annotations: Annotations) -> tuple[Annotations, list[Problem]]:
 def require_sound(annotations: Annotations) -> Annotations:
     """Return repaired annotations, and log what was repaired or is doubtful.
 
+    Raise DatasetError as `check_sound` does.
+    """
+    repaired, problems = check_sound(annotations)
+    for problem in problems:
+        logger.warning("%s", problem.sentence)
+    return repaired
+
+
+def check_sound(annotations: Annotations) -> tuple[Annotations, list[Problem]]:
+    """Return repaired annotations, and the problems that are repaired or doubtful without those that a line counts.
+
     Raise DatasetError for the first problem that has to be corrected by hand, or if there are no images or categories.
     """
     repaired, problems = repair(annotations)
@@ -59,7 +72,4 @@ def require_sound(annotations: Annotations) -> Annotations:
     if errors:
         others = f" (and {len(errors) - 1} other kinds of faults)" if len(errors) > 1 else ""
         raise DatasetError(f"{errors[0].sentence[:-1]}{others}.")
-    for problem in problems:
-        if problem.kind not in COUNTED:
-            logger.warning("%s", problem.sentence)
-    return repaired
+    return repaired, [problem for problem in problems if problem.kind not in COUNTED]

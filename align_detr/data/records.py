@@ -27,9 +27,14 @@ def _on_pixel_centers(keypoints: Sequence[float]) -> list[float]:
 _OPTIONAL = {"segmentation": _compressed, "keypoints": _on_pixel_centers}
 
 
-def class_indices(annotations: Annotations) -> dict[Any, int]:
+def class_indices(categories: Sequence[dict[str, Any]]) -> dict[Any, int]:
     """Return {id of a category: class of the model}, in the order of the ids."""
-    return {id_: index for index, id_ in enumerate(sorted(category["id"] for category in annotations.categories))}
+    return {id_: index for index, id_ in enumerate(sorted(category["id"] for category in categories))}
+
+
+def in_order(images: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return repaired images in the order of their ids, as records are."""
+    return sorted(images, key=lambda image: (isinstance(image["id"], str), image["id"]))
 
 
 def to_records(annotations: Annotations) -> list[dict[str, Any]]:
@@ -37,7 +42,7 @@ def to_records(annotations: Annotations) -> list[dict[str, Any]]:
 
     The objects of a record keep id, area and iscrowd, and segmentation and keypoints where they have them.
     """
-    classes, root = class_indices(annotations), str(annotations.image_root)
+    classes, root = class_indices(annotations.categories), str(annotations.image_root)
     objects: dict[Any, list[dict]] = {image["id"]: [] for image in annotations.images}
     for annotation in annotations.annotations:
         kept = {key: annotation[key] for key in _KEPT}
@@ -55,5 +60,5 @@ def to_records(annotations: Annotations) -> list[dict[str, Any]]:
             "image_id": image["id"],
             "annotations": objects[image["id"]],
         }
-        for image in sorted(annotations.images, key=lambda image: (isinstance(image["id"], str), image["id"]))
+        for image in in_order(annotations.images)
     ]

@@ -1,12 +1,13 @@
 """Registration of data sets of any layout in detectron2's catalogs."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from align_detr.data.annotations import Annotations
+from align_detr.data.annotations import Annotations, class_names
 from align_detr.data.coco import collection_paused
 from align_detr.data.problems import require_sound
 from align_detr.data.records import class_indices, to_records
@@ -83,15 +84,19 @@ def load_records(name: str, annotations: Annotations) -> list[dict[str, Any]]:
     with collection_paused():
         sound = require_sound(annotations)
         records = to_records(sound)
-    metadata, classes = MetadataCatalog.get(name), sound.class_names
+    set_classes(name, sound.categories, sound.source)
+    return records
+
+
+def set_classes(name: str, categories: Sequence[dict[str, Any]], source: Path) -> None:
+    """Set the classes of a data set; raise DatasetError if other ones are known of it."""
+    metadata, classes = MetadataCatalog.get(name), class_names(categories)
     known = metadata.get("thing_classes")
     if known is not None and list(known) != classes:
         raise DatasetError(
-            f"The data set '{name}' has the classes {classes} in {sound.source}, but {list(known)} in its metadata: "
+            f"The data set '{name}' has the classes {classes} in {source}, but {list(known)} in its metadata: "
             "register it without thing_classes, or with the file's in the order of their ids."
         )
-    indices = class_indices(sound)
     if metadata.get("thing_dataset_id_to_contiguous_id") is None:
-        metadata.set(thing_dataset_id_to_contiguous_id=indices)
+        metadata.set(thing_dataset_id_to_contiguous_id=class_indices(categories))
     metadata.set(thing_classes=known or classes)
-    return records

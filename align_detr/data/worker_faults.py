@@ -22,7 +22,7 @@ class WorkerFault(EnvironmentProblem):
 class CurrentRecords(Dataset):
     """Records of a data set; which of them each worker process has taken last is known to all processes."""
 
-    def __init__(self, records: Dataset) -> None:
+    def __init__(self, records: Dataset | Sequence[dict[str, Any]]) -> None:
         self.records = records
         self._last = torch.full((_MOST_WORKERS,), _NONE).share_memory_()
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from omegaconf import DictConfig
 
 from align_detr.data import load_dataset
+from align_detr.data.lazy_records import count_objects
 from align_detr.stated_values import stated_values
 
 logger = logging.getLogger(__name__)
@@ -22,11 +23,10 @@ def check_capacity(model: DictConfig, names: Iterable[str]) -> None:
     if not limits or not names:
         return
     most = min(limits.values())
-    crowded = [record for record in load_dataset(names) if len(record.get("annotations", ())) > most]
-    counts = [sum(not annotation.get("iscrowd", 0) for annotation in record["annotations"]) for record in crowded]
-    beyond = [count for count in counts if count > most]
-    if beyond:
-        largest = max(beyond)
+    counts = count_objects(load_dataset(names))
+    beyond = counts[counts > most]
+    if len(beyond):
+        largest = int(beyond.max())
         keys = [f"{key} (it allows {limit})" for key, limit in limits.items() if limit < largest]
         logger.warning(
             "In %s, %d images have more objects, up to %d, than the model can find per image: raise %s.",
