@@ -23,6 +23,9 @@ class MaskMapper(DetrMapper):
     that a crop cuts is the part of the whole box, as in DETR, and not the box around what is left of the mask.
     """
 
+    boxes_only = False
+    """It reads segmentations, so that loaders give it whole records."""
+
     def _transform(
         self,
         record: dict[str, Any],

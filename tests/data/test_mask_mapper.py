@@ -9,10 +9,11 @@ import pytest
 import torch
 from detectron2.data import MetadataCatalog
 from detectron2.data import transforms as T
+from detectron2.data.datasets import register_coco_instances
 from detectron2.structures import BoxMode
 from PIL import Image
 
-from align_detr.data import DetrMapper, MaskMapper, load_dataset, register_panoptic
+from align_detr.data import DetrMapper, MaskMapper, build_train_loader, load_dataset, register_panoptic
 from align_detr.data.panoptic import as_picture, read_picture
 from align_detr.errors import DatasetError
 from support.datasets import forgotten
@@ -149,3 +150,23 @@ def test_a_file_that_is_not_panoptic_is_one_sentence(tmp_path: Path, content: st
     register_panoptic("broken_for_tests", **files)
     with forgotten("broken_for_tests"), pytest.raises(DatasetError, match=match):
         load_dataset("broken_for_tests")
+
+
+def test_loaders_give_it_masks(tmp_path: Path) -> None:
+    """Of a COCO file, whose records are without segmentations for a mapper of boxes."""
+    Image.fromarray(np.zeros((HEIGHT, WIDTH, 3), dtype=np.uint8)).save(tmp_path / "a.png")
+    polygon = {"segmentation": [[1, 1, 4, 1, 4, 5, 1, 5]], "bbox": [1, 1, 3, 4], "area": 12, "iscrowd": 0}
+    content = {
+        "images": [{"id": 1, "file_name": "a.png", "height": HEIGHT, "width": WIDTH}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, **polygon}],
+        "categories": [{"id": 1, "name": "cat"}],
+    }
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    name = "masks_of_a_file_for_tests"
+    register_coco_instances(name, {}, str(tmp_path / "a.json"), str(tmp_path))
+    with forgotten(name):
+        loader = build_train_loader(
+            dataset=name, mapper=MaskMapper(augmentations=[], is_train=True), total_batch_size=1, num_workers=0
+        )
+        (image,) = next(iter(loader))
+    assert image["instances"].gt_masks.tensor.int().tolist() == [LEFT.tolist()]
