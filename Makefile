@@ -73,16 +73,21 @@ bench: setup
 	@$(PY) benchmarks/matcher.py
 	@$(PY) benchmarks/deformable_attention.py
 	@$(PY) benchmarks/full_step.py
+	@$(PY) benchmarks/train_step.py --short
 	@$(PY) benchmarks/validate.py
+	@OMP_NUM_THREADS=1 $(PY) benchmarks/data.py --short
 	@$(PY) benchmarks/startup.py --short
 	@$(PY) benchmarks/evaluation.py
 	@$(PY) benchmarks/predict.py
+	@$(PY) benchmarks/inference.py --short
 	@OMP_NUM_THREADS=1 $(PY) benchmarks/faults.py
 	@$(PY) benchmarks/memory.py
 	@$(PY) benchmarks/random_batches.py
 	@OMP_NUM_THREADS=1 $(PY) benchmarks/two_processes.py --iterations 40
 	@OMP_NUM_THREADS=1 $(PY) benchmarks/report.py --images 500
 	@$(PY) benchmarks/attention_sparsity.py
+	@$(PY) benchmarks/busy.py --short
+	@$(PY) benchmarks/scaling.py --short
 
 # hours of training; what is done is kept, so it can be stopped and started
 studies: setup

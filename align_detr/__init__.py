@@ -1,8 +1,9 @@
 """Align-DETR for detectron2: set-prediction detectors and their IoU-aware versions.
 
 Here are the names of everyday use: a detector in three lines (`Detector`), training and evaluation on a data set's
-folder (`train`, `evaluate`), configs and models by name (`model_zoo`), the bridge from yacs configs
-(`add_align_detr_config`) and the errors. The parts of the models are in `align_detr.modeling`.
+folder (`train`, `evaluate`), a copy that predicts faster (`optimize_for_inference`), configs and models by name
+(`model_zoo`), the bridge from yacs configs (`add_align_detr_config`) and the errors. The parts of the models are in
+`align_detr.modeling`.
 """
 
 import warnings
@@ -17,11 +18,13 @@ if TYPE_CHECKING:
     from align_detr.config import add_align_detr_config
     from align_detr.detector import Detector
     from align_detr.engine.from_folder import evaluate, train
+    from align_detr.inference.optimized import optimize_for_inference
 else:
     _HOMES = {
         "Detector": "align_detr.detector",
         "add_align_detr_config": "align_detr.config",
         "evaluate": "align_detr.engine.from_folder",
+        "optimize_for_inference": "align_detr.inference.optimized",
         "train": "align_detr.engine.from_folder",
     }
 
@@ -47,5 +50,6 @@ __all__ = [
     "add_align_detr_config",
     "evaluate",
     "model_zoo",
+    "optimize_for_inference",
     "train",
 ]

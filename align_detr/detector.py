@@ -6,6 +6,7 @@ detector = Detector("align_detr/align_dino_r50_4scale_12ep.py", weights="model.p
 found = detector.predict("photo.jpg")
 """
 
+import dataclasses
 import logging
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,6 +27,7 @@ from align_detr.inference import training
 from align_detr.inference.building import classes_of, read_test_view, set_class_count
 from align_detr.inference.configs import config_text, named_config, training_config
 from align_detr.inference.detections import Classes, Detections
+from align_detr.inference.optimized import optimize_for_inference
 from align_detr.inference.pixels import CHANNELS
 from align_detr.inference.running import Options, Runner
 from align_detr.inference.sources import OnError, is_endless, is_one, pictures
@@ -184,6 +186,15 @@ class Detector:
         check_choice(channels, "channels", CHANNELS)
         images = pictures(source, channels=channels, on_error=on_error)
         return self._runner.stream(images, options, batch_size=batch_size, on_error=on_error)
+
+    def optimize(self, *, precision: str = "float32") -> "Detector":
+        """Predict with a faster copy of the model from now on, until the next training, and return the detector.
+
+        precision: as in `align_detr.optimize_for_inference`. `model`, which is saved, trained and evaluated, stays as
+        it is. Raise ConfigError and EnvironmentProblem as that does.
+        """
+        self._runner = dataclasses.replace(self._runner, model=optimize_for_inference(self.model, precision=precision))
+        return self
 
     def train(
         self,

@@ -11,8 +11,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 from detectron2.structures import Instances
 from torch import Tensor
@@ -169,7 +170,8 @@ class Predictions:
     (B, Q) False where a query is padding; `allowed` (B, Q, T) False where a query may not be matched to a target;
     `match` is given if it is known beforehand; `class_agnostic` sets know one class, "object"; `scale` multiplies the
     number of targets that normalises the losses; `copies` is the number of queries matched to each
-    target, or None for the matcher's; `origin` is the part of the model that an error about the logits names.
+    target, or None for the matcher's; `assigner`, if there is one, matches the set in place of the matcher's costs and
+    solver; `origin` is the part of the model that an error about the logits names.
     """
 
     logits: Tensor
@@ -184,6 +186,7 @@ class Predictions:
     scale: float = 1.0
     copies: int | None = None
     origin: str = "head"
+    assigner: Assigner | None = None
 
     def float(self) -> Predictions:
         """Return the same set with logits, boxes and IoU in float32, whatever autocast made of them."""
@@ -212,6 +215,20 @@ class Predictions:
             iou=None if self.iou is None else torch.where(kept, self.iou, 0.0),
             valid=valid,
         )
+
+
+class Assigner(Protocol):
+    """The interface of what matches a set by a rule of its own: see `Predictions.assigner`."""
+
+    @property
+    def costs(self) -> Sequence[Any]:
+        """Terms of the cost, `Cost`s, from which it assigns."""
+
+    def assign_all(self, cost: np.ndarray, counts: Sequence[int], skipped: Collection[int] = ()) -> np.ndarray:
+        """Return the pairs in every row and image but those `skipped`, (4, M): row, image, query and target.
+
+        `cost` (R, N, Q), on the host, holds the N targets of all images, `counts` of each, concatenated.
+        """
 
 
 class computed_once(property):  # a decorator, as `property` is

@@ -41,6 +41,9 @@ STUDY = Study(
         Variant("k 3, alpha 0.5", MIXED, alpha(0.5), "49.2"),
         Variant("k 3, alpha 0.75", MIXED, alpha(0.75), "47.6"),
         Variant("k 3, position relations", "ablations/digits_relation.py"),
+        Variant("k 3, distinct queries", "ablations/digits_distinct.py"),
+        Variant("k 3, DAC", "ablations/digits_dac.py"),
+        Variant("k 3, instructive routes", "ablations/digits_mr.py"),
     ),
 )
 

@@ -32,6 +32,7 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from align_detr import model_zoo
 from align_detr.modeling.meta_arch import RCNN
+from support.inputs import box_masks
 from support.shrink import as_json, config, shrink
 
 SIDES = (32, 1333)
@@ -126,6 +127,8 @@ def fault_of(model: nn.Module, seed: int) -> str:
     """Return what is wrong with the losses and gradients of the batch of a seed, or "" if all are finite."""
     model.zero_grad(set_to_none=True)
     batch = draw_batch(seed, int(model.num_classes), LEAST_SIDE_OF_RCNN if isinstance(model, RCNN) else 0.0)
+    for image in batch if hasattr(model, "masks") else ():
+        image["instances"].gt_masks = box_masks(image["instances"])
     torch.manual_seed(seed)
     try:
         with extreme(model, seed), EventStorage(seed), torch.autocast("cpu", torch.bfloat16, enabled=seed % 4 > 1):

@@ -4,7 +4,7 @@ What was read in the repositories' lists of models stands here, and nothing else
 list has it, otherwise to the list. `docs/models.md` has the same table.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,13 @@ def _detr(name: str, config: str, ap: float, sha256: str, size: int) -> Released
     return ReleasedFile(name, f"detr/{config}.py", "DETR", ap, url, file, "align_detr.checkpoint.detr", size, sha256)
 
 
+def _panoptic_detr(name: str, config: str, ap: float, sha256: str, size: int) -> ReleasedFile:
+    """Return a file of DETR's authors with masks; the AP is that of its boxes."""
+    boxes = _detr(name, config, ap, sha256, size)
+    converter = "align_detr.projects.detr_segmentation.checkpoint"
+    return replace(boxes, config=f"DETRSegmentation/{config}.py", converter=converter)
+
+
 _GITHUB = "https://github.com/"
 _DRIVE = "https://drive.google.com/file/d/"
 _DETREX = _GITHUB + "IDEA-Research/detrex-storage/releases/download/"
@@ -68,6 +75,9 @@ _RELEASES = (
     _detr("detr-r50-dc5", "detr_r50_dc5_500ep", 43.3, "f0fb7ef5", 159),
     _detr("detr-r101", "detr_r101_500ep", 43.5, "2c7b67e5", 232),
     _detr("detr-r101-dc5", "detr_r101_dc5_500ep", 44.9, "a2e86def", 232),
+    _panoptic_detr("detr-r50-panoptic", "detr_r50_panoptic_25ep", 38.7, "b423a359", 165),
+    _panoptic_detr("detr-r50-dc5-panoptic", "detr_r50_dc5_panoptic_25ep", 40.2, "ac925135", 165),
+    _panoptic_detr("detr-r101-panoptic", "detr_r101_panoptic_25ep", 40.1, "0fa498b3", 237),
     *_rows(
         "Conditional-DETR",
         _GITHUB + "Atten4Vis/ConditionalDETR#model-zoo",

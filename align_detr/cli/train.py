@@ -66,6 +66,14 @@ def build_parser(prog: str = "align-detr train") -> argparse.ArgumentParser:
         help="that machines and processes wait for each other at most, at the start and in each exchange "
         "(default: 1800)",
     )
+    parser.add_argument(
+        "--profile",
+        type=int,
+        default=0,
+        metavar="N",
+        help="write profile.md, which says where the time of N steps goes, and their trace into train.output_dir; "
+        "training goes on",
+    )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="values of the config, e.g. train.epochs=12")
     return parser
 
@@ -157,7 +165,7 @@ def run(args: argparse.Namespace, cfg: "DictConfig | None" = None) -> None:
         given_here = any(text.lstrip("+").startswith("train.init_checkpoint=") for text in args.overrides)
         evaluate_only(cfg, checkpoint=cfg.train.init_checkpoint if given_here else "")
     else:
-        train(cfg, resume=args.resume, overwrite=args.overwrite)
+        train(cfg, resume=args.resume, overwrite=args.overwrite, profile=args.profile)
 
 
 def _start(args: argparse.Namespace) -> None:
@@ -169,6 +177,10 @@ def _start(args: argparse.Namespace) -> None:
 
     if args.num_gpus < 1 or args.num_machines < 1:
         raise ConfigError("--num-gpus and --num-machines count processes, on the CPU as well: set them to at least 1.")
+    if args.profile < 0:
+        raise ConfigError(f"--profile is {args.profile} steps: set it to 1 or more, or leave it out.")
+    if args.eval_only and args.profile:
+        raise ConfigError("--profile measures training steps, of which --eval-only makes none: leave one of them out.")
     if args.eval_only and (args.resume or args.overwrite):
         other = "--resume" if args.resume else "--overwrite"
         raise ConfigError(f"--eval-only and {other} exclude each other: leave one of them out.")

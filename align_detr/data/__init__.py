@@ -13,6 +13,8 @@ from align_detr.data.datasets import (
 )
 from align_detr.data.layouts import DataFolder, Split, find
 from align_detr.data.mapper import DetrMapper
+from align_detr.data.mask_mapper import MaskMapper
+from align_detr.data.panoptic import register_panoptic
 from align_detr.paths import data_path
 
 register_builtin_datasets()
@@ -20,6 +22,7 @@ register_builtin_datasets()
 __all__ = [
     "DataFolder",
     "DetrMapper",
+    "MaskMapper",
     "Split",
     "build_test_loader",
     "build_train_loader",
@@ -33,4 +36,5 @@ __all__ = [
     "find",
     "load_dataset",
     "register_builtin_datasets",
+    "register_panoptic",
 ]

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+import torch
 from detectron2.data.common import MapDataset
 from detectron2.data.samplers import InferenceSampler
 from detectron2.utils import comm
@@ -62,6 +63,7 @@ def build_train_loader(
         num_workers=num_workers,
         collate_fn=as_list,
         worker_init_fn=start_worker,
+        pin_memory=torch.cuda.is_available(),
         generator=None if seed is None else own_generator(seed),
     )
 
@@ -80,7 +82,12 @@ def build_test_loader(
     images = MapDataset(CurrentRecords(records), mapper)
     batches = BatchSampler(InferenceSampler(len(images)), batch_size, drop_last=False)
     return ImageLoader(
-        images, batch_sampler=batches, num_workers=num_workers, collate_fn=as_list, worker_init_fn=start_worker
+        images,
+        batch_sampler=batches,
+        num_workers=num_workers,
+        collate_fn=as_list,
+        worker_init_fn=start_worker,
+        pin_memory=torch.cuda.is_available(),
     )
 
 

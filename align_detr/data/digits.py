@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,17 +45,31 @@ class DigitsSpec:
 def ensure_digits(spec: DigitsSpec, cache: Path) -> Path:
     """Make the split if it does not exist, and return its folder (instances.json and images/).
 
-    Of several processes one makes it and the others wait; the folder appears whole or not at all. Raise DatasetError
-    if the cache folder cannot be written.
+    Raise DatasetError if the cache folder cannot be written.
     """
-    folder = spec.folder(cache)
+
+    def write(folder: Path) -> None:
+        logger.info("Making %d images of digits in photos (%s) in %s.", spec.num_images, spec.split, cache)
+        (folder / "images").mkdir()
+        coco = _write_images(spec, folder / "images")
+        (folder / "instances.json").write_text(json.dumps(coco), encoding="utf-8")
+
+    return ensure_made(spec.folder(cache), write)
+
+
+def ensure_made(folder: Path, write: Callable[[Path], None]) -> Path:
+    """Let `write` fill `folder`, unless it has an instances.json, and return it.
+
+    Of several processes one makes it and the others wait; the folder appears whole or not at all. Raise DatasetError
+    if it cannot be written.
+    """
     if (folder / "instances.json").is_file():
         return folder
     try:
-        cache.mkdir(parents=True, exist_ok=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
         with file_lock(str(folder)):
             if not (folder / "instances.json").is_file():
-                _make(spec, folder)
+                _make(folder, write)
     except OSError as error:
         raise DatasetError(
             f"The digits data set cannot be written to {folder} ({error}): set ALIGN_DETR_CACHE to a writable folder, "
@@ -63,14 +78,11 @@ def ensure_digits(spec: DigitsSpec, cache: Path) -> Path:
     return folder
 
 
-def _make(spec: DigitsSpec, folder: Path) -> None:
-    """Write the split into a temporary folder beside `folder`, then rename it."""
-    logger.info("Making %d images of digits in photos (%s) in %s.", spec.num_images, spec.split, folder)
+def _make(folder: Path, write: Callable[[Path], None]) -> None:
+    """Write into a temporary folder beside `folder`, then rename it."""
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        (temporary / "images").mkdir()
-        coco = _write_images(spec, temporary / "images")
-        (temporary / "instances.json").write_text(json.dumps(coco), encoding="utf-8")
+        write(temporary)
         temporary.chmod(0o755)  # mkdtemp closes its folder to other users
         os.rename(temporary, folder)
     finally:

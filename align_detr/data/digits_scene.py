@@ -60,6 +60,26 @@ class SceneDigit:
     box: tuple[int, int, int, int]
 
 
+@dataclass(frozen=True, eq=False)
+class DrawnDigit:
+    """A digit with its ink (h, w) float32, whose first pixel lies at (x, y) of the scene, on it or beside it."""
+
+    digit: SceneDigit
+    ink: np.ndarray
+    x: int
+    y: int
+
+    def mask(self) -> np.ndarray:
+        """Return the pixels of the scene with more ink than the threshold, (128, 128) bool: the box is around them."""
+        mask = np.zeros((IMAGE_SIZE, IMAGE_SIZE), dtype=bool)
+        top, left = max(0, -self.y), max(0, -self.x)
+        ink = self.ink[top : IMAGE_SIZE - self.y, left : IMAGE_SIZE - self.x]
+        mask[self.y + top : self.y + top + ink.shape[0], self.x + left : self.x + left + ink.shape[1]] = (
+            ink > INK_THRESHOLD
+        )
+        return mask
+
+
 def load_sources(split: str) -> SceneSources:
     """Read the digits and the photo regions of `split` ("train" or "val").
 
@@ -157,23 +177,36 @@ def render_scene(rng: np.random.Generator, sources: SceneSources) -> tuple[np.nd
     given up, so that crowded scenes have fewer digits than drawn for, but never fewer than 2.
     """
     canvas = _background(rng, sources.photos)
+    drawn = draw_digits(rng, canvas, sources)
+    return as_image(rng, canvas, sources), [each.digit for each in drawn]
+
+
+def draw_digits(rng: np.random.Generator, canvas: np.ndarray, sources: SceneSources) -> list[DrawnDigit]:
+    """Draw 2 to 8 digits on the canvas (128, 128, 3) in place, and return them in the order of drawing."""
     wanted = int(rng.integers(_DIGITS_COUNT[0], _DIGITS_COUNT[1] + 1))
-    drawn: list[SceneDigit] = []
+    drawn: list[DrawnDigit] = []
     attempts = 0
     while len(drawn) < wanted and (attempts < _SHAPE_ATTEMPTS * wanted or len(drawn) < _DIGITS_COUNT[0]):
         attempts += 1
         index = int(rng.integers(len(sources.digits)))
         ink, (left, top, right, bottom) = warp_digit(sources.digits[index], **_random_shape(rng, sources.augment))
-        box = _free_box(rng, right - left, bottom - top, [digit.box for digit in drawn])
+        box = _free_box(rng, right - left, bottom - top, [each.digit.box for each in drawn])
         if box is None:
             continue
         background = float((canvas[box[1] : box[3], box[0] : box[2]] @ _LUMINANCE).mean())
         color, opacity = _contrasting_color(rng, background), rng.uniform(*_OPACITY)
-        paste_ink(canvas, ink, x=box[0] - left, y=box[1] - top, color=color, opacity=opacity)
-        drawn.append(SceneDigit(label=int(sources.labels[index]), source=int(sources.indices[index]), box=box))
+        x, y = box[0] - left, box[1] - top
+        paste_ink(canvas, ink, x=x, y=y, color=color, opacity=opacity)
+        digit = SceneDigit(label=int(sources.labels[index]), source=int(sources.indices[index]), box=box)
+        drawn.append(DrawnDigit(digit, ink, x, y))
+    return drawn
+
+
+def as_image(rng: np.random.Generator, canvas: np.ndarray, sources: SceneSources) -> np.ndarray:
+    """Return the canvas (H, W, 3) as uint8, of another brightness in training."""
     if sources.augment:
         canvas = canvas * np.float32(rng.uniform(*_GAIN)) + np.float32(rng.uniform(-_MAX_OFFSET, _MAX_OFFSET))
-    return np.rint(np.clip(canvas, 0.0, 1.0) * 255).astype(np.uint8), drawn
+    return np.rint(np.clip(canvas, 0.0, 1.0) * 255).astype(np.uint8)
 
 
 def _free_box(
@@ -202,8 +235,12 @@ def _random_shape(rng: np.random.Generator, augment: bool) -> dict[str, float]:
 
 
 def _background(rng: np.random.Generator, photos: tuple[Image.Image, ...]) -> np.ndarray:
+    """Return a `photo_crop` of one of the photos."""
+    return photo_crop(rng, photos[int(rng.integers(len(photos)))])
+
+
+def photo_crop(rng: np.random.Generator, photo: Image.Image) -> np.ndarray:
     """Return a square crop of a photo, resized, and flipped half of the time: (128, 128, 3) float32 in [0, 1]."""
-    photo = photos[int(rng.integers(len(photos)))]
     side = int(rng.integers(_CROP_SIDE[0], _CROP_SIDE[1] + 1))
     x, y = int(rng.integers(photo.width - side + 1)), int(rng.integers(photo.height - side + 1))
     crop = photo.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BILINEAR, box=(x, y, x + side, y + side))

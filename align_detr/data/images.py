@@ -9,6 +9,7 @@ from detectron2.data import detection_utils
 from detectron2.utils.logger import log_first_n
 from PIL import Image, UnidentifiedImageError
 
+from align_detr.data.decoding import decode_photo
 from align_detr.data.shard_images import open_image
 from align_detr.errors import DatasetError
 
@@ -63,7 +64,11 @@ def _read(file_name: str, entry: str, image_format: str, white_level: float | No
     remedy = ", or remove the image from the annotations" if entry else ""
     try:
         with open_image(file_name) as file, Image.open(file) as stored:
-            return _as_shown(stored, file_name, image_format, white_level, entry), orientation_of(stored)
+            orientation = orientation_of(stored)
+            pixels = decode_photo(stored, file, orientation) if image_format == "RGB" else None
+            if pixels is None:
+                pixels = _as_shown(stored, file_name, image_format, white_level, entry)
+            return pixels, orientation
     except FileNotFoundError as error:
         raise DatasetError(
             f"The image file {file_name}{entry} does not exist: "
@@ -80,7 +85,7 @@ def _as_shown(
 ) -> np.ndarray:
     shown = detection_utils._apply_exif_orientation(stored)
     grey = _to_8_bits(shown, _named(file_name, entry), white_level, bool(entry)) if shown.mode in _WHITE else shown
-    return detection_utils.convert_PIL_to_numpy(grey, image_format)
+    return detection_utils.convert_PIL_to_numpy(grey, None if grey.mode == image_format else image_format)
 
 
 def orientation_of(image: Image.Image) -> int:

@@ -10,6 +10,7 @@ from detectron2.data import transforms as T
 from detectron2.structures import Boxes, BoxMode, Instances
 from omegaconf import ListConfig
 
+from align_detr.data.fast_transforms import FastInput, apply_to_boxes, channels_first
 from align_detr.data.images import read_image
 from align_detr.errors import ConfigError, DatasetError
 
@@ -64,21 +65,31 @@ class DetrMapper:
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
         """Map a record of detectron2's data set format; the record itself is not changed.
 
-        Return its entries with `image` (3, H, W) uint8, `height` and `width` of the file, and in training or with
-        `keep_boxes` also `instances` with gt_boxes (absolute xyxy in the augmented image) and gt_classes in place of
-        `annotations`.
+        Return its entries with `image` (3, H, W) uint8 in channels-last memory, `height` and `width` of the file, and
+        in training or with `keep_boxes` also `instances` with gt_boxes (absolute xyxy in the augmented image) and
+        gt_classes in place of `annotations`.
         Raise DatasetError for an image file that is missing, broken, too thin to be resized, of another size than its
         annotation states, or of grey levels whose white is not known.
         """
         record = {key: value for key, value in dataset_dict.items() if key != "annotations"}
-        aug_input = T.AugInput(read_image(record, self.image_format, self.white_level))
+        aug_input = FastInput(read_image(record, self.image_format, self.white_level))
         transforms = self._augment(aug_input, record)
         image = aug_input.image
-        record["image"] = torch.as_tensor(np.ascontiguousarray(image.transpose(2, 0, 1)))
+        record["image"] = channels_first(image)
         if self.keep_boxes:
             annotations = [a for a in dataset_dict.get("annotations", ()) if not a.get("iscrowd", 0)]
-            record["instances"] = _transform_boxes(annotations, transforms, image.shape[:2])
+            record["instances"] = self._transform(record, annotations, transforms, image.shape[:2])
         return record
+
+    def _transform(
+        self,
+        record: dict[str, Any],
+        annotations: Sequence[dict[str, Any]],
+        transforms: T.TransformList,
+        image_size: tuple[int, int],
+    ) -> Instances:
+        """Return the annotations in the augmented image (height, width): a subclass may read more than boxes."""
+        return _transform_boxes(annotations, transforms, image_size)
 
     def _augment(self, aug_input: T.AugInput, record: dict[str, Any]) -> T.TransformList:
         try:
@@ -117,7 +128,7 @@ def _transform_boxes(
     sound = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)  # a transform makes a negative side positive
     boxes, classes = boxes[sound], classes[sound]
     if len(boxes):
-        boxes = transforms.apply_box(boxes)
+        boxes = apply_to_boxes(transforms, boxes)
     boxes = np.clip(boxes, 0, [width, height, width, height])
     kept = ((boxes[:, 2:] - boxes[:, :2]) > _MIN_SIDE).all(axis=1)
     instances = Instances((height, width))

@@ -22,6 +22,7 @@ from align_detr.engine.learner import Learner, build_learner
 from align_detr.engine.output_folder import check_folder, clear_folder
 from align_detr.engine.outputs import EvaluatedWeights, output_hooks
 from align_detr.engine.plan import RunPlan, plan_run
+from align_detr.engine.profiling import StepProfile
 from align_detr.engine.run_start import RunStart, load_start
 from align_detr.engine.run_state import RunState
 from align_detr.engine.shared_cpus import sharing_cpus
@@ -37,20 +38,20 @@ from align_detr.lazy_config import settle
 logger = logging.getLogger(__name__)
 
 
-def train(cfg: DictConfig, *, resume: bool = False, overwrite: bool = False) -> Mapping[str, Any]:
+def train(cfg: DictConfig, *, resume: bool = False, overwrite: bool = False, profile: int = 0) -> Mapping[str, Any]:
     """Train and evaluate at the end; return the last evaluation's results ({} on all but the main process).
 
     With `resume`, continue after the iteration of the newest checkpoint of the output folder; with `overwrite`, remove
     what an earlier run has left in it; otherwise the folder has no checkpoint. Raise AlignDetrError for everything that
     a user can correct; what is wrong with config and data, before weights are downloaded. One training at a time writes
-    to a folder.
+    to a folder. `profile` is the number of steps of which a trace and a page are written (0: none).
     """
     settle(cfg)
     with folder_lock(cfg.train.output_dir), sharing_cpus():
-        return _train(cfg, resume=resume, overwrite=overwrite)
+        return _train(cfg, resume=resume, overwrite=overwrite, profile=profile)
 
 
-def _train(cfg: DictConfig, *, resume: bool, overwrite: bool) -> Mapping[str, Any]:
+def _train(cfg: DictConfig, *, resume: bool, overwrite: bool, profile: int) -> Mapping[str, Any]:
     options = cfg.train
     check_folder(options.output_dir, resume=resume, overwrite=overwrite, start=options.init_checkpoint)
     if comm.is_main_process():
@@ -71,7 +72,10 @@ def _train(cfg: DictConfig, *, resume: bool, overwrite: bool) -> Mapping[str, An
         write_config(given, Path(options.output_dir) / "config.yaml")
     run_state = RunState(data_loader)
     evaluation, outputs = _build_outputs(options, plan, learner, start, checkpointer, run_state)
-    trainer.register_hooks([*learner.hooks(), *outputs])
+    profiling = None
+    if profile and comm.is_main_process():
+        profiling = StepProfile(folder=Path(options.output_dir), steps=profile, model=learner.model)
+    trainer.register_hooks([profiling, *learner.hooks(), *outputs])
     start.restore(trainer, plan.length.max_iter)
     try:
         trainer.train(start.iteration, plan.length.max_iter)

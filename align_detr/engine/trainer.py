@@ -18,6 +18,7 @@ from align_detr.engine.faults import RandomState
 from align_detr.engine.guard import Guard, TrainingDiverged
 from align_detr.engine.memory import out_of_memory_of
 from align_detr.engine.precision import Precision
+from align_detr.engine.profiling import part_of_step
 from align_detr.errors import ConfigError, NonFinitePrediction
 
 
@@ -84,7 +85,8 @@ class Trainer(SimpleTrainer):
         that did not fit.
         """
         start = time.perf_counter()
-        batch = next(self._data_loader_iter)
+        with part_of_step("data"):
+            batch = next(self._data_loader_iter)
         data_time = time.perf_counter() - start
 
         random = RandomState.now(next(self.model.parameters()).device)
@@ -118,13 +120,16 @@ class Trainer(SimpleTrainer):
         names, values = self._accumulate_gradient(batch)
         scaler = self.precision.scaler
         scaler.unscale_(self.optimizer)
-        grad_norm = self._clip_gradient()
+        with part_of_step("clip"):
+            grad_norm = self._clip_gradient()
         try:
-            self._log_step(names, values, grad_norm, data_time)
+            with part_of_step("metrics"):
+                self._log_step(names, values, grad_norm, data_time)
         except TrainingDiverged:
             scaler.update()  # of a step that is left out: without it the next could not be unscaled
             raise
-        scaler.step(self.optimizer)
+        with part_of_step("optimizer"):
+            scaler.step(self.optimizer)
         scaler.update()
 
     def _accumulate_gradient(self, batch: Sequence[Any]) -> tuple[list[str], Tensor]:
@@ -138,12 +143,13 @@ class Trainer(SimpleTrainer):
         for i, part in enumerate(parts, start=1):
             with self._exchange(last=i == len(parts)):
                 try:
-                    with self.precision.autocast():
+                    with self.precision.autocast(), part_of_step("forward"):
                         losses = self.model(part)
                 except NonFinitePrediction as error:
                     raise type(error)(f"{str(error).rstrip('.')} (iteration {self.iter}).") from None
                 values = torch.stack([loss.float() for loss in losses.values()]) / len(parts)
-                self.precision.scaler.scale(values.sum()).backward()
+                with part_of_step("backward"):
+                    self.precision.scaler.scale(values.sum()).backward()
             total = values.detach() if total is None else total + values.detach()
         assert total is not None  # a batch has at least one part
         return list(losses), total

@@ -11,6 +11,7 @@ from align_detr.evaluation.evaluate import (
 )
 from align_detr.evaluation.metrics import BoxMetrics, box_metrics
 from align_detr.evaluation.misalignment import ALIGNMENT_FILE, MisalignmentEvaluator
+from align_detr.evaluation.panoptic import PanopticEvaluator
 from align_detr.evaluation.truth import GroundTruth, read_truth
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "EvaluationSet",
     "GroundTruth",
     "MisalignmentEvaluator",
+    "PanopticEvaluator",
     "box_metrics",
     "build_evaluation_sets",
     "evaluate",

@@ -132,7 +132,8 @@ def _with_boxes(loader: DictConfig) -> DictConfig:
     """Return a copy of a loader whose mapper keeps boxes, if it is one of ours."""
     mapper = loader.get("mapper", None)
     target = mapper.get("_target_", None) if isinstance(mapper, DictConfig) else None
-    if target is None or (locate(target) if isinstance(target, str) else target) is not DetrMapper:
+    target = locate(target) if isinstance(target, str) else target
+    if not (isinstance(target, type) and issubclass(target, DetrMapper)):
         return loader
     changed = copy.deepcopy(loader)
     changed.mapper.keep_boxes = True

@@ -11,6 +11,7 @@ from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
 from align_detr.checks import check_count
+from align_detr.data.fast_transforms import FastInput
 from align_detr.errors import ConfigError, DatasetError
 
 MAX_SIDE = 4096
@@ -33,7 +34,7 @@ class View:
         if self.image_format == "BGR":
             pixels = pixels[..., ::-1]
         if self.augmentations:
-            seen = T.AugInput(pixels)
+            seen = FastInput(pixels)  # as the mapper of evaluation
             try:
                 T.AugmentationList(list(self.augmentations))(seen)
             except ValueError as error:

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from align_detr.layers.dropout import Dropout, attend
+
 
 class ProjectedAttention(nn.Module):
     """Base of the attentions with `num_heads` heads whose logits are products of projected queries and keys.
@@ -52,11 +54,10 @@ class MultiHeadAttention(ProjectedAttention):
         numbers that are added to the logits (see `attention_mask`). A query must keep at least one key.
         """
         q, k, v = self._project(query, key, value)  # (B, H, Q, D), (B, H, S, D), (B, H, S, D)
-        attend = None if blocked is None else attention_mask(blocked, q.dtype)  # broadcasts to (B, H, Q, S)
+        mask = None if blocked is None else attention_mask(blocked, q.dtype)  # broadcasts to (B, H, Q, S)
         if padding is not None:
-            attend = without_padding(attend, padding)
-        dropout = self.dropout if self.training else 0.0
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=attend, dropout_p=dropout)  # (B, H, Q, D)
+            mask = without_padding(mask, padding)
+        out = attend(q, k, v, mask=mask, dropout_p=self.dropout if self.training else 0.0)  # (B, H, Q, D)
         return self.out_proj(out.transpose(1, 2).flatten(2))
 
     def weights(
@@ -106,7 +107,7 @@ class FeedForward(nn.Module):
         super().__init__()
         self.linear1 = nn.Linear(embed_dim, ffn_dim)
         self.activation = nn.ReLU() if activation is None else copy.deepcopy(activation)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.linear2 = nn.Linear(ffn_dim, embed_dim)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from align_detr.modeling.criterion import SetCriterion
 from align_detr.modeling.decoder import Decoder
 from align_detr.modeling.decoder_layers import DecoderLayer, PreNormDecoderLayer
 from align_detr.modeling.deformable import DeformableDecoderLayer, DeformableEncoder, DeformableEncoderLayer
+from align_detr.modeling.distinct import DistinctProposals, DistinctQueries, distinct_boxes
 from align_detr.modeling.encoder import (
     Encoder,
     EncoderLayer,
@@ -62,6 +63,7 @@ from align_detr.modeling.matcher import (
     PositionModulatedCost,
     SoftmaxCost,
 )
+from align_detr.modeling.matching.one_to_many import BlendedCost, OneToManyAssigner
 from align_detr.modeling.meta_arch import (
     DABDETR,
     DETR,
@@ -107,6 +109,7 @@ from align_detr.modeling.query_position import (
     ScaledReferencePosition,
 )
 from align_detr.modeling.relation import PositionRelation, box_relation
+from align_detr.modeling.routes import CrossAttentionRoute, FeedForwardRoute, InstructionRoute, Route, RoutedDecoder
 from align_detr.modeling.switched_matcher import SwitchedMatcher
 from align_detr.modeling.weighting import DualWeighting, PrimeSampleWeighting
 
@@ -120,6 +123,7 @@ __all__ = [
     "AnchorPosition",
     "AnchorQueries",
     "BinaryLoss",
+    "BlendedCost",
     "ClassProposals",
     "ConditionalDETR",
     "ConditionalDecoderLayer",
@@ -128,6 +132,7 @@ __all__ = [
     "ContentAnchorQueries",
     "ContrastiveDenoisingQueries",
     "Cost",
+    "CrossAttentionRoute",
     "DABDeformableDETR",
     "DNDeformableDETR",
     "Decoder",
@@ -139,6 +144,8 @@ __all__ = [
     "DenoisingQueries",
     "DenoisingSource",
     "DetectorBase",
+    "DistinctProposals",
+    "DistinctQueries",
     "DualWeighting",
     "DualWeightingLoss",
     "EfficientNetLite",
@@ -147,6 +154,7 @@ __all__ = [
     "Encoder",
     "EncoderLayer",
     "EqualGapLoss",
+    "FeedForwardRoute",
     "FirstConditionalDecoderLayer",
     "FocalCost",
     "FocusedLoss",
@@ -166,6 +174,7 @@ __all__ = [
     "HybridQueries",
     "IABCELoss",
     "InputPositionEncoder",
+    "InstructionRoute",
     "IoUBranchLoss",
     "L1Cost",
     "L1Loss",
@@ -180,6 +189,7 @@ __all__ = [
     "MuSuLoss",
     "MultiScaleNeck",
     "ObjectProposals",
+    "OneToManyAssigner",
     "PairCost",
     "PatternAnchorQueries",
     "PointQueries",
@@ -194,6 +204,8 @@ __all__ = [
     "QualityLoss",
     "QualityPositiveLoss",
     "ReferencePosition",
+    "Route",
+    "RoutedDecoder",
     "ScaledPositionEncoder",
     "ScaledReferencePosition",
     "SetCriterion",
@@ -220,6 +232,7 @@ __all__ = [
     "cardinality_error",
     "class_error",
     "class_loss_of",
+    "distinct_boxes",
     "rescaled_squares",
     "set_class_loss",
 ]

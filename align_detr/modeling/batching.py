@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from detectron2.modeling import Backbone
 from torch import Tensor
 
@@ -98,7 +97,12 @@ def targets_of_batch(
 
 def pad_and_stack(maps: Sequence[Tensor], size: Size) -> Tensor:
     """Pad (C, h, w) maps with zeros at the right and the bottom to `size` and stack them: (B, C, *size)."""
-    return torch.stack([F.pad(x, (0, size[1] - x.shape[-1], 0, size[0] - x.shape[-2])) for x in maps])
+    if all(tuple(x.shape[-2:]) == tuple(size) for x in maps):
+        return torch.stack(list(maps))
+    batch = maps[0].new_zeros((len(maps), maps[0].shape[0], *size))
+    for row, x in zip(batch, maps, strict=True):  # one copy of each map, without a padded one in between
+        row[:, : x.shape[-2], : x.shape[-1]].copy_(x)
+    return batch
 
 
 def _round_up(sizes: Sequence[Sequence[int]], divisor: int) -> Size:

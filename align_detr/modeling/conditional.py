@@ -3,11 +3,11 @@
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from align_detr.errors import ConfigError
 from align_detr.layers.attention import attention_mask, attention_weights
+from align_detr.layers.dropout import attend
 from align_detr.modeling.decoder_layers import DecoderLayer, position_of
 from align_detr.structures import Memory, QueryPlace
 
@@ -40,13 +40,9 @@ class SplitProjectionAttention(nn.Module):
         `blocked` is True where a query ignores a key, or numbers (see `attention_mask`); its shape broadcasts to
         (B, H, Q, S).
         """
-        out = F.scaled_dot_product_attention(
-            query,
-            key,
-            value,
-            attn_mask=None if blocked is None else attention_mask(blocked, query.dtype),
-            dropout_p=self.dropout if self.training else 0.0,
-        )  # (B, H, Q, C / H)
+        allowed = None if blocked is None else attention_mask(blocked, query.dtype)
+        dropout = self.dropout if self.training else 0.0
+        out = attend(query, key, value, mask=allowed, dropout_p=dropout)  # (B, H, Q, C / H)
         return self.out_proj(out.transpose(1, 2).flatten(2))
 
 

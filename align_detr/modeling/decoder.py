@@ -61,18 +61,23 @@ class Decoder(nn.Module):
 
     def forward(self, queries: Sequence[QueryPart], memory: Memory, head: Head) -> dict[str, Predictions]:
         """Decode all query parts together and return their prediction sets by name, with a row per layer and group."""
-        hidden, references = self.decode(queries, memory, head)
-        predictions, start = {}, 0
-        for part in queries:
-            stop = start + part.content.shape[1]
-            of_part = None if references is None else [r[:, start:stop] for r in references]
-            predictions[part.name] = part.as_set(head(hidden[:, :, start:stop], of_part))
-            start = stop
-        return predictions
+        return sets_of(queries, *self.decode(queries, memory, head), head)
 
     def decode(self, queries: Sequence[QueryPart], memory: Memory, head: Head) -> tuple[Tensor, list[Tensor] | None]:
-        """Return every layer's normed output for the queries of all parts, (R, B, Q, C), and the references from which
-        its boxes start, R of (B, Q, 2 or 4), or None if the queries have none. Here R = layers.
+        """Return what `pass_through` does of the decoder's layers."""
+        return self.pass_through(self.layers, self.query_masks, queries, memory, head)
+
+    def pass_through(
+        self,
+        layers: Iterable[QueryLayer],
+        query_masks: Iterable[QueryMask],
+        queries: Sequence[QueryPart],
+        memory: Memory,
+        head: Head,
+    ) -> tuple[Tensor, list[Tensor] | None]:
+        """Return the normed output of each of the `layers`, as many as the decoder has, for the queries of all parts,
+        (R, B, Q, C), and the references from which its boxes start, R of (B, Q, 2 or 4), or None if the queries have
+        none. Here R = layers.
 
         Raise ConfigError if references or head do not allow refinement.
         """
@@ -80,14 +85,13 @@ class Decoder(nn.Module):
         given_position = _concatenate([part.position for part in queries], "positions")
         reference = _concatenate([part.reference for part in queries], "references")
         refining = _require_refining(head, reference) if self.refine else None
-        masks = list(self.query_masks)
+        masks = list(query_masks)
         runs = 1 if masks else separate_runs(queries)  # blocks that need no mask
         blocked = None if runs > 1 else blocked_pairs(queries)
         outputs: list[Tensor] = []
         starts = [] if reference is None else [reference] * len(self.layers)  # of each layer's boxes
         state = DecoderState(queries, head, hidden=outputs, references=[])
-        layer: QueryLayer
-        for i, layer in enumerate(self.layers):
+        for i, layer in enumerate(layers):
             position, sine = self.query_position(x, given_position, reference, memory, i)
             state.references.append(reference)
             mask = blocked
@@ -101,6 +105,19 @@ class Decoder(nn.Module):
                 reference = moved.detach()  # no gradient through it, for stability (Deformable-DETR, A.4)
                 starts[i + 1] = moved if self.look_forward_twice else reference
         return torch.stack(outputs), starts or None
+
+
+def sets_of(
+    queries: Sequence[QueryPart], hidden: Tensor, references: Sequence[Tensor] | None, head: Head
+) -> dict[str, Predictions]:
+    """Return the prediction set of each part by name, from what a decoder returns for all of them."""
+    predictions, start = {}, 0
+    for part in queries:
+        stop = start + part.content.shape[1]
+        of_part = None if references is None else [r[:, start:stop] for r in references]
+        predictions[part.name] = part.as_set(head(hidden[:, :, start:stop], of_part))
+        start = stop
+    return predictions
 
 
 def blocked_pairs(queries: Sequence[QueryPart]) -> Tensor | None:

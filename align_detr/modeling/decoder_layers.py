@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from align_detr.errors import ConfigError
 from align_detr.layers.attention import FeedForward, MultiHeadAttention
+from align_detr.layers.dropout import Dropout
 from align_detr.structures import Memory, QueryPlace
 
 
@@ -40,13 +41,23 @@ class DecoderLayer(nn.Module):
         self.cross_attn_norm = nn.LayerNorm(embed_dim)
         self.ffn = FeedForward(embed_dim=embed_dim, ffn_dim=ffn_dim, dropout=dropout, activation=activation)
         self.ffn_norm = nn.LayerNorm(embed_dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, place: QueryPlace, memory: Memory) -> Tensor:
         """Update the contents: x (B, Q, C) -> (B, Q, C). Raise ConfigError if the queries have no positions."""
-        x = self.self_attn_norm(x + self.dropout(self._attend_queries(x, place)))
-        x = self.cross_attn_norm(x + self.dropout(self._attend_image(x, place, memory)))
-        return self.ffn_norm(x + self.dropout(self.ffn(x)))
+        return self.transform(self.observe(self.exchange(x, place), place, memory))
+
+    def exchange(self, x: Tensor, place: QueryPlace) -> Tensor:
+        """Return the contents after the block of self-attention: x (B, Q, C) -> (B, Q, C)."""
+        return self.self_attn_norm(x + self.dropout(self._attend_queries(x, place)))
+
+    def observe(self, x: Tensor, place: QueryPlace, memory: Memory) -> Tensor:
+        """Return the contents after the block of cross-attention: x (B, Q, C) -> (B, Q, C)."""
+        return self.cross_attn_norm(x + self.dropout(self._attend_image(x, place, memory)))
+
+    def transform(self, x: Tensor, ffn: nn.Module | None = None) -> Tensor:
+        """Return the contents after the feed-forward block, or `ffn` in its place: x (B, Q, C) -> (B, Q, C)."""
+        return self.ffn_norm(x + self.dropout((self.ffn if ffn is None else ffn)(x)))
 
     def _attend_queries(self, x: Tensor, place: QueryPlace) -> Tensor:
         """Let queries attend to each other inside each of the `place.runs` runs: (B, Q, C) -> (B, Q, C).
@@ -72,11 +83,17 @@ class DecoderLayer(nn.Module):
 class PreNormDecoderLayer(DecoderLayer):
     """`DecoderLayer` with each norm before its block and residuals without norm (DETR's `--pre_norm`)."""
 
-    def forward(self, x: Tensor, place: QueryPlace, memory: Memory) -> Tensor:
-        """Update the contents: x (B, Q, C) -> (B, Q, C). Raise ConfigError if the queries have no positions."""
-        x = x + self.dropout(self._attend_queries(self.self_attn_norm(x), place))
-        x = x + self.dropout(self._attend_image(self.cross_attn_norm(x), place, memory))
-        return x + self.dropout(self.ffn(self.ffn_norm(x)))
+    def exchange(self, x: Tensor, place: QueryPlace) -> Tensor:
+        """Return the contents after the block of self-attention: x (B, Q, C) -> (B, Q, C)."""
+        return x + self.dropout(self._attend_queries(self.self_attn_norm(x), place))
+
+    def observe(self, x: Tensor, place: QueryPlace, memory: Memory) -> Tensor:
+        """Return the contents after the block of cross-attention: x (B, Q, C) -> (B, Q, C)."""
+        return x + self.dropout(self._attend_image(self.cross_attn_norm(x), place, memory))
+
+    def transform(self, x: Tensor, ffn: nn.Module | None = None) -> Tensor:
+        """Return the contents after the feed-forward block, or `ffn` in its place: x (B, Q, C) -> (B, Q, C)."""
+        return x + self.dropout((self.ffn if ffn is None else ffn)(self.ffn_norm(x)))
 
 
 def position_of(place: QueryPlace) -> Tensor:

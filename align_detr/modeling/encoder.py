@@ -6,6 +6,7 @@ import dataclasses
 from torch import Tensor, nn
 
 from align_detr.layers.attention import FeedForward, MultiHeadAttention
+from align_detr.layers.dropout import Dropout
 from align_detr.layers.initialization import initialize_matrices
 from align_detr.layers.mlp import MLP
 from align_detr.structures import Memory
@@ -30,7 +31,7 @@ class EncoderLayer(nn.Module):
         self.self_attn_norm = nn.LayerNorm(embed_dim)
         self.ffn = FeedForward(embed_dim=embed_dim, ffn_dim=ffn_dim, dropout=dropout, activation=activation)
         self.ffn_norm = nn.LayerNorm(embed_dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, memory: Memory) -> Tensor:
         """Update the tokens: x (B, S, C), positions and padding from `memory` -> (B, S, C)."""

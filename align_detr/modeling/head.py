@@ -58,10 +58,6 @@ class SoftmaxHead(nn.Module):
             logits=self.class_embed(hidden).float(), boxes=self.bbox_embed(hidden).float().sigmoid(), softmax=True
         )
 
-    def classify(self, x: Tensor, layer: int) -> Tensor:
-        """Return the logits, the same for every layer: x (B, Q, C) -> (B, Q, K + 1) float32."""
-        return self.class_embed(x).float()
-
 
 class SharedHead(nn.Module):
     """One linear classifier with a sigmoid per class, and one three-layer MLP that moves a reference to a box, shared

@@ -51,10 +51,10 @@ class HungarianMatcher(nn.Module):
 
     `costs` are summed with their weights. `copies[set]` repeats each target: one number for all rows, or one per
     decoder layer, shared by its query groups (Align-DETR, section 3.4); a set may bring its own number
-    (`Predictions.copies`). It is bounded in each image to max(1, min(k, Q // (2 n))) for n targets and Q queries, so
-    that copies take at most half of the queries, the order of the images plays no part, and every image keeps its
-    matches. Padding queries do not count in Q; all do if the set says which pairs are `allowed`. Of more targets than
-    queries the costliest stay unmatched.
+    (`Predictions.copies`), or an assigner of its own (`Predictions.assigner`), which then decides alone. It is bounded
+    in each image to max(1, min(k, Q // (2 n))) for n targets and Q queries, so that copies take at most half of the
+    queries, the order of the images plays no part, and every image keeps its matches. Padding queries do not count in
+    Q; all do if the set says which pairs are `allowed`. Of more targets than queries the costliest stay unmatched.
 
     `on_nonfinite` is for an image with a NaN or infinite prediction, in any set, or cost. With "raise",
     NonFinitePrediction names set, layer, image and query. With "skip" the image is left out of the step: it has no pair
@@ -109,7 +109,7 @@ class HungarianMatcher(nn.Module):
         self.limits.check(sets)
         unsolved = {name: preds for name, preds in sets.items() if preds.match is None}
         for name, preds in unsolved.items():
-            for cost in self.costs:
+            for cost in self._costs_of(preds):
                 check_logits(cost, name, preds)
 
         # Cost: (R, N, Q) on the device, for the sets that the solver cannot match without.
@@ -127,10 +127,7 @@ class HungarianMatcher(nn.Module):
 
         # Solve: (4, M) of row, image, query and target.
         for name, host_cost in host_costs.items():
-            plan = self.limits.plan(name, sets[name], targets.counts, host_cost, skipped)
-            plan.exclude(host_cost, targets.counts)
-            pairs = self.solver.assign_all(host_cost, targets.counts, plan.copies)
-            solved[name] = plan.keep_allowed(pairs, targets.counts)
+            solved[name] = self._solve(name, sets[name], targets.counts, host_cost, skipped)
 
         # Copy back: the pairs of all sets at once.
         pairs_of_sets = [without_images(solved[name], skipped) for name in unsolved]
@@ -149,8 +146,9 @@ class HungarianMatcher(nn.Module):
         """
         image, index = image_and_index(targets.counts)  # (N,) each
         total = preds.boxes.new_zeros(preds.boxes.shape[0], len(image), preds.boxes.shape[2], dtype=torch.float32)
-        of_pairs = [cost for cost in self.costs if isinstance(cost, PairCost) and not cost.overrides_forward()]
-        others = [cost for cost in self.costs if cost not in of_pairs]
+        costs = self._costs_of(preds)
+        of_pairs = [cost for cost in costs if isinstance(cost, PairCost) and not cost.overrides_forward()]
+        others = [cost for cost in costs if cost not in of_pairs]
         with torch.autocast(preds.boxes.device.type, enabled=False):
             preds, targets = preds.float(), preds.own_targets(targets)
             for pairs, *part in in_parts(preds, targets, image, index) if of_pairs else ():
@@ -166,13 +164,28 @@ class HungarianMatcher(nn.Module):
                 total.masked_fill_(~preds.allowed.transpose(-1, -2)[image, index], FORBIDDEN)
         return total
 
+    def _costs_of(self, preds: Predictions) -> Sequence[Cost]:
+        """Return the terms of a set's cost: the matcher's, or those of the set's assigner."""
+        return self.costs if preds.assigner is None else preds.assigner.costs
+
+    def _solve(
+        self, name: str, preds: Predictions, counts: Sequence[int], cost: np.ndarray, skipped: Collection[int]
+    ) -> np.ndarray:
+        """Return the pairs (4, M) of the set `name` from its cost (R, N, Q), which changes."""
+        if preds.assigner is not None:
+            return preds.assigner.assign_all(cost, counts, skipped)
+        plan = self.limits.plan(name, preds, counts, cost, skipped)
+        plan.exclude(cost, counts)
+        return plan.keep_allowed(self.solver.assign_all(cost, counts, plan.copies), counts)
+
     def _match_at_once(self, unsolved: Mapping[str, Predictions], targets: Targets) -> dict[str, np.ndarray]:
         """Return the pairs (4, M) of the sets that the solver matches without a cost matrix: on a CPU, all pairs being
         allowed, which keeps the costs in its cache.
         """
         solved = {}
         for name, preds in unsolved.items():
-            if preds.boxes.device.type == "cpu" and preds.valid is None and preds.allowed is None:
+            plain = preds.valid is None and preds.allowed is None and preds.assigner is None
+            if plain and preds.boxes.device.type == "cpu":
                 copies = self.limits.plan(name, preds, targets.counts).copies
                 pairs = self.solver.match(self.costs, preds.float(), preds.own_targets(targets), copies)
                 if pairs is not None:

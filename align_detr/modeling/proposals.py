@@ -77,15 +77,20 @@ class TwoStageProposals(nn.Module):
     def select_best(self, scores: Tensor, allowed: Tensor, memory: Memory) -> tuple[Tensor, Tensor | None]:
         """Return the indices of the `allowed` tokens with the highest `scores`, (B, S) both, best first: (B, Q); and
         which of them are real, (B, Q) bool, or None if all are.
+        """
+        k = min(self.num_queries, scores.shape[1])
+        return self.fill_up(scores.detach().masked_fill(~allowed, -torch.inf).topk(k, dim=1).indices, memory)
+
+    def fill_up(self, index: Tensor, memory: Memory) -> tuple[Tensor, Tensor | None]:
+        """Fill the indices of the best tokens, (B, k), those that may propose first, up to (B, Q); and return which of
+        them are real, (B, Q) bool, or None if all are.
 
         The host counts the allowed tokens from the image sizes, so that it need not wait for the device.
         """
-        k = min(self.num_queries, scores.shape[1])
-        index = scores.detach().masked_fill(~allowed, -torch.inf).topk(k, dim=1).indices
         counts = count_allowed(memory, self.anchor_sides)
         if min(counts) >= self.num_queries:
             return index, None
-        index = F.pad(index, (0, self.num_queries - k))  # with fewer tokens than queries, index 0 fills up
+        index = F.pad(index, (0, self.num_queries - index.shape[1]))  # with fewer tokens than queries, index 0
         filled = torch.tensor(counts).to(index.device, non_blocking=True)
         return index, torch.arange(self.num_queries, device=index.device) < filled[:, None]
 
@@ -138,8 +143,7 @@ class ClassProposals(TwoStageProposals):
         anchors, allowed = self.anchors(memory)
         # Only the selected tokens are trained: they are encoded again below, and this graph is freed at once. `no_grad`
         # is no option: under it, autocast of older PyTorch caches copies of the weights that pass no gradient.
-        scores = self.class_scores(self.class_embed(self.encode(memory.tokens.detach(), allowed)))
-        index, valid = self.select_best(scores.amax(-1), allowed, memory)
+        index, valid = self.choose(self.encode(memory.tokens.detach(), allowed), anchors, allowed, memory)
         tokens = self.encode(gather_tokens(memory.tokens, index), allowed.gather(1, index))  # (B, Q, C)
         boxes = self.boxes(tokens, gather_tokens(anchors, index))
         logits = self.class_embed(tokens).float()
@@ -151,6 +155,10 @@ class ClassProposals(TwoStageProposals):
             ),
             valid=valid,
         )
+
+    def choose(self, tokens: Tensor, anchors: Tensor, allowed: Tensor, memory: Memory) -> tuple[Tensor, Tensor | None]:
+        """Return what `select_best` does of encoded tokens (B, S, C) and their anchor logits (B, S, 4)."""
+        return self.select_best(self.class_scores(self.class_embed(tokens)).amax(-1), allowed, memory)
 
 
 def token_anchors(memory: Memory, sides: Sequence[float] | None = None) -> tuple[Tensor, Tensor]:

@@ -4,6 +4,7 @@
 # the configs "TSP/..." are in projects/TSP/configs.
 PROJECTS: dict[str, str] = {
     "anchor_detr": "AnchorDETR",
+    "detr_segmentation": "DETRSegmentation",
     "faster_rcnn": "FasterRCNN",
     "smca": "SMCA",
     "tsp": "TSP",

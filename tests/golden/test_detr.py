@@ -5,6 +5,9 @@ from torch import nn
 from torch.testing import assert_close
 
 from align_detr.checkpoint.detr import convert_official_detr
+from align_detr.inference.optimized.fused import Kernels
+from align_detr.inference.optimized.parts import LastLayerDecoder
+from align_detr.inference.optimized.replacing import Replacements
 from align_detr.layers.positional import SinePositionEncoding
 from align_detr.modeling.decoder import Decoder
 from align_detr.modeling.decoder_layers import DecoderLayer, PreNormDecoderLayer
@@ -60,6 +63,20 @@ def test_forward(fixture: Fixture) -> None:
     preds = model.decoder(queries, memory, model.head)["main"]
     assert_close(preds.logits, fixture.output["pred_logits"], atol=3e-4, rtol=0)
     assert_close(preds.boxes, fixture.output["pred_boxes"], atol=3e-5, rtol=0)
+
+
+@fixtures("detr*")
+def test_optimized_forward(fixture: Fixture) -> None:
+    """The parts that `optimize_for_inference` puts in their places predict what is recorded."""
+    model = build(fixture)
+    Replacements(Kernels(torch.device("cpu"), torch.float32)).apply(model)
+    decoder = LastLayerDecoder(model.decoder, model.head)
+    with torch.inference_mode():
+        for memory in (fixture.tokens(model.neck), fixture.tokens(model.neck)):  # new sizes, and kept ones
+            memory = model.encoder(memory)
+            preds = decoder(model.queries(memory), memory, model.head)["main"]
+            assert_close(preds.logits, fixture.output["pred_logits"][-1:], atol=3e-4, rtol=0)
+            assert_close(preds.boxes, fixture.output["pred_boxes"][-1:], atol=3e-5, rtol=0)
 
 
 @fixtures("detr*", having=["grad/"])

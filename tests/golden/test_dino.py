@@ -9,6 +9,9 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from align_detr.checkpoint.conversion import convert
+from align_detr.inference.optimized.fused import Kernels
+from align_detr.inference.optimized.parts import LastLayerDecoder
+from align_detr.inference.optimized.replacing import Replacements
 from align_detr.modeling.criterion import SetCriterion
 from align_detr.modeling.losses import GIoULoss, IABCELoss, L1Loss, SigmoidFocalLoss
 from align_detr.modeling.matcher import FocalCost, GIoUCost, HungarianMatcher, L1Cost
@@ -104,6 +107,20 @@ def test_forward(fixture: Fixture) -> None:
     assert_close(references[0], fixture.output["init_reference"], atol=3e-5, rtol=0)
     # the file's last one is what a further layer would start from
     assert_close(torch.stack(references[1:]), fixture.output["inter_references"][:-1], atol=3e-5, rtol=0)
+
+
+@fixtures("dino*", having=["weights/"])
+def test_optimized_forward(fixture: Fixture) -> None:
+    """The parts that `optimize_for_inference` puts in their places predict what is recorded."""
+    model = build(fixture)
+    Replacements(Kernels(torch.device("cpu"), torch.float32)).apply(model)
+    model.decoder = LastLayerDecoder(model.decoder, model.head)
+    with torch.inference_mode():
+        for _ in ("new sizes", "kept ones"):
+            preds = model.predict(encode(model, fixture, features_of(fixture)))["main"]
+            logits, boxes = fixture.output["pred_logits"][-1:], fixture.output["pred_boxes"][-1:]
+            assert_close(preds.logits, logits.view_as(preds.logits), atol=3e-4, rtol=0)
+            assert_close(preds.boxes, boxes.view_as(preds.boxes), atol=3e-5, rtol=0)
 
 
 @fixtures("dino*", having=["weights/", "grad/"])

@@ -1,7 +1,7 @@
 """Images, predictions and targets that several tests share."""
 
 import torch
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import BitMasks, Boxes, Instances
 from torch import Tensor
 
 from align_detr.modeling.criterion import SetCriterion
@@ -20,13 +20,23 @@ def softmax_criterion() -> SetCriterion:
 
 
 def image_input(height: int, width: int, num_objects: int, num_classes: int = 3) -> dict:
-    """A noise image with random boxes, as the mapper would give it."""
+    """A noise image with random boxes, as the mapper would give it, and as masks the pixels in them."""
     corners = torch.rand(num_objects, 2, 2).sort(dim=1).values * torch.tensor([width, height])
     instances = Instances(
         (height, width), gt_boxes=Boxes(corners.flatten(1)), gt_classes=torch.randint(num_classes, (num_objects,))
     )
+    instances.gt_masks = box_masks(instances)
     image = torch.randint(256, (3, height, width), dtype=torch.uint8)
     return {"image": image, "height": height, "width": width, "instances": instances}
+
+
+def box_masks(instances: Instances) -> BitMasks:
+    """The pixels whose centre lies in each of the boxes."""
+    height, width = instances.image_size
+    left, top, right, bottom = instances.gt_boxes.tensor.T[..., None]
+    columns, rows = torch.arange(width) + 0.5, torch.arange(height) + 0.5
+    inside = ((left <= columns) & (columns < right))[:, None] & ((top <= rows) & (rows < bottom))[..., None]
+    return BitMasks(inside)
 
 
 def random_set(

@@ -3,10 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from detectron2.layers import CNNBlockBase, Conv2d, get_norm
 from detectron2.modeling.backbone.resnet import BasicBlock, BasicStem, BottleneckBlock, ResNet
 from torch import Tensor
+
+from align_detr.layers.frozen_norm import fold_frozen_norms
 
 _BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
@@ -44,7 +47,20 @@ def build_resnet(
         )
         in_channels, out_channels = out_channels, out_channels * 2
     stem = BasicStem(in_channels=3, out_channels=64, norm=norm)
-    return ResNet(stem, stages, out_features=list(out_features), freeze_at=freeze_at)
+    backbone = ChannelsLastResNet(stem, stages, out_features=list(out_features), freeze_at=freeze_at)
+    fold_frozen_norms(backbone)
+    return backbone
+
+
+class ChannelsLastResNet(ResNet):
+    """detectron2's ResNet, whose maps on a CPU are stored channels last, as its convolutions prefer them."""
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """Map images (B, 3, h, w) to outputs (B, channels, h / stride, w / stride) by name, sizes rounded up."""
+        if x.device.type == "cpu":
+            x = x.contiguous(memory_format=torch.channels_last)
+        outputs: dict[str, Tensor] = super().forward(x)
+        return outputs
 
 
 class SmallStem(CNNBlockBase):

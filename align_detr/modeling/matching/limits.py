@@ -67,6 +67,8 @@ class Limits:
                 )
             if sets[name].match is not None:
                 raise ConfigError(f"{KEY} names the set '{name}', whose matches are known beforehand: remove it.")
+            if sets[name].assigner is not None:
+                raise ConfigError(f"{KEY} names the set '{name}', which an assigner of its own matches: remove it.")
             self.check_brought(name, sets[name].copies)
 
     def check_brought(self, name: str, brought: int | None) -> None:

@@ -51,7 +51,9 @@ class DetectorBase(ReleaseReader, Float32PixelStatistics):
 
     def normalize(self, image: Tensor) -> Tensor:
         """Move an image (3, h, w), 0 to 255, to the model's device; subtract the mean, divide by the deviation."""
-        return (image.to(self.device, non_blocking=True).float() - self.pixel_mean) / self.pixel_std
+        pixels = image.to(self.device, non_blocking=True)  # as bytes
+        values = pixels.to(torch.float32, memory_format=torch.contiguous_format)
+        return (values - self.pixel_mean).div_(self.pixel_std)
 
     @staticmethod
     def results(

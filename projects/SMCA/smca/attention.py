@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from align_detr.layers.attention import ProjectedAttention, attention_weights
+from align_detr.layers.dropout import attend
 
 
 class ModulatedAttention(ProjectedAttention):
@@ -43,7 +43,7 @@ class ModulatedAttention(ProjectedAttention):
         # far from the image.
         log_prior = log_prior - log_prior.detach().amax(-1, keepdim=True)
         dropout = self.dropout if self.training else 0.0
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=log_prior.to(q.dtype), dropout_p=dropout)
+        return attend(q, k, v, mask=log_prior.to(q.dtype), dropout_p=dropout)
 
 
 class ScaleSelectiveAttention(ModulatedAttention):
