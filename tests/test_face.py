@@ -31,6 +31,7 @@ FACES = [
     "align_detr.analysis",
     "align_detr.inference",
     "align_detr.projects.anchor_detr",
+    "align_detr.projects.detr_segmentation",
     "align_detr.projects.faster_rcnn",
     "align_detr.projects.smca",
     "align_detr.projects.tsp",
@@ -39,6 +40,7 @@ FACES = [
 BEHIND = ("align_detr.modeling.matching.", "align_detr.modeling.queries.noise")
 # Classes that only listed ones are made of.
 INNER = {
+    "ChannelsLastResNet",
     "Float32PixelStatistics",
     "SmallStem",
     "SplitProjectionAttention",

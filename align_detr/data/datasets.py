@@ -101,10 +101,13 @@ def _records(name: str, complete: bool) -> Records:
     """Return the records of one data set: those that are kept, or read and checked now."""
     kept = _kept.get()
     complete = complete and _is_coco(name)  # others have one form
-    if kept is not None and (name, complete) in kept:
-        return kept[name, complete]
+    forms = kept or {}
+    for form in (complete, True):  # complete records serve in place of the others
+        if (name, form) in forms:
+            return forms[name, form]
     records = _read(name, complete)
-    check_dataset(name, records)
+    if (name, False) not in forms:  # whose check was of the same file
+        check_dataset(name, records)
     if kept is not None:
         kept[name, complete] = records
     return records

@@ -55,8 +55,8 @@ def test_transformer(model: DETR) -> None:
     for layer in [*model.encoder.layers, *model.decoder.layers]:
         assert layer.ffn.linear1.weight.shape == (2048, 256) and layer.ffn.linear2.weight.shape == (256, 2048)
         assert type(layer.ffn.activation) is nn.ReLU
-        assert type(layer.dropout) is nn.Dropout and layer.dropout.p == 0.1
-        assert type(layer.ffn.dropout) is nn.Dropout and layer.ffn.dropout.p == 0.1
+        assert isinstance(layer.dropout, nn.Dropout) and layer.dropout.p == 0.1
+        assert isinstance(layer.ffn.dropout, nn.Dropout) and layer.ffn.dropout.p == 0.1
     encoder = [layer.self_attn for layer in model.encoder.layers]
     decoder = [attention for layer in model.decoder.layers for attention in (layer.self_attn, layer.cross_attn)]
     for attention in [*encoder, *decoder]:

@@ -21,7 +21,11 @@ from align_detr.engine.attention_sparsity import (
 )
 from align_detr.engine.recomputation import checkpoint_activations
 from align_detr.errors import ConfigError
+from align_detr.layers import attention as fused
 from align_detr.layers import deformable_attention as deformable
+from align_detr.layers import dropout
+from align_detr.modeling import conditional
+from align_detr.projects.smca import attention as smca_attention
 from support.detectors import tiny_tsp_fcos
 from support.inputs import image_input
 from support.shrink import small_model
@@ -126,20 +130,21 @@ def test_bfloat16_keeps_its_gradients() -> None:
 
 @pytest.fixture
 def used(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
-    """The weights of all fused attentions, (B, H, Q, keys), as their inputs say, in order."""
+    """The weights of all attentions before dropout, (B, H, Q, keys), as their inputs say, in order."""
     found: list[Tensor] = []
-    fused, sample = F.scaled_dot_product_attention, deformable.deformable_attention
+    sample = deformable.deformable_attention
 
-    def attend(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None, **options: Any) -> Tensor:
+    def attend(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, dropout_p: float = 0.0) -> Tensor:
         values = torch.eye(k.shape[-2]).expand(*k.shape[:-1], -1)  # a key's value says which it is
-        found.append(fused(q, k, values, attn_mask=attn_mask).detach())
-        return fused(q, k, v, attn_mask=attn_mask, **options)
+        found.append(F.scaled_dot_product_attention(q, k, values, attn_mask=mask).detach())
+        return dropout.attend(q, k, v, mask=mask, dropout_p=dropout_p)
 
     def at_points(value: Tensor, shapes: Any, locations: Tensor, weights: Tensor) -> Tensor:
         found.append(weights.detach().flatten(-2).transpose(1, 2))
         return sample(value, shapes, locations, weights)
 
-    monkeypatch.setattr(F, "scaled_dot_product_attention", attend)
+    for module in (fused, conditional, smca_attention):
+        monkeypatch.setattr(module, "attend", attend)
     monkeypatch.setattr(deformable, "deformable_attention", at_points)
     return found
 

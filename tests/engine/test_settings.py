@@ -28,7 +28,9 @@ def test_every_config_has_the_key_and_its_default(line: str) -> None:
     key, default = LINES[line]
     assert [name for name in model_zoo.names() if not has_key(config(name), key)] == []
     if default != "the config's":
-        others = {name: OmegaConf.select(config(name), key) for name in model_zoo.names()}
+        # masks are trained on a detector that stays, and on evaluations without pictures
+        names = [name for name in model_zoo.names() if not name.startswith("DETRSegmentation/")]
+        others = {name: OmegaConf.select(config(name), key) for name in names}
         assert {name: value for name, value in others.items() if str(value) != default} == {}
 
 

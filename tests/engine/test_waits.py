@@ -8,7 +8,7 @@ import pytest
 import torch
 from detectron2.config import instantiate
 from detectron2.modeling import META_ARCH_REGISTRY
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
 from torch import nn
 
@@ -39,6 +39,11 @@ CONFIGS = {
 # detectron2's proposals, samples and box regression wait in many places, for every image: a config, and about how often
 # a step of one image waits
 OF_DETECTRON2 = {"FasterRCNN": ("FasterRCNN/faster_rcnn_digits.py", 60), "TSPRCNN": ("TSP/tsp_rcnn_r50_36ep.py", 50)}
+# the masks of the last layer's pairs wait once more
+WITH_MASKS = {
+    "SegmentationDETR": "DETRSegmentation/detr_r50_panoptic_25ep.py",
+    "SegmentationDeformableDETR": "DETRSegmentation/digits_panoptic.py",
+}
 EXPECTED = Counter(cpu=2)  # the matching's costs, and all losses with the norm of the gradient
 MOST = 3
 
@@ -53,6 +58,7 @@ def images(counts: list[int]) -> list[dict[str, Any]]:
         corners[:, 1] += 4
         classes = torch.randint(3, (count,), generator=random)
         instances = Instances((height, width), gt_boxes=Boxes(corners.flatten(1)), gt_classes=classes)
+        instances.gt_masks = BitMasks(torch.ones(count, height, width, dtype=torch.bool))
         pixels = torch.randint(256, (3, height, width), dtype=torch.uint8, generator=random)
         batch.append({"image": pixels, "height": height, "width": width, "instances": instances})
     return batch
@@ -86,6 +92,13 @@ def test_a_step_waits_twice_for_any_images_and_objects(name: str) -> None:
     assert found[0].total() <= MOST
 
 
+@pytest.mark.parametrize("name", WITH_MASKS)
+def test_masks_wait_once_more(name: str) -> None:
+    model = detector(WITH_MASKS[name])
+    assert type(model).__name__ == name
+    assert [waits_of_step(model, counts).total() for counts in ([1], [9, 0, 2])] == [MOST] * 2
+
+
 @pytest.mark.parametrize("layers", [1, 3])
 def test_a_step_waits_twice_for_any_layers(layers: int) -> None:
     assert waits_of_step(detector("detr/detr_r50_500ep.py", num_layers=layers), [2]) == EXPECTED
@@ -103,7 +116,7 @@ def test_every_architecture_is_counted() -> None:
     for project in PROJECTS:
         import_module(f"align_detr.projects.{project}")
     ours = {name for name, kind in META_ARCH_REGISTRY if kind.__module__.startswith("align_detr.")}
-    assert ours == CONFIGS.keys() | OF_DETECTRON2.keys()
+    assert ours == CONFIGS.keys() | WITH_MASKS.keys() | OF_DETECTRON2.keys()
 
 
 @pytest.mark.parametrize(

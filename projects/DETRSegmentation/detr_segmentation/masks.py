@@ -209,7 +209,7 @@ def pairs_of_last_layer(match: Match, rows: int, groups: int) -> Match:
 
     On a device this waits for the number of pairs, once per step.
     """
-    last = match.row >= rows - groups
+    (last,) = (match.row >= rows - groups).nonzero(as_tuple=True)  # once; a mask as index would wait for each tensor
     weight = None if match.weight is None else match.weight[last]
     row = match.row[last] - (rows - groups)
     return Match(row, match.image[last], match.query[last], match.target[last], weight, match.skipped)

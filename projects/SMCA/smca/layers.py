@@ -88,7 +88,7 @@ class ModulatedDecoderLayer(DecoderLayer):
         return centre[:, None] + offset, sharpness.square()
 
 
-class ZeroLinear(nn.Linear):
+class _ZeroLinear(nn.Linear):
     """Linear layer that starts at zero."""
 
     def reset_parameters(self) -> None:
@@ -117,7 +117,7 @@ class ScaleSelectiveDecoderLayer(ModulatedDecoderLayer):
     ) -> None:
         super().__init__(embed_dim=embed_dim, num_heads=num_heads, ffn_dim=ffn_dim, dropout=dropout, smooth=smooth)
         self.cross_attn = ScaleSelectiveAttention(embed_dim=embed_dim, num_heads=num_heads, dropout=dropout)
-        self.scale = ZeroLinear(embed_dim, num_scales)
+        self.scale = _ZeroLinear(embed_dim, num_scales)
 
     def modulation(self, x: Tensor, place: QueryPlace, memory: Memory) -> dict[str, Any]:
         """Return by name what cross-attention takes of the input of the layer. Raise ConfigError for a memory of
