@@ -201,10 +201,9 @@ def _numbers(rows: _Entries, path: str | Path, kind: str, key: str, width: int, 
     if number is None:
         return np.array(array("d", chain.from_iterable(rows))).reshape(-1, width)
     given = rows[number][0] if width == 1 else rows[number]
+    has = f"no {key}" if given is None else f"{key} {_short(given)}"
     wanted = "a finite number" if width == 1 else f"{width} finite numbers"
-    raise DatasetError(
-        f"{path}: {kind} {first + number} (from 0) has {key} {_short(given)}, but must have {wanted}: correct it."
-    )
+    raise DatasetError(f"{path}: {kind} {first + number} (from 0) has {has}, but must have {wanted}: correct it.")
 
 
 def _are_numbers(row: Any, width: int) -> bool:

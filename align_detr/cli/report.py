@@ -64,6 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = build_parser()
     args = parser.parse_args(argv)
     _check(args, parser)
+    _check_files(args)
 
     # imported here, as all that needs numpy: `--help` works without it
     from align_detr.report import require_libraries, write_json, write_page
@@ -109,6 +110,26 @@ def _check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     for option, value, least in least_values:
         if value < least:
             raise ConfigError(f"{option} {value} is below {least}: give a larger number.")
+
+
+def _check_files(args: argparse.Namespace) -> None:
+    """Raise ConfigError if the page or the JSON would be written over a file that is read, or over each other.
+
+    The JSON of an earlier report may be written anew.
+    """
+    read = {Path(path).resolve() for path in (*args.results, args.gt, *(args.metrics or ())) if path}
+    page = Path(args.out).resolve()
+    if page in read:
+        raise ConfigError(f"--out {args.out} is a file that is read, and would be lost: name another file.")
+    if args.json is None:
+        return
+    numbers = Path(args.json).resolve()
+    if args.gt is None:
+        read.remove(Path(args.results[0]).resolve())
+    if numbers in read:
+        raise ConfigError(f"--json {args.json} is a file that is read, and would be lost: name another file.")
+    if numbers == page:
+        raise ConfigError(f"--json {args.json} is the page's file, too: name another file.")
 
 
 def _analyse(args: argparse.Namespace) -> dict[str, Any]:

@@ -200,7 +200,7 @@ def _section(report: Report, key: str, title: str, names: Sequence[str], text: s
 
 def _galleries(report: Report) -> Iterator[Gallery]:
     """Yield what the gallery shows: of each kind and detector the first cases, fewer if there are many detectors."""
-    most = max(4, min(12, _CASES // len(report["detectors"])))
+    most = max(1, min(12, _CASES // len(report["detectors"])))
     for key, title, text, cases_of in (
         (
             "misaligned",

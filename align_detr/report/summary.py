@@ -62,7 +62,7 @@ def advice(report: Report) -> list[str]:
             _recalibration,
         ),
         *_one(
-            "{} duplicates per 100 objects remain at these thresholds: non-maximum suppression at IoU .7 would remove "
+            "{} duplicates per 100 objects remain at these thresholds: non-maximum suppression at IoU .5 would remove "
             "most of them.",
             detectors,
             _duplicates,

@@ -102,9 +102,9 @@ NESTED = {**FOUND[0], "more": FOUND[0]}
             r"entry 1 \(from 0\) has score inf, but must have a finite number",
         ),
         (changed(FOUND, 1, "score", to="0.5"), r"entry 1 \(from 0\) has score '0.5', but must have a finite number"),
-        (changed(FOUND, 1, "score", to=None), r"entry 1 \(from 0\) has score None, but must have a finite number"),
+        (changed(FOUND, 1, "score", to=None), r"entry 1 \(from 0\) has no score, but must have a finite number"),
         (changed(FOUND, 1, "score", to=10**400), r"entry 1 \(from 0\) has score 1000\d+\.\.\., but must have a finite"),
-        (changed(FOUND, 1, "score", to=...), r"entry 1 \(from 0\) has score None"),
+        (changed(FOUND, 1, "score", to=...), r"entry 1 \(from 0\) has no score"),
         (changed(FOUND, 1, "score", to=90.5), r"entry 1 \(from 0\) has score 90.5, but scores must lie in \[0, 1\]"),
         (changed(FOUND, 0, "score", to=-0.1), r"entry 0 \(from 0\) has score -0.1, but scores must lie in \[0, 1\]"),
         (
@@ -122,7 +122,7 @@ NESTED = {**FOUND[0], "more": FOUND[0]}
             r"entry 1 \(from 0\) has bbox \['1', 0, 9, 20\], but must have 4 finite",
         ),
         (changed(FOUND, 1, "bbox", to="1234"), r"entry 1 \(from 0\) has bbox '1234', but must have 4 finite numbers"),
-        (changed(FOUND, 1, "bbox", to=...), r"entry 1 \(from 0\) has bbox None, but must have 4 finite numbers"),
+        (changed(FOUND, 1, "bbox", to=...), r"entry 1 \(from 0\) has no bbox, but must have 4 finite numbers"),
         (changed(FOUND, 1, "image_id", to=4), r"entry 1 \(from 0\) has image_id 4, which is not in the ground truth"),
         (
             changed(FOUND, 1, "image_id", to="7"),
@@ -169,7 +169,7 @@ def test_results_that_cannot_be_used_are_one_sentence(write, found, sentence):
             r"annotation 1 \(from 0\) has image_id 4, which is not in",
         ),
         (changed(TRUTH, "annotations", 1, "category_id", to=...), r"annotation 1 \(from 0\) has no category_id"),
-        (changed(TRUTH, "annotations", 1, "bbox", to=...), r"annotation 1 \(from 0\) has bbox None"),
+        (changed(TRUTH, "annotations", 1, "bbox", to=...), r"annotation 1 \(from 0\) has no bbox"),
         (changed(TRUTH, "annotations", 1, "bbox", 0, to=float("nan")), r"annotation 1 \(from 0\) has bbox \[nan"),
         (
             changed(TRUTH, "annotations", 0, "area", to="9"),

@@ -108,6 +108,14 @@ def test_the_help_states_the_default_of_the_library() -> None:
     assert build_parser().parse_args(["a"]).samples == SAMPLES
 
 
+def test_the_json_of_a_report_may_be_written_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept = tmp_path / "numbers.json"
+    kept.write_text(json.dumps(make_report(cases=0)))
+    before = json.loads(kept.read_text())
+    assert run(capsys, kept, "--out", tmp_path / "page.html", "--json", kept)[0] == 0
+    assert json.loads(kept.read_text()) == before
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -130,6 +138,11 @@ def test_the_help_states_the_default_of_the_library() -> None:
         (["list.json", "--gt", "gone.json"], "gone.json cannot be read (No such file or directory): name a file."),
         (["list.json", "--gt", "truth.json", "--layers", "."], ". of --layers has no layer_1.json: name a folder"),
         (["list.json", "--gt", "truth.json", "--layers", "gap"], "gap of --layers has no layer_2.json: evaluate all"),
+        (["list.json", "--gt", "truth.json", "--json", "./list.json"], "--json ./list.json is a file that is read"),
+        (["list.json", "--gt", "truth.json", "--out", "truth.json"], "--out truth.json is a file that is read, and"),
+        (["report.json", "--out", "report.json"], "--out report.json is a file that is read, and would be lost"),
+        (["report.json", "--json", "report.html"], "--json report.html is the page's file, too: name another file."),
+        (["report.json", "--metrics", "m", "m", "--json", "m"], "--json m is a file that is read, and would be lost"),
     ],
 )
 def test_what_cannot_be_done_is_one_sentence(

@@ -11,6 +11,7 @@ from PIL import Image
 from align_detr.errors import EnvironmentProblem
 from align_detr.report import require_libraries, write_page
 from align_detr.report.metrics import METRICS, metric_of
+from align_detr.report.page import build_sections
 from support.page import Page, read_page
 from support.report import make_report
 
@@ -129,6 +130,12 @@ def test_many_classes_and_photos_stay_below_5_megabytes(tmp_path: Path) -> None:
     page = write_page(report, tmp_path / "report.html", images=tmp_path)[0]
     assert page.stat().st_size < 5e6
     assert "12 of the 40 in the JSON" in page.read_text(encoding="utf-8")
+
+
+def test_the_gallery_does_not_grow_with_the_number_of_detectors() -> None:
+    sections, _ = build_sections(make_report([f"detector {k}" for k in range(18)], cases=9), None)
+    galleries = next(section.galleries for section in sections if section.key == "gallery")
+    assert [sum(len(cases) for _, cases, _ in each.of_detectors) for each in galleries] == [36, 36, 36]
 
 
 def test_figures_are_png_files_beside_the_page(written: list[Path]) -> None:
