@@ -46,7 +46,8 @@ def metric_table(report: Report, names: Sequence[str]) -> Table | None:
         rows.append((metric.label, cells))
     heads = [each["name"] for each in detectors]
     heads += [f"{each['of']} \N{MINUS SIGN} {each['over']}" for each in differences]
-    caption = "Differences with their 95 % intervals, of shares in percentage points." if differences else ""
+    intervals = "with their 95 % intervals, " if any(each["samples"] for each in differences) else ""
+    caption = f"Differences {intervals}of shares in percentage points." if differences else ""
     return Table(caption, heads, rows) if rows else None
 
 

@@ -89,3 +89,12 @@ def test_the_table_of_classes_sorts(page: Page) -> None:
     columns = [int(x.attributes["data-column"] or -1) for x in page.all("th") if "data-column" in x.attributes]
     assert max(columns) >= 18 and columns.count(0) == len([x for x in page.all("table") if x.parents[-1] == "div"])
     assert any(len(x.attributes.get("data-value") or "") > 10 for x in page.all("td"))
+
+
+def test_without_samples_a_table_of_differences_speaks_of_no_intervals() -> None:
+    report = make_report()
+    table = tables.metric_table(report, ["AP"])
+    assert table is not None and "95 % intervals" in table.caption
+    report["differences"][0]["samples"] = 0
+    table = tables.metric_table(report, ["AP"])
+    assert table is not None and table.caption == "Differences of shares in percentage points."
