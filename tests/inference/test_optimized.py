@@ -17,7 +17,7 @@ from align_detr.inference.optimized.layout import KEPT_SHAPES, KeptNeck
 from align_detr.inference.optimized.optimize import OptimizedDetector
 from align_detr.inference.optimized.parts import LastLayerDecoder
 from align_detr.inference.optimized.resnet import FusedResNet
-from align_detr.modeling.backbone import EfficientNetLite, MobileNetV2, build_small_resnet
+from align_detr.modeling.backbone import EfficientNetLite, MobileNetV2, build_resnet, build_small_resnet
 from align_detr.structures import MAIN, Predictions
 from support.shrink import small_model
 from support.subject import randomise
@@ -101,11 +101,19 @@ def test_norms_of_every_backbone_are_folded(backbone: type) -> None:
     assert not [x for x in optimized.backbone.modules() if hasattr(x, "running_mean")]
 
 
-@pytest.mark.parametrize("name", ["detr/detr_r50_500ep.py", "FasterRCNN/faster_rcnn_r50_fpn_36ep.py"])
-def test_the_resnet_of_the_recipes_is_fused(name: str) -> None:
-    """The ResNets that the library builds are classes of its own, with convolutions of its own."""
-    optimized = optimize_for_inference(build(name))
-    assert any(isinstance(x, FusedResNet) for x in optimized.modules())
+@pytest.mark.parametrize(("depth", "dilation"), [(18, 1), (50, 2)])
+def test_the_resnet_of_the_recipes_is_fused(depth: int, dilation: int) -> None:
+    """The ResNet that configs build is a class of the library's, with convolutions of its own."""
+    torch.manual_seed(0)
+    model = build("detr/detr_r50_500ep.py")
+    model.backbone = build_resnet(depth=depth, out_features=["stem", "res2", "res5"], res5_dilation=dilation).eval()
+    image = torch.randn(2, 3, 65, 97)
+    with torch.inference_mode():
+        expected = model.backbone(image)
+        fused = optimize_for_inference(model).model.backbone
+        assert isinstance(fused, FusedResNet)
+        for name, found in fused(image).items():
+            assert_close(found, expected[name], atol=1e-3 * float(expected[name].abs().max()), rtol=0)
 
 
 def test_heads_of_the_last_layer_alone() -> None:
