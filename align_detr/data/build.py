@@ -163,8 +163,10 @@ def _check_workers(loader: str, num_workers: int | None) -> int:
 
 
 def _reads_all(mapper: Mapper) -> bool:
-    """Return whether a mapper may read segmentations or keypoints: all but those that say they read boxes only."""
-    return not getattr(mapper, "boxes_only", False)
+    """Return whether a mapper may read segmentations or keypoints: all but those whose own class says that it does not,
+    as a subclass may read more than its parent.
+    """
+    return not vars(type(mapper)).get("boxes_only", False)
 
 
 def _with_objects(records: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:

@@ -33,7 +33,9 @@ class DetrMapper:
     """
 
     boxes_only = True
-    """It reads neither segmentations nor keypoints, so that loaders give it records without them."""
+    """It reads neither segmentations nor keypoints, so that loaders give it records without them. A subclass says so
+    itself, or gets all.
+    """
 
     def __init__(
         self,

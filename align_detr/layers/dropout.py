@@ -46,10 +46,11 @@ def attend(query: Tensor, key: Tensor, value: Tensor, *, mask: Tensor | None = N
     if dropout_p == 0.0 or not _is_ours(query, dropout_p):
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout_p)
     logits = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)  # (B, H, Q, S)
+    dtype = logits.dtype  # under autocast another than the values'
     if mask is not None:
         logits = logits.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else logits + mask
-    weights = logits.softmax(-1).to(value.dtype)
-    return _MaskedProduct.apply(weights, value, keep_mask(weights.shape, dropout_p), _scale(dropout_p))
+    weights = logits.softmax(-1).to(dtype)
+    return _MaskedProduct.apply(weights, value.to(dtype), keep_mask(weights.shape, dropout_p), _scale(dropout_p))
 
 
 def keep_mask(shape: torch.Size, p: float) -> Tensor:

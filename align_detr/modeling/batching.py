@@ -100,8 +100,8 @@ def pad_and_stack(maps: Sequence[Tensor], size: Size) -> Tensor:
     if all(tuple(x.shape[-2:]) == tuple(size) for x in maps):
         return torch.stack(list(maps))
     batch = maps[0].new_zeros((len(maps), maps[0].shape[0], *size))
-    for i, x in enumerate(maps):  # one copy of each map, without a padded one in between
-        batch[i, :, : x.shape[-2], : x.shape[-1]] = x
+    for index, x in enumerate(maps):  # one copy of each map, without a padded one in between
+        batch[index, :, : x.shape[-2], : x.shape[-1]].copy_(x)  # by index: rows of an iteration refuse gradients
     return batch
 
 

@@ -1,6 +1,7 @@
 """Masks through the mapper: read from polygons, run-length encodings and pictures, and transformed with the image."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,16 @@ def test_masks_of_both_forms(record: dict) -> None:
     record["annotations"][1]["segmentation"] = {"size": [HEIGHT, WIDTH], "counts": [36, 3, 3, 3, 3, 3, 3, 3, 3]}
     assert masks_of(MaskMapper(augmentations=None, is_train=True), record) == [LEFT.tolist(), RIGHT.tolist()]
     assert "instances" not in MaskMapper(augmentations=None, is_train=False)(record)
+
+
+def test_masks_of_a_registered_coco_file(register: Callable[..., str], annotations: dict) -> None:
+    """The loader gives the mapper records with their segmentations, although its parent reads boxes only."""
+    for each in annotations["annotations"]:
+        x, y, width, height = each["bbox"]
+        each["segmentation"] = [[x, y, x + width, y, x + width, y + height, x, y + height]]
+    mapper = MaskMapper(augmentations=None, is_train=True)
+    loader = build_train_loader(dataset=register(annotations), mapper=mapper, total_batch_size=1, num_workers=0)
+    assert next(iter(loader))[0]["instances"].has("gt_masks")
 
 
 def test_masks_move_with_the_image(record: dict) -> None:

@@ -4,7 +4,9 @@ import copy
 
 import pytest
 import torch
+import torch.nn.functional as F
 from detectron2.config import instantiate
+from detectron2.layers import Conv2d
 from torch import Tensor, nn
 from torch.testing import assert_close
 
@@ -13,8 +15,9 @@ from align_detr.inference.optimized.folding import fold_norms
 from align_detr.inference.optimized.fused import FusedConv2d, FusedLinear, Kernels
 from align_detr.inference.optimized.layout import KEPT_SHAPES, KeptNeck
 from align_detr.inference.optimized.optimize import OptimizedDetector
+from align_detr.inference.optimized.parts import LastLayerDecoder
 from align_detr.inference.optimized.resnet import FusedResNet
-from align_detr.modeling.backbone import EfficientNetLite, MobileNetV2, build_small_resnet
+from align_detr.modeling.backbone import EfficientNetLite, MobileNetV2, build_resnet, build_small_resnet
 from align_detr.structures import MAIN, Predictions
 from support.shrink import small_model
 from support.subject import randomise
@@ -28,6 +31,7 @@ CONFIGS = [
     "ablations/dino_r50_iou_branch_fused_12ep.py",
     "AnchorDETR/anchor_detr_r50_50ep.py",
     "SMCA/smca_r50_50ep.py",
+    "DETRSegmentation/detr_r50_panoptic_25ep.py",
 ]
 SIZES = [(64, 96), (96, 64), (80, 112)]
 
@@ -92,6 +96,48 @@ def test_norms_of_every_backbone_are_folded(backbone: type) -> None:
     with torch.inference_mode():
         assert_close(optimized.backbone(image)["res5"], model.backbone(image)["res5"], atol=1e-4, rtol=1e-4)
     assert not [x for x in optimized.backbone.modules() if hasattr(x, "running_mean")]
+
+
+@pytest.mark.parametrize(("depth", "dilation"), [(18, 1), (50, 2)])
+def test_the_resnet_of_the_recipes_is_fused(depth: int, dilation: int) -> None:
+    """The ResNet that configs build is a class of the library's, with convolutions of its own."""
+    torch.manual_seed(0)
+    model = build("detr/detr_r50_500ep.py")
+    model.backbone = build_resnet(depth=depth, out_features=["stem", "res2", "res5"], res5_dilation=dilation).eval()
+    image = torch.randn(2, 3, 65, 97)
+    with torch.inference_mode():
+        expected = model.backbone(image)
+        fused = optimize_for_inference(model).model.backbone
+        assert isinstance(fused, FusedResNet)
+        for name, found in fused(image).items():
+            assert_close(found, expected[name], atol=1e-3 * float(expected[name].abs().max()), rtol=0)
+
+
+def test_heads_of_the_last_layer_alone() -> None:
+    optimized = optimize_for_inference(build("dino/dino_r50_4scale_12ep.py"))
+    assert isinstance(optimized.model.decoder, LastLayerDecoder)
+
+
+def test_a_norm_behind_an_activation_is_not_folded() -> None:
+    """detectron2's convolution may hold a ReLU, behind which a norm is another function."""
+    sequence = nn.Sequential(Conv2d(3, 4, 1, activation=F.relu), nn.BatchNorm2d(4)).eval()
+    sequence[1].running_mean.fill_(0.5)
+    x = torch.randn(1, 3, 5, 5)
+    expected = sequence(x)
+    fold_norms(sequence)
+    assert_close(sequence(x), expected)
+
+
+def test_masks_and_segments_are_the_same_and_may_be_changed() -> None:
+    model = build("DETRSegmentation/detr_r50_panoptic_25ep.py")
+    (found,), (expected,) = optimize_for_inference(model)(noise(SIZES[0])), model(noise(SIZES[0]))
+    assert found.keys() == expected.keys() and "panoptic_seg" in found
+    for mine, other in (
+        (found["instances"].pred_masks, expected["instances"].pred_masks),
+        (found["panoptic_seg"][0], expected["panoptic_seg"][0]),
+    ):
+        assert (mine == other).float().mean() > 0.99  # rounding decides at edges
+    found["panoptic_seg"][0].add_(1)  # refused for tensors of inference mode
 
 
 def test_the_original_stays_as_it_is() -> None:

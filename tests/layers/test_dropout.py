@@ -101,3 +101,13 @@ def test_mask_takes_a_byte_per_element() -> None:
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
         module.dropout(x, 0.1)
     assert [(t.dtype, t.numel()) for t in kept] == [(torch.int8, 64)]
+
+
+def test_attention_of_float32_under_autocast() -> None:
+    """Autocast computes products in bfloat16, also those of inputs that no linear layer has converted."""
+    query, key, value = (torch.randn(1, 2, 3, 4, requires_grad=True) for _ in range(3))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = attend(query, key, value, dropout_p=0.5)
+    out.float().sum().backward()
+    assert out.dtype == torch.bfloat16
+    assert all(x.grad is not None and x.grad.dtype == torch.float32 for x in (query, key, value))

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from align_detr.errors import DatasetError
-from align_detr.modeling.batching import one_size_at_a_time, targets_of_batch
+from align_detr.modeling.batching import one_size_at_a_time, pad_and_stack, targets_of_batch
 from support.inputs import image_input
 
 
@@ -20,6 +20,15 @@ def test_images_of_one_size_pass_together_and_results_keep_their_order() -> None
     assert found == ["of 0", "of 1", "of 2", "of 3", "of 4"]
     assert asked == [[0, 2], [1, 4], [3]]
     assert one_size_at_a_time([], detect) == [] and len(asked) == 3
+
+
+def test_maps_with_gradient_are_padded_and_pass_it_on() -> None:
+    """As of a batch of several sizes in evaluation, outside of `no_grad`."""
+    maps = [torch.ones(1, 1, 2, requires_grad=True), torch.ones(1, 2, 1, requires_grad=True)]
+    padded = pad_and_stack([2 * x for x in maps], (2, 2))
+    assert padded.tolist() == [[[[2, 2], [0, 0]]], [[[2, 0], [2, 0]]]]
+    padded.sum().backward()
+    assert [x.grad.tolist() for x in maps] == [[[[2, 2]]], [[[2], [2]]]]
 
 
 def test_a_missing_result_raises() -> None:

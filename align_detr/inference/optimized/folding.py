@@ -25,10 +25,15 @@ def _fold_sequence(sequence: nn.Sequential) -> None:
     """Fold the norms of a sequence; an identity takes the place of each, so that indices stay."""
     before: nn.Module | None = None
     for name, module in sequence.named_children():
-        if isinstance(before, nn.Conv2d) and getattr(before, "norm", None) is None and _is_foldable(module):
+        if isinstance(before, nn.Conv2d) and _ends_with_bias(before) and _is_foldable(module):
             _fold(before, module)
             setattr(sequence, name, nn.Identity())
         before = module
+
+
+def _ends_with_bias(conv: nn.Conv2d) -> bool:
+    """Say whether nothing follows within a convolution, as norm and activation do in detectron2's."""
+    return getattr(conv, "norm", None) is None and getattr(conv, "activation", None) is None
 
 
 def _is_foldable(norm: object) -> bool:

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from detectron2.structures import Instances
-from torch import nn
+from detectron2.structures import Boxes, Instances
+from torch import Tensor, nn
 
 from align_detr.errors import ConfigError, EnvironmentProblem
 from align_detr.inference.optimized.folding import fold_norms
@@ -60,7 +60,8 @@ def _rewritten(model: nn.Module, kernels: Kernels) -> Any:
     copied.eval().requires_grad_(False)
     fold_norms(copied)
     copied.backbone.to(memory_format=torch.channels_last)
-    last_layer = isinstance(copied, DETR) and has_last_layer(copied.decoder, copied.head)
+    known = isinstance(copied, DETR) and type(copied).predict is DETR.predict  # others may read more of the decoder
+    last_layer = known and has_last_layer(copied.decoder, copied.head)
     Replacements(kernels).apply(copied)
     if last_layer:
         copied.decoder = LastLayerDecoder(copied.decoder, copied.head)
@@ -98,7 +99,9 @@ class OptimizedDetector(nn.Module):
 
 
 def _ordinary(value: Any) -> Any:
-    """Return a copy of detections whose tensors may be changed in place, unlike those of inference mode."""
-    if not isinstance(value, Instances):
-        return value
-    return Instances(value.image_size, **{name: field.clone() for name, field in value.get_fields().items()})
+    """Return a copy of an output whose tensors may be changed in place, unlike those of inference mode."""
+    if isinstance(value, Instances):
+        return Instances(value.image_size, **{name: _ordinary(field) for name, field in value.get_fields().items()})
+    if isinstance(value, tuple):  # a panoptic segmentation: the map of segments, and what they are
+        return tuple(map(_ordinary, value))
+    return value.clone() if isinstance(value, Tensor | Boxes) else value

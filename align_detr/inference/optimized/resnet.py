@@ -10,7 +10,8 @@ from detectron2.modeling.backbone.resnet import BasicBlock, BasicStem, Bottlenec
 from torch import Tensor, nn
 
 from align_detr.inference.optimized.fused import Kernels, is_plain
-from align_detr.modeling.backbone.resnet import SmallStem
+from align_detr.layers.frozen_norm import FoldedConv2d
+from align_detr.modeling.backbone.resnet import ChannelsLastResNet, SmallStem
 
 KNOWN = (BasicBlock, BasicStem, BottleneckBlock, SmallStem)
 
@@ -88,9 +89,9 @@ def _convolutions(block: nn.Module) -> list[Conv2d]:
 
 def can_fuse(resnet: nn.Module) -> TypeGuard[ResNet]:
     """Say whether a model is a ResNet of known blocks, without classifier, whose norms have all been folded."""
-    if type(resnet) is not ResNet or resnet.num_classes is not None:
+    if type(resnet) not in (ResNet, ChannelsLastResNet) or resnet.num_classes is not None:
         return False
     blocks = [resnet.stem, *(block for stage in resnet.stages for block in stage)]
     return all(type(block) in KNOWN for block in blocks) and all(
-        type(conv) is Conv2d and is_plain(conv) for block in blocks for conv in block.children()
+        type(conv) in (Conv2d, FoldedConv2d) and is_plain(conv) for block in blocks for conv in block.children()
     )
