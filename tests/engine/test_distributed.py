@@ -67,7 +67,8 @@ def test_two_processes_equal_one_with_both_their_images(tiny_run, tmp_path):
 GLOO_THREADS = """
 from pathlib import Path
 names = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
-print("gloo threads", sum("gloo" in name for name in names))
+count = sum("gloo" in name for name in names)
+sys.stdout.write(f"gloo threads {count}\\n")  # in one piece, as the processes share the pipe
 """
 # Runs train_net.py as torchrun does, then prints what is left.
 TRAIN = """
@@ -77,7 +78,7 @@ train_net = sys.argv.pop(1)
 try:
     runpy.run_path(train_net, run_name="__main__")
 except SystemExit as error:
-    print("exit", error.code)
+    sys.stdout.write(f"exit {error.code}\\n")
 """
 # The first use of DistributedDataParallel imports functions that take the group as a default argument.
 WRAP = """
