@@ -18,15 +18,12 @@ from align_detr.data.shard_images import join_image
 Record = dict[str, Any]
 
 
-class Records(Sequence[Record]):
-    """The records of a file's columns. Each access makes a new one, whose changes reach nothing else."""
+class _Sliceable(Sequence[Record]):
+    """Records by number, in slices, and equal to a list of the same."""
 
-    def __init__(self, columns: RecordColumns, image_root: str) -> None:
-        self.columns = columns
-        self.image_root = image_root
-
-    def __len__(self) -> int:
-        return len(self.columns.arrays["size"])
+    def record(self, row: int) -> Record:
+        """Return a record; raise IndexError behind the last."""
+        raise NotImplementedError
 
     @overload
     def __getitem__(self, row: int) -> Record: ...
@@ -36,6 +33,26 @@ class Records(Sequence[Record]):
         """Return a record, or a list of several."""
         if isinstance(row, slice):
             return [self[each] for each in range(*row.indices(len(self)))]
+        return self.record(row)
+
+    def __eq__(self, other: object) -> bool:
+        return _equal(self, other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class Records(_Sliceable):
+    """The records of a file's columns. Each access makes a new one, whose changes reach nothing else."""
+
+    def __init__(self, columns: RecordColumns, image_root: str) -> None:
+        self.columns = columns
+        self.image_root = image_root
+
+    def __len__(self) -> int:
+        return len(self.columns.arrays["size"])
+
+    def record(self, row: int) -> Record:
+        """Return a record; raise IndexError behind the last."""
         row = range(len(self))[row]
         arrays = self.columns.arrays
         width, height = arrays["size"][row].tolist()
@@ -47,11 +64,6 @@ class Records(Sequence[Record]):
             "image_id": self.columns.text("image_id_text", row) if has_text else arrays["image_id"][row].item(),
             "annotations": self._annotations(slice(*arrays["objects_end"][row : row + 2].tolist())),
         }
-
-    def __eq__(self, other: object) -> bool:
-        return _equal(self, other)
-
-    __hash__ = None  # type: ignore[assignment]
 
     def _annotations(self, rows: slice) -> list[Record]:
         arrays = self.columns.arrays
@@ -69,7 +81,7 @@ class Records(Sequence[Record]):
         ]
 
 
-class JoinedRecords(Sequence[Record]):
+class JoinedRecords(_Sliceable):
     """Records of several data sets behind one another, or those among them whose `rows` are given."""
 
     def __init__(self, parts: Sequence[Sequence[Record]], rows: np.ndarray | None = None) -> None:
@@ -80,22 +92,11 @@ class JoinedRecords(Sequence[Record]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    @overload
-    def __getitem__(self, row: int) -> Record: ...
-    @overload
-    def __getitem__(self, row: slice) -> list[Record]: ...
-    def __getitem__(self, row: int | slice) -> Record | list[Record]:
-        """Return a record, or a list of several."""
-        if isinstance(row, slice):
-            return [self[each] for each in range(*row.indices(len(self)))]
+    def record(self, row: int) -> Record:
+        """Return a record; raise IndexError behind the last."""
         at = self.rows[row]
         part = int(np.searchsorted(self.starts, at, side="right")) - 1
         return self.parts[part][int(at - self.starts[part])]
-
-    def __eq__(self, other: object) -> bool:
-        return _equal(self, other)
-
-    __hash__ = None  # type: ignore[assignment]
 
 
 def joined(parts: Sequence[Sequence[Record]]) -> Sequence[Record]:
