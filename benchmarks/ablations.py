@@ -40,6 +40,8 @@ STUDY = Study(
         Variant("k 3, alpha 0", MIXED, alpha(0.0), "50.0"),
         Variant("k 3, alpha 0.5", MIXED, alpha(0.5), "49.2"),
         Variant("k 3, alpha 0.75", MIXED, alpha(0.75), "47.6"),
+        Variant("k 3, high-order cost", "ablations/digits_high_order.py"),
+        Variant("k 3, GIoU-aware focal loss", "ablations/digits_giou_focal.py"),
         Variant("k 3, position relations", "ablations/digits_relation.py"),
         Variant("k 3, distinct queries", "ablations/digits_distinct.py"),
         Variant("k 3, DAC", "ablations/digits_dac.py"),
