@@ -1,4 +1,4 @@
-"""What an exported file says of itself: the JSON under the key `align_detr` of its metadata."""
+"""What an exported file says of itself: the JSON under the key `align_detr` of its metadata, which `metadata` reads."""
 
 import json
 import logging
@@ -8,11 +8,9 @@ from typing import Any
 from detectron2.data import transforms as T
 
 from align_detr import __version__
-from align_detr.inference.detections import Classes
+from align_detr.export.metadata import FORMAT
+from align_detr.inference.classes import Classes
 from align_detr.inference.views import TestView
-
-KEY = "align_detr"
-FORMAT = 1
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +44,7 @@ def describe(
         "resize": resize_of(view),
         "num_detections": num_detections,
         "precision": precision,
+        "white_level": view.white_level,
     }
 
 

@@ -14,8 +14,6 @@ from align_detr.inference.optimized.parts import LastLayerDecoder, has_last_laye
 from align_detr.modeling.meta_arch import DETR
 from align_detr.structures import MAIN
 
-INPUTS, OUTPUTS = ("images", "sizes"), ("boxes", "scores", "labels")
-
 
 class ExportedDetector(nn.Module):
     """The graph of an exported file: what a detector finds in a padded batch.
@@ -63,8 +61,8 @@ def detection_copy(model: nn.Module) -> DETR:
     """
     if not isinstance(model, DETR) or type(model).predict is not DETR.predict:
         raise ConfigError(
-            f"{type(model).__name__} cannot be exported, because it does more than the detectors of the DETR family: "
-            "export one of those, such as detr/detr_r50_500ep.py."
+            f"{type(model).__name__} cannot be exported, because its way from pixels to detections is another than "
+            "the DETR family's (masks, regions or NMS): export one of that family, such as detr/detr_r50_500ep.py."
         )
     criterion = getattr(model, "criterion", None)
     copied: Any = copy.deepcopy(model, {} if criterion is None else {id(criterion): None})

@@ -21,7 +21,7 @@ from align_detr.export import tracing
 from align_detr.export.export import export
 from align_detr.export.module import ExportedDetector, detection_copy
 from align_detr.export.options import ExportOptions, read_batch, read_size
-from align_detr.inference.detections import Classes
+from align_detr.inference.classes import Classes
 from align_detr.inference.views import TestView
 from align_detr.modeling.batching import pad_and_stack
 from support.detectors import deformable_detector
