@@ -12,7 +12,7 @@ from align_detr.export import description, onnx_file, quantization, torch_file
 from align_detr.export.module import ExportedDetector, detection_copy
 from align_detr.export.options import ExportOptions, require_packages
 from align_detr.export.tracing import PIXELS, SCORE, check, example, trace
-from align_detr.inference.detections import Classes
+from align_detr.inference.classes import Classes
 from align_detr.inference.views import TestView
 
 logger = logging.getLogger(__name__)

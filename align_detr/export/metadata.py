@@ -11,6 +11,7 @@ from align_detr.inference.classes import Classes
 
 KEY = "align_detr"
 FORMAT = 1
+INPUTS, OUTPUTS = ("images", "sizes"), ("boxes", "scores", "labels")
 LARGEST = 1 << 15  # pixels of a side: larger ones are no sizes, but faults
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from align_detr.export.description import KEY
+from align_detr.export.metadata import KEY
 from align_detr.export.module import ExportedDetector
 from align_detr.export.onnx_file import write_whole
 from align_detr.export.options import ExportOptions

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
 from align_detr.errors import EnvironmentProblem
-from align_detr.export.module import INPUTS, ExportedDetector
+from align_detr.export.metadata import INPUTS
+from align_detr.export.module import ExportedDetector
 from align_detr.export.options import ExportOptions
 
 Run = Callable[[Tensor, Tensor], Sequence[np.ndarray]]
