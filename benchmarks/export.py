@@ -30,7 +30,7 @@ from align_detr.export.module import ExportedDetector, detection_copy
 from align_detr.export.onnx_file import OnnxRun
 from align_detr.export.options import ExportOptions
 from align_detr.export.tracing import shares_alike
-from align_detr.inference.detections import Classes
+from align_detr.inference.classes import Classes
 from align_detr.inference.optimized import optimize_for_inference
 from align_detr.inference.sources import pictures
 from align_detr.inference.views import TestView
