@@ -42,9 +42,9 @@ def describe(
         "size_multiple": size_multiple(model),
         "batch": batch,
         "resize": resize_of(view),
+        "white_level": view.white_level,
         "num_detections": num_detections,
         "precision": precision,
-        "white_level": view.white_level,
     }
 
 

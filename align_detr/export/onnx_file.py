@@ -11,9 +11,8 @@ from torch import Tensor
 from torch.export import ExportedProgram
 
 from align_detr.errors import ConfigError, EnvironmentProblem
-from align_detr.export.metadata import KEY
+from align_detr.export.metadata import INPUTS, KEY, OUTPUTS
 from align_detr.export.options import ExportOptions
-from align_detr.export.runtime import INPUTS, OUTPUTS
 from align_detr.export.tracing import quiet
 
 OPSET = 20  # GridSample in its present form

@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
 from align_detr.errors import EnvironmentProblem
+from align_detr.export.metadata import INPUTS
 from align_detr.export.module import ExportedDetector
 from align_detr.export.options import ExportOptions
-from align_detr.export.runtime import INPUTS
 
 Run = Callable[[Tensor, Tensor], Sequence[np.ndarray]]
 

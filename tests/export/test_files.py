@@ -20,8 +20,11 @@ from align_detr.errors import ConfigError, EnvironmentProblem
 from align_detr.export import tracing
 from align_detr.export.export import export
 from align_detr.export.module import ExportedDetector, detection_copy
+from align_detr.export.onnx_detector import OnnxDetector
 from align_detr.export.options import ExportOptions, read_batch, read_size
 from align_detr.inference.classes import Classes
+from align_detr.inference.running import Options, Runner
+from align_detr.inference.sources import pictures
 from align_detr.inference.views import TestView
 from align_detr.modeling.batching import pad_and_stack
 from support.detectors import deformable_detector
@@ -32,14 +35,14 @@ onnxruntime = pytest.importorskip("onnxruntime", reason="the extra [export] is o
 pytest.importorskip("onnxscript", reason="the extra [export] is optional")
 
 CLASSES = Classes(["a", "b", "c"], {0: 1, 1: 3, 2: 7})
+VIEW = TestView([T.ResizeShortestEdge(64, 96)], "BGR")
 FIXED = (64, 96)
 
 
 def write(path: Path, model: nn.Module, size: tuple[int, int] | None, batch: int | None, **others: Any) -> Path:
     """Export a small detector of images in BGR."""
-    view = TestView([T.ResizeShortestEdge(64, 96)], "BGR")
     options = ExportOptions(size, batch, **others)
-    export(path, "onnx" if path.suffix == ".onnx" else "torch", options, model=model, classes=CLASSES, view=view)
+    export(path, "onnx" if path.suffix == ".onnx" else "torch", options, model=model, classes=CLASSES, view=VIEW)
     return path
 
 
@@ -118,6 +121,19 @@ def test_the_file_says_what_it_is(free: Path, fixed: Path, detr: nn.Module) -> N
     assert found["resize"] == {"short_edge": 64, "max_size": 96}
     assert found["num_detections"] == 12 and of_fixed["num_detections"] == 10
     assert found["pixel_mean"] == pytest.approx(detr.pixel_mean.flatten().tolist())
+
+
+def test_the_detector_without_torch_finds_the_same(free: Path, detr: nn.Module) -> None:
+    """In photos that are seen in their own sizes, in one batch."""
+    generator = np.random.default_rng(3)
+    photos = [generator.integers(0, 256, (*size, 3), dtype=np.uint8) for size in ((64, 80), (96, 64), (64, 80))]
+    runner = Runner(detr, VIEW, CLASSES)
+    theirs = list(runner.stream(pictures(photos), Options(), batch_size=3))
+    for found, expected in zip(OnnxDetector(free, threads=1).predict(photos, batch_size=3), theirs, strict=True):
+        arrays = [(x.boxes, np.asarray(x.scores), np.asarray(x.pred_classes)) for x in (found, expected)]
+        assert len(found) == len(expected) and found.image_size == expected.image_size
+        assert tracing.shares_alike(*([x[None] for x in each] for each in arrays), pixels=0.05, score=1e-4) == [1.0]
+        assert [x["category_id"] for x in found.to_coco()] == [CLASSES.category_ids[k] for k in found.pred_classes]
 
 
 def test_only_standard_operators(fixed: Path) -> None:
