@@ -34,8 +34,8 @@ class PointPostprocess(nn.Module):
         return [self._detect(*x) for x in zip(scores, boxes, levels, sizes, strict=True)]
 
     def of_padded(self, predictions: PointPredictions, levels: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return `forward`'s detections, of points of `levels` levels, as tensors, for sizes in a tensor: boxes (B, N, 4),
-        clipped, scores (B, N), labels (B, N). Where an image has fewer, score and box are zeros.
+        """Return `forward`'s detections of points of so many `levels`, for sizes in a tensor: boxes (B, N, 4), clipped,
+        scores (B, N), labels (B, N). Where an image has fewer, score and box are zeros.
         """
         fois = predictions.fois
         scores = predictions.logits[-1].sigmoid().sqrt()  # (B, Q, K)
