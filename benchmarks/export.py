@@ -160,7 +160,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("models", "latency", "zoo"))
     parser.add_argument("--names", nargs="+", choices=list(MODELS), default=list(MODELS))
-    parser.add_argument("--size", type=int, nargs=2, default=(640, 640))
+    parser.add_argument("--size", type=int, nargs=2, default=(480, 640))
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=10.0, help="per measurement of latency")
     parser.add_argument("--folder", type=Path, default=Path("datasets/bccd/images"), help="photos for parity")
