@@ -9,11 +9,11 @@ from align_detr.data.box_records import read_split_boxes
 from align_detr.data.coco import read_coco
 from align_detr.data.layouts.coco_images import locate_images
 from align_detr.data.layouts.folder import Split
-from align_detr.data.layouts.images import files_below
 from align_detr.data.layouts.names import SPLITS, split_of
 from align_detr.data.layouts.shards import is_index
 from align_detr.data.split_boxes import SplitBoxes
 from align_detr.errors import DatasetError
+from align_detr.image_files import files_below
 
 SIGNS = "JSON files such as annotations/instances_train.json or train/_annotations.coco.json"
 
