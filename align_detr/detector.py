@@ -25,12 +25,13 @@ from align_detr.engine.distributed import check_device
 from align_detr.errors import ConfigError, EnvironmentProblem
 from align_detr.inference import training
 from align_detr.inference.building import classes_of, read_test_view, set_class_count
+from align_detr.inference.classes import Classes
 from align_detr.inference.configs import config_text, named_config, training_config
-from align_detr.inference.detections import Classes, Detections
+from align_detr.inference.detections import Detections
 from align_detr.inference.optimized import optimize_for_inference
 from align_detr.inference.pixels import CHANNELS
 from align_detr.inference.running import Options, Runner
-from align_detr.inference.sources import OnError, is_endless, is_one, pictures
+from align_detr.inference.sources import OnError, in_form_of, pictures
 from align_detr.inference.views import TestView
 from align_detr.shipped import SHIPPED, shipped_weights, weights_file
 
@@ -154,9 +155,7 @@ class Detector:
             nms=nms,
             white_level=white_level,
         )
-        if is_endless(source):
-            return found
-        return next(found) if is_one(source) else list(found)
+        return in_form_of(source, found)
 
     def stream(
         self,
@@ -179,7 +178,7 @@ class Detector:
         All other arguments are as in `predict`.
         """
         self._require_weights()
-        options = Options(threshold, top_k, flip, sides, nms, white_level)
+        options = Options(threshold, top_k, white_level, flip=flip, sides=sides, nms=nms)
         options.check(self.model)
         self.test_view.views(flip=flip, sides=sides)  # checks them
         check_count(batch_size, "batch_size")
