@@ -21,7 +21,15 @@ from support.paths import PROJECT
 
 PAGES = {
     path.relative_to(PROJECT).as_posix(): path
-    for pattern in ("*.md", "docs/*.md", "benchmarks/*.md", "projects/*.md", "projects/*/*.md")
+    for pattern in (
+        "*.md",
+        "docs/*.md",
+        "docs/*/*.md",
+        "datasets/*.md",
+        "benchmarks/*.md",
+        "projects/*.md",
+        "projects/*/*.md",
+    )
     for path in sorted(PROJECT.glob(pattern))
 }
 CODE_BLOCK = re.compile(r"^ *```.*?^ *```", re.MULTILINE | re.DOTALL)
