@@ -13,13 +13,13 @@ from align_detr.export.metadata import Description
 from align_detr.inference.sources import pictures
 
 MOST = 100  # images of a folder that are looked at, evenly spread
-EARLY = 5  # of the backbone's convolutions, the first of so many parts stays in float: it loses most
+EARLY = 4  # of the backbone's convolutions, the first of so many parts stays in float: it loses most
 
 
 def quantize(model: Any, folder: Path, description: Description) -> Any:
     """Return an ONNX model with 8-bit weights, with a scale per channel, and activations in the backbone.
 
-    The backbone's first fifth, its depth-wise convolutions and all that follows the backbone stay in float. Raise
+    The backbone's first quarter, its depth-wise convolutions and all that follows the backbone stay in float. Raise
     ConfigError and DatasetError as `calibration_inputs`.
     """
     import onnx
