@@ -14,6 +14,7 @@ COMMANDS = {
     "train": ("align_detr.cli.train", "train, resume or evaluate a detector, on a data set's folder or from a config"),
     "evaluate": ("align_detr.cli.evaluate", "evaluate a checkpoint on a data set's folder"),
     "predict": ("align_detr.cli.predict", "detect objects in images, folders and videos"),
+    "export": ("align_detr.cli.export", "write a detector as an ONNX file or a torch.export program"),
     "convert": ("align_detr.cli.convert", "write a data set as COCO, Pascal VOC, YOLO or shards"),
     "validate": ("align_detr.cli.validate", "report all that is wrong with a data set; write a cleaned copy"),
     "report": ("align_detr.cli.report", "how well scores and boxes of detectors agree, as an HTML page"),
@@ -21,6 +22,7 @@ COMMANDS = {
     "weights": ("align_detr.cli.weights", "say what a file of weights holds; write it under this library's names"),
     "zoo": ("align_detr.cli.zoo", "list the configs and the published weights"),
     "demo": ("align_detr.cli.demo", "train and evaluate a small detector on blood cells or digits, on the CPU"),
+    "doctor": ("align_detr.cli.doctor", "say what this machine has and lacks, test it, and print a block for an issue"),
     "install-detectron2": ("align_detr.cli.install_detectron2", "install detectron2 where there is none"),
 }
 

@@ -228,15 +228,14 @@ class MultiScaleDeformableAttention(nn.Module):
                 f"reference has {reference.shape[2]}: set num_levels of encoder.layer and decoder.layer to the neck's."
             )
         dtype = _at_least_float32(offsets)
-        reference, offsets = reference.to(dtype), offsets.to(dtype)
+        reference, offsets = reference.to(dtype)[:, :, None, :, None, :], offsets.to(dtype)
         if reference.shape[-1] == 4:
-            reference = reference[:, :, None, :, None, :]  # (B, Q, 1, L, 1, 4)
             return reference[..., :2] + offsets * reference[..., 2:] * (0.5 / self.num_points)
-        # One axis of L*P*2 numbers: a CPU is eight times as slow over axes of two.
         sizes = torch.tensor([(width, height) for height, width in shapes], dtype=dtype)
-        sizes = sizes.repeat_interleave(self.num_points, dim=0).flatten().to(offsets.device, non_blocking=True)
-        reference = reference.repeat_interleave(self.num_points, dim=2).flatten(2)[:, :, None]  # (B, Q, 1, L*P*2)
-        return (reference + offsets.flatten(3) / sizes).view(offsets.shape)
+        per_point = sizes.to(offsets.device, non_blocking=True)[:, None].expand(-1, self.num_points, -1)  # (L, P, 2)
+        if not reference.requires_grad:  # runs of L * P * 2 numbers are faster than runs of 2
+            reference = reference.expand(-1, -1, -1, -1, self.num_points, -1).contiguous()
+        return reference + offsets / per_point.contiguous()
 
 
 def _at_least_float32(x: Tensor) -> torch.dtype:

@@ -54,11 +54,12 @@ class DistinctProposals(ClassProposals):
     def choose(self, tokens: Tensor, anchors: Tensor, allowed: Tensor, memory: Memory) -> tuple[Tensor, Tensor | None]:
         """Return the indices of the tokens, (B, Q), distinct ones first, and which are real, as `select_best`."""
         scores = self.class_scores(self.class_embed(tokens)).amax(-1).detach().masked_fill(~allowed, -torch.inf)
-        scores, index = scores.topk(min(self.candidates * self.num_queries, scores.shape[1]), dim=1)
+        scores, index = scores.topk(torch.sym_min(self.candidates * self.num_queries, scores.shape[1]), dim=1)
         boxes = self.boxes(gather_tokens(tokens, index), gather_tokens(anchors, index)).detach()
         kept = distinct_boxes(boxes, scores, self.iou)
         last = torch.where(allowed.gather(1, index), 1 - kept.long(), 2)  # kept, removed, not allowed to propose
-        order = last.argsort(dim=1, stable=True)[:, : self.num_queries]
+        place = torch.arange(last.shape[1], device=last.device)  # equal ones stay in their order
+        order = (last * last.shape[1] + place).argsort(dim=1)[:, : self.num_queries]
         return self.fill_up(index.gather(1, order), memory)
 
 
@@ -107,7 +108,7 @@ class DistinctQueries(nn.Module):
                 scores = self.scores(hidden[:, of_part], state)
                 if part.valid is not None:  # padding comes last, and removes no other
                     scores = scores.masked_fill(~part.valid, -torch.inf)
-                groups = (len(scores), part.groups)  # which join the batch
+                groups = (scores.shape[0], part.groups)  # which join the batch
                 own, scores = (x.unflatten(1, (part.groups, -1)).flatten(0, 1) for x in (boxes[:, of_part], scores))
                 kept = distinct_boxes(own, scores, self.iou)
                 removed.append(~kept.unflatten(0, groups).flatten(1))
