@@ -1,9 +1,9 @@
 """Align-DETR for detectron2: set-prediction detectors and their IoU-aware versions.
 
-Here are the names of everyday use: a detector in three lines (`Detector`), training and evaluation on a data set's
-folder (`train`, `evaluate`), a copy that predicts faster (`optimize_for_inference`), configs and models by name
-(`model_zoo`), the bridge from yacs configs (`add_align_detr_config`) and the errors. The parts of the models are in
-`align_detr.modeling`.
+Here are the names of everyday use: a detector in three lines (`Detector`), one of an exported file without PyTorch
+(`OnnxDetector`), training and evaluation on a data set's folder (`train`, `evaluate`), a copy that predicts faster
+(`optimize_for_inference`), configs and models by name (`model_zoo`), the bridge from yacs configs
+(`add_align_detr_config`) and the errors. The parts of the models are in `align_detr.modeling`.
 """
 
 import warnings
@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from align_detr.config import add_align_detr_config
     from align_detr.detector import Detector
     from align_detr.engine.from_folder import evaluate, train
+    from align_detr.export.onnx_detector import OnnxDetector
     from align_detr.inference.optimized import optimize_for_inference
 else:
     _HOMES = {
         "Detector": "align_detr.detector",
+        "OnnxDetector": "align_detr.export.onnx_detector",
         "add_align_detr_config": "align_detr.config",
         "evaluate": "align_detr.engine.from_folder",
         "optimize_for_inference": "align_detr.inference.optimized",
@@ -29,7 +31,7 @@ else:
     }
 
     def __getattr__(name: str) -> object:
-        """Import what needs torch at its first use: set-up imports this package before there is a torch."""
+        """Import what needs more than Python at its first use: set-up imports this package before there is a torch."""
         if name in _HOMES:
             with warnings.catch_warnings():
                 ignore_deprecated_script()
@@ -46,6 +48,7 @@ __all__ = [
     "Detector",
     "EnvironmentProblem",
     "NonFinitePrediction",
+    "OnnxDetector",
     "__version__",
     "add_align_detr_config",
     "evaluate",

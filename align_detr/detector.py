@@ -19,18 +19,19 @@ from omegaconf import DictConfig
 
 from align_detr.checkpoint.contents import WEIGHTS_FILE, read_weights, write_weights
 from align_detr.checkpoint.loading import load_weights
-from align_detr.checks import check_choice, check_count, check_number, check_texts, require_finite
+from align_detr.checks import check_choice, check_count, check_flag, check_number, check_texts, require_finite
 from align_detr.engine.config_in_file import build_untrusted, config_in_file
 from align_detr.engine.distributed import check_device
 from align_detr.errors import ConfigError, EnvironmentProblem
 from align_detr.inference import training
 from align_detr.inference.building import classes_of, read_test_view, set_class_count
+from align_detr.inference.classes import Classes
 from align_detr.inference.configs import config_text, named_config, training_config
-from align_detr.inference.detections import Classes, Detections
+from align_detr.inference.detections import Detections
 from align_detr.inference.optimized import optimize_for_inference
 from align_detr.inference.pixels import CHANNELS
 from align_detr.inference.running import Options, Runner
-from align_detr.inference.sources import OnError, is_endless, is_one, pictures
+from align_detr.inference.sources import OnError, in_form_of, pictures
 from align_detr.inference.views import TestView
 from align_detr.shipped import SHIPPED, shipped_weights, weights_file
 
@@ -154,9 +155,7 @@ class Detector:
             nms=nms,
             white_level=white_level,
         )
-        if is_endless(source):
-            return found
-        return next(found) if is_one(source) else list(found)
+        return in_form_of(source, found)
 
     def stream(
         self,
@@ -179,7 +178,7 @@ class Detector:
         All other arguments are as in `predict`.
         """
         self._require_weights()
-        options = Options(threshold, top_k, flip, sides, nms, white_level)
+        options = Options(threshold, top_k, white_level, flip=flip, sides=sides, nms=nms)
         options.check(self.model)
         self.test_view.views(flip=flip, sides=sides)  # checks them
         check_count(batch_size, "batch_size")
@@ -195,6 +194,47 @@ class Detector:
         """
         self._runner = dataclasses.replace(self._runner, model=optimize_for_inference(self.model, precision=precision))
         return self
+
+    def export(
+        self,
+        file: str | Path,
+        format: str = "onnx",
+        *,
+        size: str | int | Sequence[int] | None = None,
+        batch: int | str = 1,
+        normalised: bool = False,
+        fp16: bool = False,
+        int8: str | Path | None = None,
+        simplify: bool = False,
+    ) -> Path:
+        """Write the detector into one file that runs without this library, and return its path (docs/export.md).
+
+        format: "onnx", a file FILE.onnx that `OnnxDetector` reads, or "torch", a program FILE.pt2 of `torch.export`.
+        size: (height, width) in pixels, "800x1333", a number for a square, or "dynamic"; by default the short and the
+        long side of the config's test mapper. batch: images per pass, or "dynamic". normalised: the file takes
+        normalised images in the model's channel order in place of uint8 in RGB. fp16, int8, simplify: of ONNX files;
+        int8 is a folder of images to calibrate with.
+        What the file finds is compared with the detector before it is written, in a second size and batch where these
+        are free. Without weights it is a detector of random ones. Raise ConfigError for what cannot be exported, and
+        EnvironmentProblem if a package is missing or the file differs.
+        """
+        from align_detr.export.export import default_size, export  # here, as it takes time to import
+        from align_detr.export.options import ExportOptions, check_file, read_batch, read_size
+
+        path = check_file(file, format)
+        options = ExportOptions(
+            size=default_size(self.test_view) if size is None else read_size(size),
+            batch=read_batch(batch),
+            normalised=check_flag(normalised, "normalised"),
+            fp16=check_flag(fp16, "fp16"),
+            simplify=check_flag(simplify, "simplify"),
+            int8=None if int8 is None else Path(int8),
+        )
+        options.check(format)
+        if not self._has_weights:
+            logger.warning("The detector has no weights: %s gets random ones.", path)
+        export(path, format, options, model=self.model, classes=self.classes, view=self.test_view)
+        return path
 
     def train(
         self,

@@ -24,6 +24,9 @@ from align_detr.layers.boxes import xyxy_to_cxcywh
 # Names of the prediction sets that the library itself makes.
 MAIN, PROPOSED, DENOISED, ONE_TO_MANY = "main", "enc", "dn", "o2m"
 
+# (height, width) of B images or of the parts of a map that they cover: numbers, or in exported graphs a tensor (B, 2)
+Sizes = Sequence[tuple[int, int]] | Tensor
+
 
 @dataclass(frozen=True)
 class StepPart:
@@ -259,14 +262,14 @@ class Memory:
 
     tokens, position (B, S, C), all levels concatenated, row by row; `padding` (B, S) True where a token lies outside
     its image, or None if no token does; `shapes[l]` = (height, width) of level l; `valid_sizes[l][b]` =
-    (height, width) of the part of level l that image b covers.
+    (height, width) of the part of level l that image b covers, numbers or for all levels tensors (B, 2).
     """
 
     tokens: Tensor
     position: Tensor
     padding: Tensor | None
     shapes: list[tuple[int, int]]
-    valid_sizes: list[list[tuple[int, int]]]
+    valid_sizes: Sequence[Sizes]
 
     def with_tokens(self, tokens: Tensor) -> Memory:
         """Return the same positions with other contents."""
@@ -278,8 +281,22 @@ class Memory:
         return self.tokens + self.position
 
     @computed_once
+    def extents(self) -> Tensor:
+        """Part of each level that each image covers, as (height, width) in tokens: (L, B, 2) float32."""
+        if isinstance(self.valid_sizes[0], Tensor):
+            return torch.stack([torch.as_tensor(sizes) for sizes in self.valid_sizes]).float()
+        # one copy to the device for all levels
+        return torch.tensor(self.valid_sizes, dtype=torch.float32).to(self.tokens.device, non_blocking=True)
+
+    @computed_once
     def valid_ratios(self) -> Tensor:
         """Part of each level that each image covers, as (width, height) in (0, 1]: (B, L, 2) float32."""
+        if isinstance(self.valid_sizes[0], Tensor):
+            parts = [
+                [extent[:, i] / shape[i] for i in (1, 0)]
+                for extent, shape in zip(self.extents, self.shapes, strict=True)
+            ]
+            return torch.stack([torch.stack(part, dim=-1) for part in parts], dim=1)
         ratios = [
             [(w / columns, h / rows) for h, w in sizes]
             for (rows, columns), sizes in zip(self.shapes, self.valid_sizes, strict=True)

@@ -46,6 +46,7 @@ STUDY = Study(
         Variant("k 3, distinct queries", "ablations/digits_distinct.py"),
         Variant("k 3, DAC", "ablations/digits_dac.py"),
         Variant("k 3, instructive routes", "ablations/digits_mr.py"),
+        Variant("k 3, dense data", "ablations/digits_dense.py"),
     ),
 )
 

@@ -6,8 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
-from detectron2.config import LazyConfig
+from detectron2.config import LazyConfig, instantiate
 
 from align_detr import model_zoo, modeling, structures
 from align_detr.data import load_dataset
@@ -184,6 +185,29 @@ def test_config_of_the_guide(tmp_path: Path) -> None:
     (tmp_path / "family" / "config.py").write_text(config)
     model = LazyConfig.load(str(tmp_path / "family" / "config.py")).model
     assert model.proposals.num_queries == model.queries.main.num_queries == 300
+
+
+def test_configs_with_other_backbones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The configs of docs/backbones.md load beside those of their parents, and their backbones give what the necks
+    read, of the image's size over the stride, rounded up.
+    """
+    blocks = re.findall(r"```python\n(.*?)```", PAGES["docs/backbones.md"].read_text(), re.DOTALL)
+    configs = [block for block in blocks if "class MyBackbone" not in block]
+    (module,) = set(blocks) - set(configs)
+    (tmp_path / "my_backbone.py").write_text(module)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for folder in (PROJECT / "configs").iterdir():
+        (tmp_path / folder.name).symlink_to(folder)
+    (tmp_path / "family").mkdir()
+    assert len(configs) == 3
+    for i, text in enumerate(configs):
+        (tmp_path / "family" / f"config_{i}.py").write_text(text)
+        model = LazyConfig.load(str(tmp_path / "family" / f"config_{i}.py")).model
+        backbone = instantiate(model.backbone)
+        shapes = backbone.output_shape()
+        assert {name: shapes[name].channels for name in shapes} == dict(model.neck.in_channels)
+        for name, x in backbone(torch.zeros(1, 3, 65, 97)).items():
+            assert x.shape[1:] == (shapes[name].channels, -(-65 // shapes[name].stride), -(-97 // shapes[name].stride))
 
 
 def test_config_of_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

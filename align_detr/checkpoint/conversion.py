@@ -10,6 +10,12 @@ from align_detr.checkpoint.conditional import (
     is_official_conditional,
     official_conditional_config,
 )
+from align_detr.checkpoint.convnext import (
+    convert_convnext,
+    convert_torchvision_convnext,
+    is_convnext,
+    is_torchvision_convnext,
+)
 from align_detr.checkpoint.deformable import (
     convert_detrex_deformable,
     convert_official_deformable,
@@ -39,6 +45,7 @@ from align_detr.checkpoint.dino import (
 )
 from align_detr.checkpoint.efficientnet import convert_efficientnet_lite, is_efficientnet_lite
 from align_detr.checkpoint.key_map import rename, torchvision_resnet_rules
+from align_detr.checkpoint.swin import convert_swin, convert_torchvision_swin, is_swin, is_torchvision_swin
 
 State = Mapping[str, Tensor]
 
@@ -141,5 +148,9 @@ _RELEASES: list[Release] = [
         is_torchvision_mobilenet_v2,
         lambda state, _: {f"backbone.{key}": value for key, value in state.items()},
     ),
+    Release("Swin Transformer", is_swin, lambda state, _: convert_swin(state)),
+    Release("torchvision's Swin Transformer", is_torchvision_swin, lambda state, _: convert_torchvision_swin(state)),
+    Release("ConvNeXt", is_convnext, lambda state, _: convert_convnext(state)),
+    Release("torchvision's ConvNeXt", is_torchvision_convnext, lambda state, _: convert_torchvision_convnext(state)),
     Release("EfficientNet-Lite", is_efficientnet_lite, lambda state, _: convert_efficientnet_lite(state)),
 ]

@@ -2,7 +2,7 @@
 
 | detrex                                | Deformable-DETR          | here                                          |
 |---------------------------------------|--------------------------|-----------------------------------------------|
-| `backbone.*` (detectron2)             | `backbone.0.body.*`      | `backbone.*`                                  |
+| `backbone.*` (detectron2; Swin and ConvNeXt: see there) | `backbone.0.body.*` | `backbone.*`             |
 | `neck.convs.N`, `neck.extra_convs.N`  | `input_proj.N.0`, `.1`   | `neck.levels.N.conv`, `.norm`                 |
 | `transformer.level_embeds`            | `transformer.level_embed` | `neck.level_embed`                           |
 | encoder `attentions.0`                | `self_attn`              | `self_attn`                                   |
@@ -30,14 +30,18 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from align_detr.checkpoint.convnext import convnext_rules, with_layer_scales
 from align_detr.checkpoint.detr import coco_category_ids
 from align_detr.checkpoint.detrex import DETECTRON2_RESNET_RULES, LAYER_RULES
 from align_detr.checkpoint.key_map import Rules, rename, torchvision_resnet_rules
+from align_detr.checkpoint.swin import swin_rules
 
 _ENCODER = r"transformer\.encoder\.layers\.(\d+)\."
 _DECODER = r"transformer\.decoder\.layers\.(\d+)\."
 _DETREX: Rules = [
     *DETECTRON2_RESNET_RULES,
+    *swin_rules(r"backbone\."),
+    *convnext_rules(r"backbone\."),
     *LAYER_RULES,
     (r"neck\.convs\.(\d+)\.(.+)", r"neck.levels.\1.\2"),
     (r"transformer\.level_embeds", "neck.level_embed"),
@@ -118,7 +122,7 @@ def convert_detrex(
         (rf"neck\.extra_convs\.{i}\.(.+)", rf"neck.levels.{first_extra + i}.\1")
         for i in range(_count(state, r"neck\.extra_convs\.(\d+)\..+"))
     ]
-    return _convert(state, [*rules, *_DETREX, *extra], num_classes, source)
+    return with_layer_scales(_convert(state, [*rules, *_DETREX, *extra], num_classes, source))
 
 
 def convert_official(

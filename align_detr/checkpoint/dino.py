@@ -34,6 +34,16 @@ _OFFICIAL: Rules = [
     (r"(class|bbox)_embed\.0\.(.+)", r"head.\1_embed.\2"),
     (r"(?:class|bbox)_embed\.\d+\..+", ""),
 ]
+_SWINS = {(13 * 13, 3, False): "swin_tiny_224", (23 * 23, 6, True): "swin_large_384"}
+_CONFIGS = {
+    "r50_4scale",
+    "r50_5scale",
+    "r101_4scale",
+    "swin_tiny_224_4scale",
+    "swin_large_384_4scale",
+    "swin_large_384_5scale",
+    "convnext_tiny_384_4scale",
+}
 
 
 def is_detrex_dino(state: Mapping[str, Tensor]) -> bool:
@@ -63,9 +73,21 @@ def convert_official_dino(state: Mapping[str, Tensor], *, num_classes: int | Non
 
 
 def dino_config(state: Mapping[str, Tensor]) -> str | None:
-    """Return the config of detrex's DINO, by depth and levels, None if the zoo has none; Align-DETR's tensors agree."""
-    model = f"{resnet_depth(state)}_{len(state['transformer.level_embeds'])}scale"
-    return f"dino/dino_{model}_12ep.py" if model in ("r50_4scale", "r50_5scale", "r101_4scale") else None
+    """Return the config of detrex's DINO, by backbone and levels, None if there is none; Align-DETR's tensors agree."""
+    model = f"{_backbone(state)}_{len(state['transformer.level_embeds'])}scale"
+    return f"dino/dino_{model}_12ep.py" if model in _CONFIGS else None
+
+
+def _backbone(state: Mapping[str, Tensor]) -> str:
+    """Return the backbone's part of a config's name, "another" for one that no config has."""
+    table = state.get("backbone.layers.0.blocks.0.attn.relative_position_bias_table")
+    if table is not None:  # one row for each distance in a window, one column for each head
+        deep = "backbone.layers.2.blocks.17.norm1.weight" in state
+        return _SWINS.get((table.shape[0], table.shape[1], deep), "another")
+    stem = state.get("backbone.downsample_layers.0.0.weight")
+    if stem is not None:
+        return "convnext_tiny_384" if "backbone.stages.2.9.gamma" not in state and len(stem) == 96 else "another"
+    return resnet_depth(state)
 
 
 def official_dino_config(state: Mapping[str, Tensor]) -> str | None:

@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
 from detectron2.layers import FrozenBatchNorm2d
@@ -29,6 +30,7 @@ def load_weights(
     release of another model, with the name of its config.
     """
     model_state = model.state_dict()
+    weights = _named_by_parts(model, weights, model_state.keys())
     release = None if weights.state.keys() <= model_state.keys() else find_release(weights.state)
     of_coco = release is not None and release.config is not None  # a detector, not a backbone
     state = _renamed(model_state, weights, release)
@@ -58,6 +60,19 @@ def into_pyramid(state: Mapping[str, Tensor], model_keys: Collection[str]) -> Ma
     moved = {key: key.replace("backbone.", "backbone.bottom_up.", 1) for key in state if key.startswith("backbone.")}
     moved = {key: new for key, new in moved.items() if key not in model_keys and new in model_keys}
     return {moved.get(key, key): value for key, value in state.items()} if moved else state
+
+
+def _named_by_parts(model: nn.Module, weights: Weights, model_keys: Collection[str]) -> Weights:
+    """Return the weights under the model's names where a part of it, such as a backbone of timm, knows their file."""
+    if weights.state.keys() <= set(model_keys):
+        return weights
+    for name, part in model.named_modules():
+        read = getattr(part, "published_names", None)
+        found = {} if read is None else read(weights.state)
+        if found:
+            own = {f"{name}.{key}" if name else key: value for key, value in found.values()}
+            return replace(weights, state={**own, **{k: v for k, v in weights.state.items() if k not in found}})
+    return weights
 
 
 def _renamed(model_state: Mapping[str, Tensor], weights: Weights, release: Release | None) -> dict[str, Tensor]:

@@ -135,6 +135,9 @@ def _model_config(content: dict[str, Any]) -> DictConfig:
         kept["dataloader"] = {key: loaders[key] for key in ("test", "evaluator") if loaders.get(key) is not None}
     for target, _ in _targets(kept):
         _check_target(target)
+    for node in list(_nodes(kept)):
+        if isinstance(node, dict) and str(node.get("_target_")).endswith(".TimmBackbone"):
+            node["pretrained"] = False  # the file has the weights: nothing is downloaded
     return OmegaConf.create(kept, flags={"allow_objects": True})
 
 

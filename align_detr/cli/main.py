@@ -14,6 +14,7 @@ COMMANDS = {
     "train": ("align_detr.cli.train", "train, resume or evaluate a detector, on a data set's folder or from a config"),
     "evaluate": ("align_detr.cli.evaluate", "evaluate a checkpoint on a data set's folder"),
     "predict": ("align_detr.cli.predict", "detect objects in images, folders and videos"),
+    "export": ("align_detr.cli.export", "write a detector as an ONNX file or a torch.export program"),
     "convert": ("align_detr.cli.convert", "write a data set as COCO, Pascal VOC, YOLO or shards"),
     "validate": ("align_detr.cli.validate", "report all that is wrong with a data set; write a cleaned copy"),
     "report": ("align_detr.cli.report", "how well scores and boxes of detectors agree, as an HTML page"),

@@ -4,12 +4,18 @@ import argparse
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from align_detr.cli.help_texts import EXIT_CODES
 from align_detr.cli.requirements import require_detectron2
 from align_detr.errors import EXIT_USER_ERROR, AlignDetrError, ConfigError
 from align_detr.shipped import SHIPPED
+
+if TYPE_CHECKING:
+    from align_detr.detector import Detector
+    from align_detr.export.onnx_detector import OnnxDetector
 
 DRAWN = 0.3  # least score in pictures, by default
 
@@ -29,8 +35,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--weights",
         metavar="FILE",
-        help="weights.pth or a checkpoint of a training, or published weights with their --config-file; default: the "
-        "digits' detector, which comes with the package",
+        help="weights.pth or a checkpoint of a training, published weights with their --config-file, or the .onnx file "
+        "of an export, which needs onnxruntime in place of torch; default: the digits' detector, which comes with the "
+        "package",
     )
     parser.add_argument(
         "--config-file", metavar="NAME", help="path, or name in the model zoo; default: the config in the weights"
@@ -70,11 +77,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raise AlignDetrError for what the user can correct.
     """
     args = build_parser().parse_args(argv)
-    require_detectron2()
+    if not is_exported(args.weights):
+        require_detectron2()
 
-    # imported here, as all that needs torch: `--help` works without it
-    from align_detr.detector import Detector
-    from align_detr.engine.shared_cpus import limit_threads, sharing_cpus
+    # imported here, as all that needs numpy: `--help` works without it
     from align_detr.inference.sources import require_readable
     from align_detr.inference.writing import report, require_new
 
@@ -85,9 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.no_pictures and not (args.json or args.csv):
         raise ConfigError("--no-pictures alone writes nothing: add --json or --csv.")
     require_readable(args.sources)
-    config = args.config_file if args.config_file or args.weights else next(iter(SHIPPED))
-    limit_threads()
-    detector = Detector(config, weights=args.weights, device=args.device)
+    detector, waiting, options = load_exported(args) if is_exported(args.weights) else load(args)
     drawn = DRAWN if args.threshold is None else args.threshold
     unread: list[str] = []
     images, counts = 0, Counter[str]()
@@ -101,14 +105,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         batch_size=args.batch_size,
         threshold=args.threshold,
         top_k=args.top_k,
-        flip=args.flip,
-        sides=args.sides,
         white_level=args.white_level,
         on_error=leave_out,
+        **options,
     )
     threshold = None if args.no_pictures else drawn
     written = report(out, detector.classes, threshold=threshold, with_json=args.json, with_csv=args.csv)
-    with sharing_cpus(), written as files:
+    with waiting, written as files:
         for found in found_in:
             files.add(found)
             images += 1
@@ -119,6 +122,37 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         out.rmdir()
     return EXIT_USER_ERROR if unread else 0
+
+
+# a detector, how its threads wait, and the options that it alone has
+Loaded = tuple["Detector | OnnxDetector", AbstractContextManager[None], dict[str, Any]]
+
+
+def is_exported(weights: str | None) -> bool:
+    """Return whether a file is named as one of `align-detr export`."""
+    return weights is not None and Path(weights).suffix.lower() == ".onnx"
+
+
+def load(args: argparse.Namespace) -> Loaded:
+    """Return the detector of a file of weights."""
+    from align_detr.detector import Detector
+    from align_detr.engine.shared_cpus import limit_threads, sharing_cpus
+
+    config = args.config_file if args.config_file or args.weights else next(iter(SHIPPED))
+    limit_threads()
+    detector = Detector(config, weights=args.weights, device=args.device)
+    return detector, sharing_cpus(), {"flip": args.flip, "sides": args.sides}
+
+
+def load_exported(args: argparse.Namespace) -> Loaded:
+    """Return the detector of an exported file; raise ConfigError for options that it does not have."""
+    from align_detr.export.onnx_detector import OnnxDetector
+
+    unknown = {"--config-file": args.config_file, "--flip": args.flip, "--sides": args.sides, "--device": args.device}
+    given = [name for name, value in unknown.items() if value]
+    if given:
+        raise ConfigError(f"{args.weights} is an exported file, which has no {' and no '.join(given)}: leave it out.")
+    return OnnxDetector(args.weights), nullcontext(), {}
 
 
 def summary(images: int, unread: int, counts: "Counter[str]", threshold: float) -> str:

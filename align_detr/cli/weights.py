@@ -1,4 +1,4 @@
-"""`align-detr weights`: say what a file of weights holds, and write it under this library's names."""
+"""`align-detr weights`: say what a file of weights holds, write it under this library's names, average several."""
 
 import argparse
 import tempfile
@@ -18,15 +18,20 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command; it needs neither torch nor detectron2."""
     parser = argparse.ArgumentParser(
         prog="align-detr weights",
-        description="Say what a file of weights holds, or write it under this library's names. No code of a file runs.",
+        description="Say what a file of weights holds, write it under this library's names, or average several. "
+        "No code of a file runs.",
         epilog=f"Examples: align-detr weights show detr-r50-e632da11.pth; align-detr weights convert "
         f"detr-r50-e632da11.pth detr.pth --config-file detr/detr_r50_500ep.py. {EXIT_CODES}",
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="show|convert")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="show|convert|mean")
     show = commands.add_parser("show", help="print origin, tensors, classes, iterations")
     convert = commands.add_parser("convert", help="write the weights alone, as .pth or .npz")
+    mean = commands.add_parser("mean", help="write the mean of the last checkpoints of a training")
     for command in (show, convert):
         command.add_argument("file", metavar="FILE", help="weights of a training, of a release, or of a wrapper")
+    mean.add_argument("files", metavar="FILE", nargs="+", help="checkpoints; integers and config are those of the last")
+    mean.add_argument("--out", metavar="OUT", required=True, help="new file, .pth or .npz, as of convert")
+    for command in (show, convert, mean):
         command.add_argument(
             "--plain-weights", action="store_true", help="of a file with averaged weights, take the plain ones"
         )
@@ -46,8 +51,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     # imported here, as all that needs torch: `--help` works without it
     from align_detr.checkpoint.contents import read_weights
+    from align_detr.checkpoint.mean import mean_of
     from align_detr.checkpoint.rewriting import describe, renamed, write_renamed
 
+    if args.command == "mean":
+        mean = mean_of([str(weights_file(file)) for file in args.files], averaged=not args.plain_weights)
+        write_renamed(mean, args.out)
+        print(f"{args.out}: {len(mean.state)} tensors, the mean of {len(args.files)} files")
+        return 0
     weights = read_weights(weights_file(args.file), averaged=not args.plain_weights)
     if args.command == "show":
         print("\n".join(describe(weights)))

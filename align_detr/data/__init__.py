@@ -14,6 +14,7 @@ from align_detr.data.datasets import (
 from align_detr.data.layouts import DataFolder, Split, find
 from align_detr.data.mapper import DetrMapper
 from align_detr.data.mask_mapper import MaskMapper
+from align_detr.data.mixing import Mix, MixUp, Mosaic
 from align_detr.data.panoptic import register_panoptic
 from align_detr.paths import data_path
 
@@ -23,6 +24,9 @@ __all__ = [
     "DataFolder",
     "DetrMapper",
     "MaskMapper",
+    "Mix",
+    "MixUp",
+    "Mosaic",
     "Split",
     "build_test_loader",
     "build_train_loader",

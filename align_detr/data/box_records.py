@@ -1,7 +1,7 @@
 """Records of a COCO file's boxes: read in seconds, kept for the next start, shared by processes."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ from align_detr.data.record_columns import to_columns
 from align_detr.data.records_cache import cached_columns
 from align_detr.data.records_file import Checked
 from align_detr.data.register import load_records, set_classes
+from align_detr.data.split_boxes import SplitBoxes
+from align_detr.errors import DatasetError
 
 _OF_IMAGE_FILES = {"image-size-missing", "image-size-unknown", "image-file-name-backslash"}
 """Kinds of problems that depend on the image folder."""
@@ -38,8 +40,44 @@ def load_box_records(name: str, json_file: Path, image_root: Path) -> Sequence[d
         return load_records(name, read_coco(json_file, image_root))
     for sentence in checked.warnings:
         logger.warning("In %s, %s", json_file, sentence)
-    set_classes(name, [{"id": id_, "name": label} for id_, label in checked.columns.categories], json_file)
+    set_classes(name, checked.columns.categories, json_file)
     return Records(checked.columns, str(image_root))
+
+
+def read_split_boxes(json_file: Path, locate: Callable[[Annotations], Annotations]) -> SplitBoxes | None:
+    """Return the boxes of a COCO file whose images `locate` finds; None where the whole file has to be read.
+
+    That is so where the columns cannot hold the file's values, or images have other names than in the file; a file
+    that cannot be used is one more, as `read_coco` and its checks tell.
+    """
+    found: list[Path] = []
+
+    def parse(content: bytes) -> Annotations:
+        annotations = _parse(content, json_file, json_file.parent)
+        located = locate(annotations)
+        if located.images is not annotations.images:
+            raise _RenamedImages
+        found.append(located.image_root)
+        return located
+
+    try:
+        with collection_paused():
+            checked = cached_columns(json_file, parse, _check)
+    except (OSError, DatasetError, _RenamedImages):
+        return None
+    if checked is None:
+        return None
+    if not found:  # kept from an earlier start: the file's names, with which every image has to be found again
+        images = [{"file_name": name} for name in SplitBoxes(checked.columns, Path(), json_file).file_names()]
+        located = locate(Annotations(images, [], [], json_file.parent, json_file))
+        if located.images is not images:
+            return None
+        found.append(located.image_root)
+    return SplitBoxes(checked.columns, found[0], json_file, checked.warnings)
+
+
+class _RenamedImages(Exception):
+    """Images that were found under other names than those in the file."""
 
 
 def _parse(content: bytes, path: Path, image_root: Path) -> Annotations:

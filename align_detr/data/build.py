@@ -14,6 +14,7 @@ from align_detr.checks import check_count
 from align_detr.cpus import usable_cpus
 from align_detr.data.datasets import load_dataset, require_objects
 from align_detr.data.lazy_records import are_wide, count_objects, selected, shared
+from align_detr.data.mixing import Mix
 from align_detr.data.stream import StreamedBatches, StreamedImages, own_generator
 from align_detr.data.worker_faults import CurrentRecords, watched
 from align_detr.data.workers import start_worker
@@ -32,13 +33,15 @@ def build_train_loader(
     seed: int | None = None,
     aspect_ratio_grouping: bool = True,
     filter_empty: bool = False,
+    mixes: Sequence[Mix] = (),
 ) -> "TrainLoader":
     """Return an endless stream of shuffled batches, each a list of total_batch_size / world size mapped records.
 
     dataset: names of registered data sets. seed: the same seed gives the same order of images and, with worker
     processes of any number, the same augmentations; without workers these follow numpy's global generator. None draws a
     seed from that. aspect_ratio_grouping: a batch holds only wide or only tall images, so that it needs less padding.
-    filter_empty: leave out images without objects (DETR keeps them).
+    filter_empty: leave out images without objects (DETR keeps them). mixes: `Mosaic` and `MixUp`, applied in turn to
+    what the mapper gives; training tells the loader its length, others call `TrainLoader.plan`.
     Raise ConfigError for a batch that the processes cannot share equally, DatasetError as `load_dataset` does.
     """
     dataset = _require("train", dataset, mapper)
@@ -55,7 +58,7 @@ def build_train_loader(
         records = _with_objects(records)
     order_seed = comm.shared_random_seed() if seed is None else seed
     wide = are_wide(records) if aspect_ratio_grouping else None
-    images = StreamedImages(CurrentRecords(shared(records)), mapper, order_seed)
+    images = StreamedImages(CurrentRecords(shared(records)), mapper, order_seed, mixes)
     batch_size = total_batch_size // world_size
     return TrainLoader(
         images,
@@ -118,6 +121,10 @@ class TrainLoader(ImageLoader):
     def order_seed(self) -> int:
         """Seed of the order of images, and of the augmentations in workers."""
         return self.batch_sampler.seed
+
+    def plan(self, max_iter: int) -> None:
+        """Let the mixes of images know how many batches the whole training has. To be called before iteration."""
+        self.dataset.total = max_iter * self.batch_sampler.batch_size * comm.get_world_size()
 
     def start_at(self, batch: int, order_seed: int | None = None) -> None:
         """Begin with batch number `batch` of the stream; `order_seed` replaces a seed that was drawn, not a given one.

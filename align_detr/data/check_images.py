@@ -8,10 +8,10 @@ import numpy as np
 from PIL import Image
 
 from align_detr.data.findings import Findings
-from align_detr.data.images import ORIENTATION, SWAPPING
 from align_detr.data.number_columns import EXACT
 from align_detr.data.shard_images import join_image, open_image
 from align_detr.data.values import Id, find_repeated, read_ids, read_numbers
+from align_detr.photos import ORIENTATION, SWAPPING
 
 _LARGEST = 2**63  # numpy's integers end here
 

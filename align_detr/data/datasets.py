@@ -15,7 +15,7 @@ from align_detr.data.box_records import load_box_records
 from align_detr.data.check_records import check_dataset, folder_remedy, take_part
 from align_detr.data.coco import read_coco
 from align_detr.data.lazy_records import count_objects, joined
-from align_detr.data.register import load_records
+from align_detr.data.register import InTwoForms, load_records
 from align_detr.errors import DatasetError
 
 Records = Sequence[dict[str, Any]]
@@ -48,8 +48,9 @@ def as_names(names: str | Iterable[str]) -> list[str]:
 def load_dataset(names: str | Iterable[str], *, complete: bool = False) -> Records:
     """Return the records of one or several registered data sets, in detectron2's format, after `check_dataset`.
 
-    Those of a COCO file are made when they are asked for, without segmentations and keypoints, which no box detector
-    uses; with `complete` they are a list, with all that the file has. Others are what their function gives.
+    Those of a COCO file, or of a folder with one, are made when they are asked for, without segmentations and
+    keypoints, which no box detector uses; with `complete` they are a list, with all that the file has. Others are what
+    their function gives.
     Raise DatasetError for a name that is not registered, a missing file or folder, annotations that cannot be used,
     and data sets whose classes differ.
     """
@@ -100,7 +101,7 @@ def check_num_classes(model_num_classes: int, dataset_name: str) -> None:
 def _records(name: str, complete: bool) -> Records:
     """Return the records of one data set: those that are kept, or read and checked now."""
     kept = _kept.get()
-    complete = complete and _is_coco(name)  # others have one form
+    complete = complete and _has_two_forms(name)
     forms = kept or {}
     for form in (complete, True):  # complete records serve in place of the others
         if (name, form) in forms:
@@ -152,6 +153,11 @@ def _is_coco(name: str) -> bool:
     return getattr(DatasetCatalog.data.get(name), "__module__", None) == load_coco_json.__module__
 
 
+def _has_two_forms(name: str) -> bool:
+    """Return whether a data set has other records where boxes alone are needed."""
+    return _is_coco(name) or isinstance(DatasetCatalog.data.get(name), InTwoForms)
+
+
 def _read(name: str, complete: bool) -> Records:
     """Return what detectron2 reads for `name`; raise DatasetError for any failure."""
     registered = DatasetCatalog.list()
@@ -165,7 +171,8 @@ def _read(name: str, complete: bool) -> Records:
     try:
         if _is_coco(name):
             return _read_coco_instances(name, complete)
-        return DatasetCatalog.get(name)
+        function = DatasetCatalog.data.get(name)
+        return function.read_boxes() if isinstance(function, InTwoForms) and not complete else DatasetCatalog.get(name)
     except DatasetError:
         raise
     except MemoryError as error:

@@ -10,13 +10,14 @@ from align_detr.data.annotation_table import AnnotationTable, column_of
 from align_detr.data.annotations import Annotations
 from align_detr.data.number_columns import Column, NumberColumn, compact
 from align_detr.data.records import class_indices, in_order
-from align_detr.data.values import Id, match_ids
+from align_detr.data.values import match_ids
 
 ARRAYS = {
     "image_id": "i8",
     "image_id_text_end": "i8",
     "file_name_end": "i8",
     "size": "i8",
+    "position": "i8",
     "objects_end": "i8",
     "id": "i8",
     "bbox": "f8",
@@ -36,12 +37,13 @@ class RecordColumns:
     """Images in the order of their ids, and their objects, image by image.
 
     `arrays`: ARRAYS. Of N images, <name>_end are N + 1 numbers, between which an image's bytes or objects lie; an image
-    has either an `image_id` or an `image_id_text`; `size` is width and height. Of M objects, `bbox` is (M, 4), and
-    <name>_whole tells which numbers are integers in the file. `categories`: id and name of each.
+    has either an `image_id` or an `image_id_text`; `size` is width and height, `position` its index in the file. Of M
+    objects, `bbox` is (M, 4), and <name>_whole tells which numbers are integers in the file. `categories`: id and name
+    of each in the order of the file, and supercategory where it has one.
     """
 
     arrays: Mapping[str, np.ndarray]
-    categories: list[tuple[Id, str]]
+    categories: list[dict[str, Any]]
 
     def text(self, name: str, image: int) -> str:
         """Return a text of an image."""
@@ -56,6 +58,7 @@ def to_columns(annotations: Annotations) -> RecordColumns | None:
     """
     images, entries = in_order(annotations.images), annotations.annotations
     ids, classes = [image["id"] for image in images], class_indices(annotations.categories)
+    positions = {image["id"]: position for position, image in enumerate(annotations.images)}
     image_rows, _ = match_ids(column_of(entries, "image_id"), ids)
     order = np.argsort(image_rows, kind="stable")
     numbers = {key: _numbers_of(entries, key) for key in ("id", "bbox", "area", "iscrowd")}
@@ -70,6 +73,7 @@ def to_columns(annotations: Annotations) -> RecordColumns | None:
             **_encode("image_id_text", ids if kinds == {str} else []),
             **_encode("file_name", [image["file_name"] for image in images]),
             "size": [(image["width"], image["height"]) for image in images],
+            "position": [positions[id_] for id_ in ids],
             "objects_end": np.append(0, np.bincount(image_rows, minlength=len(images)).cumsum()),
             "category": category[order],
             "id": of["id"].values,
@@ -82,7 +86,9 @@ def to_columns(annotations: Annotations) -> RecordColumns | None:
         typed = {name: np.asarray(arrays[name]).astype(dtype) for name, dtype in ARRAYS.items()}
     except (OverflowError, UnicodeEncodeError):
         return None
-    return RecordColumns(typed, [(category["id"], category["name"]) for category in annotations.categories])
+    kept = ("id", "name", "supercategory")
+    categories = [{key: each[key] for key in kept if key in each} for each in annotations.categories]
+    return RecordColumns(typed, categories)
 
 
 def _numbers_of(entries: Sequence[dict[str, Any]], key: str) -> NumberColumn | None:

@@ -6,9 +6,10 @@ written, under a name with a hash of the file's content. It can be deleted at an
 
 import hashlib
 import logging
+import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from glob import escape
 from pathlib import Path
 
 from iopath.common.file_io import file_lock
@@ -22,6 +23,7 @@ SMALLEST = 16 << 20
 """Bytes of an annotation file from which its columns are kept: a smaller one is read in less than a second."""
 
 _PIECE = 1 << 20
+_OLD = 3600.0  # seconds
 
 logger = logging.getLogger(__name__)
 
@@ -38,11 +40,14 @@ def cached_columns(
         return check(parse(json_file.read_bytes()))[0]
     digest = _hash_file(json_file)
     paths = [folder / f"{json_file.name}.{digest[:32]}.{FORMAT}" for folder in _folders(json_file)]
-    if (kept := _first_kept(paths)) is not None:
+    if (kept := _first_kept(paths)[0]) is not None:
         return kept
     with _alone(paths):
-        if (kept := _first_kept(paths)) is not None:  # of the process that was waited for
+        kept, refusals = _first_kept(paths)  # of the process that was waited for
+        if kept is not None:
             return kept
+        for refusal in refusals:
+            logger.warning("The cache %s: it is made anew.", refusal)
         content = json_file.read_bytes()
         unchanged = hashlib.sha256(content).hexdigest() == digest
         annotations = parse(content)
@@ -68,15 +73,17 @@ def _folders(json_file: Path) -> Iterator[Path]:
         yield cache_folder() / "records" / place
 
 
-def _first_kept(paths: list[Path]) -> Checked | None:
+def _first_kept(paths: list[Path]) -> tuple[Checked | None, list[str]]:
+    """Return the first columns that can be used, None without any, and which files cannot."""
+    refusals: list[str] = []
     for path in paths:
         try:
-            return open_columns(path)
-        except FileNotFoundError:
+            return open_columns(path), refusals
+        except (FileNotFoundError, NotADirectoryError):
             continue
         except (OSError, UnusableFile) as error:
-            logger.warning("The cache %s cannot be used (%s): it is made anew.", path, error)
-    return None
+            refusals.append(f"{path} cannot be used ({error})")
+    return None, refusals
 
 
 @contextmanager
@@ -118,8 +125,15 @@ def _keep(paths: list[Path], made: Checked, json_file: Path) -> Checked | None:
 
 
 def _remove_older(path: Path, name: str) -> None:
-    """Remove what was kept of an earlier content of the file; a process that has it mapped keeps it."""
-    for other in path.parent.glob(f"{escape(name)}.*"):
-        if other != path and other.name != f"{path.name}.lock":
-            with suppress(OSError):
+    """Remove what was kept of an earlier content of the file; a process that has it mapped keeps it.
+
+    A part that is an hour old is of a process that was ended; a younger one may be being written.
+    """
+    own = re.compile(rf"{re.escape(name)}\.[0-9a-f]{{32}}\.\d+(\.lock|(?P<part>\.\d+\.part))?")
+    for other in path.parent.iterdir():
+        match = own.fullmatch(other.name)
+        if match is None or other in (path, path.with_name(f"{path.name}.lock")):
+            continue
+        with suppress(OSError):
+            if match["part"] is None or other.stat().st_mtime < time.time() - _OLD:
                 other.unlink()

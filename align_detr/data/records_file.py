@@ -13,7 +13,7 @@ from numpy.lib import format as npy
 
 from align_detr.data.record_columns import ARRAYS, RecordColumns
 
-FORMAT = 1
+FORMAT = 2
 """Number in the names of files; to be raised with every change of what is stored or checked."""
 
 
@@ -61,7 +61,7 @@ def open_columns(path: Path) -> Checked:
             head = json.loads(npy.read_array(file, allow_pickle=False).tobytes())
             memory = np.memmap(path, np.uint8, "r")
             arrays = {name: _next_array(file, memory, dtype) for name, dtype in ARRAYS.items()}
-            categories = [(id_, name) for id_, name in head["categories"]]
+            categories = [{**each, "id": each["id"], "name": each["name"]} for each in head["categories"]]
             checksum, warnings = head["checksum"], [str(sentence) for sentence in head["warnings"]]
     except (ValueError, KeyError, TypeError, EOFError, RecursionError) as error:
         raise UnusableFile(str(error)) from error

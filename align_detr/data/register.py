@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,33 @@ from align_detr.data.annotations import Annotations, class_names
 from align_detr.data.coco import collection_paused
 from align_detr.data.problems import require_sound
 from align_detr.data.records import class_indices, to_records
+from align_detr.data.split_boxes import SplitBoxes
 from align_detr.errors import DatasetError
 
 _registered_by_configs: dict[str, Callable[[], Any]] = {}
 
 
-def register(name: str, source: Annotations | Callable[[], Annotations]) -> None:
+@dataclass(frozen=True)
+class InTwoForms:
+    """A registered function that gives the complete records, and has another one that gives those of the boxes."""
+
+    read: Callable[[], list[dict[str, Any]]]
+    read_boxes: Callable[[], Sequence[dict[str, Any]]]
+
+    def __call__(self) -> list[dict[str, Any]]:
+        """Return the complete records."""
+        return self.read()
+
+
+def register(
+    name: str,
+    source: Annotations | Callable[[], Annotations],
+    read_boxes: Callable[[], SplitBoxes | None] = lambda: None,
+) -> None:
     """Register annotations, or a function that reads them, under `name`; a name registered before is replaced.
 
-    They are read, repaired and checked when the data set is loaded.
+    They are read, repaired and checked when the data set is loaded. Where boxes alone are needed, they are those of
+    `read_boxes`, if it gives any.
     """
     read = (lambda: source) if isinstance(source, Annotations) else source
     _forget(name)
@@ -29,7 +48,16 @@ def register(name: str, source: Annotations | Callable[[], Annotations]) -> None
         MetadataCatalog.get(name).set(image_root=str(annotations.image_root))
         return load_records(name, annotations)
 
-    DatasetCatalog.register(name, load)
+    def load_boxes() -> Sequence[dict[str, Any]]:
+        boxes = read_boxes()
+        if boxes is None:
+            return load()
+        boxes.warn()
+        MetadataCatalog.get(name).set(image_root=str(boxes.image_root))
+        set_classes(name, boxes.columns.categories, boxes.source)
+        return boxes.records()
+
+    DatasetCatalog.register(name, InTwoForms(load, load_boxes))
     MetadataCatalog.get(name).set(evaluator_type="coco")
 
 

@@ -5,15 +5,17 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
 from detectron2.data.samplers import TrainingSampler
 from detectron2.utils import comm
 from detectron2.utils.serialize import PicklableWrapper
 from torch.utils.data import Dataset, Sampler, get_worker_info
 
+from align_detr.data.mixing import Mix, require_mixable
 from align_detr.data.worker_faults import CurrentRecords
 from align_detr.data.workers import seed_image
-from align_detr.errors import DatasetError
+from align_detr.errors import ConfigError, DatasetError
 
 Place = tuple[int, int]  # position in the stream of all processes, index of the record
 _TRIES = 100
@@ -25,6 +27,8 @@ class StreamedImages(Dataset):
     A worker process seeds its generators from `seed` and the position, so that an image does not depend on how long the
     worker has lived, on its number or on that of the workers. Without workers the generators of the process are used,
     whose states a checkpoint holds. Where the mapper returns None, another record is drawn, as detectron2 does.
+    `mixes` see an image in turn, each with mapped records of its own drawing; how far training is follows from the
+    position and from `total`, the images of the whole training, so that no process has to be told.
     """
 
     def __init__(
@@ -32,8 +36,11 @@ class StreamedImages(Dataset):
         records: Sequence[dict[str, Any]] | CurrentRecords,
         mapper: Callable[[dict[str, Any]], dict[str, Any] | None],
         seed: int,
+        mixes: Sequence[Mix] = (),
     ) -> None:
         self.records = records
+        self.mixes = list(mixes)
+        self.total: int | None = None
         self.mapper = PicklableWrapper(mapper)  # so that a lambda reaches workers that are spawned
         self.seed = seed
 
@@ -44,6 +51,25 @@ class StreamedImages(Dataset):
         position, index = place
         if get_worker_info() is not None:
             seed_image(self.seed, position)
+        mapped = self._mapped(index)
+        return self._mixed(mapped, position) if self.mixes else mapped
+
+    def _mixed(self, mapped: dict[str, Any], position: int) -> dict[str, Any]:
+        if self.total is None:
+            raise ConfigError(
+                "dataloader.train.mixes follows the course of training, whose length is not known: call "
+                "plan(max_iter) of the loader, as training does."
+            )
+        require_mixable(mapped)
+        for mix in self.mixes:
+            mapped = mix(mapped, position / self.total, self._drawn)
+        return mapped
+
+    def _drawn(self) -> dict[str, Any]:
+        """Return a mapped record of numpy's generator."""
+        return self._mapped(int(np.random.randint(len(self.records))))
+
+    def _mapped(self, index: int) -> dict[str, Any]:
         for _ in range(_TRIES):
             mapped = self.mapper(self.records[index])
             if mapped is not None:

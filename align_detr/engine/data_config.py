@@ -94,7 +94,7 @@ def make_config(
         settings |= {"train.max_iter": base.train.max_iter, "train.eval_period": base.train.eval_period}
         settings |= {"train.checkpointer.period": base.train.checkpointer.period}
     if config_file == DEFAULT_CONFIG and not {"train.epochs", "train.max_iter"} & set(given):
-        settings |= default_length(base, len(found.splits["train"].annotations.images))
+        settings |= default_length(base, found.splits["train"].num_images)
     source = str(Path(config_file).absolute()) if os.path.isfile(config_file) else config_file
     return Path(output_dir) / "config.py", _text(found, data, names, source, {**settings, **given})
 
@@ -169,7 +169,7 @@ def _assignments(overrides: Sequence[str]) -> Iterator[tuple[str, Any]]:
 
 def _text(found: DataFolder, data: DataOptions, names: list[str], source: str, settings: Mapping[str, Any]) -> str:
     """Return the config file."""
-    counts = ", ".join(f"{len(split.annotations.images)} {name}" for name, split in found.splits.items())
+    counts = ", ".join(f"{split.num_images} {name}" for name, split in found.splits.items())
     values = {key: _literal(value) for key, value in settings.items()}
     lines = [
         "# Made by `align-detr train --data`.",

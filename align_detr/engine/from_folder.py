@@ -103,7 +103,7 @@ def evaluate(
             "%s has no validation or test split, and all its %d images count, also those trained on: for those that "
             "training held out, give --split val, with training's --val-fraction and --split-seed.",
             found.root,
-            len(found.split(name).annotations.images),
+            found.split(name).num_images,
         )
     return run.evaluate_only(cfg, checkpoint=str(path), layers=layers, against=str(against))
 

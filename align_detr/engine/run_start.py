@@ -37,7 +37,7 @@ class RunStart:
         seed(cfg.train.seed, self.iteration)
         loader = instantiate(cfg.dataloader.train)
         set_timeout(loader, cfg.train.data_timeout)
-        start_data(loader, self.iteration, self.saved)
+        start_data(loader, self.iteration, cfg.train.max_iter, self.saved)
         return loader
 
     def restore(self, trainer: Trainer, max_iter: int) -> None:

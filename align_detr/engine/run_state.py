@@ -63,8 +63,10 @@ def continued(checkpoint: Mapping[str, Any], start_iter: int) -> dict[str, Any]:
     return {"written": start_iter - 1, "order_seed": order_seed, "recounted": recounted}
 
 
-def start_data(loader: object, start_iter: int, saved: Mapping[str, Any]) -> None:
-    """Let a loader begin with the batch of iteration `start_iter`; say so if it cannot."""
+def start_data(loader: object, start_iter: int, max_iter: int, saved: Mapping[str, Any]) -> None:
+    """Let a loader begin with the batch of iteration `start_iter` of `max_iter`; say so if it cannot."""
+    if hasattr(loader, "plan"):
+        loader.plan(max_iter)
     if hasattr(loader, "start_at"):
         loader.start_at(start_iter, saved.get("order_seed"))
     elif start_iter:

@@ -1,5 +1,1 @@
-"""Inference: what `align_detr.Detector` is made of."""
-
-from align_detr.inference.detections import Detections
-
-__all__ = ["Detections"]
+"""Inference: what `align_detr.Detector` and `align_detr.OnnxDetector` are made of; the latter's parts need no torch."""

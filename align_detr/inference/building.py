@@ -11,7 +11,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from align_detr.data.names import dataset_names
 from align_detr.engine.data_config import class_count_keys
 from align_detr.errors import ConfigError
-from align_detr.inference.detections import Classes
+from align_detr.inference.classes import Classes
 from align_detr.inference.views import TestView
 
 logger = logging.getLogger(__name__)

@@ -1,36 +1,54 @@
 """One image, in whatever form a user has it, as pixels."""
 
+import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
-from align_detr.checks import check_choice
-from align_detr.data.images import photo_in, photo_of, read_photo
 from align_detr.errors import ConfigError
+from align_detr.photos import photo_in, photo_of, read_photo
+from align_detr.value_checks import check_choice
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CHANNELS = ("RGB", "BGR")
 
 
-def as_pixels(image: Any, *, channels: str = "RGB", white_level: float | None = None) -> np.ndarray:
+class ReadPhoto(Protocol):
+    """A function that reads an image file, as `align_detr.photos.read_photo` does."""
+
+    def __call__(self, path: str, *, white_level: float | None = None) -> np.ndarray:
+        """Return the file's image as RGB (H, W, 3) uint8."""
+
+
+def is_tensor(value: object) -> "TypeGuard[Tensor]":
+    """Return whether a value is PyTorch's; there is none where PyTorch has not been imported."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
+def as_pixels(
+    image: Any, *, channels: str = "RGB", white_level: float | None = None, read: ReadPhoto = read_photo
+) -> np.ndarray:
     """Return one image as (H, W, 3) uint8 RGB, as it is shown.
 
     A path, a file's bytes or a PIL image may have any mode (grey, RGBA, palette, 16 bits, EXIF orientation). An array
     is (H, W, 3) with its channels in the order `channels`, (H, W, 4) of which alpha is dropped, or grey (H, W) or
     (H, W, 1); a tensor has its channels first: (3, H, W), (1, H, W), or grey (H, W). Their values are uint8 from 0 to
     255, or floats from 0 to 1; grey arrays may also be uint16. `white_level` is the level of grey images of more than
-    8 bits that becomes 255. Raise ConfigError for any other form, and DatasetError for a file that cannot be read.
+    8 bits that becomes 255; `read` reads files. Raise ConfigError for any other form, and DatasetError for a file that
+    cannot be read.
     """
     if isinstance(image, (str, Path)):
-        return read_photo(local_path(image), white_level=white_level)
+        return read(local_path(image), white_level=white_level)
     if isinstance(image, bytes):
         return photo_in(image, white_level=white_level)
     if isinstance(image, Image.Image):
         return photo_of(image, white_level=white_level)
-    if isinstance(image, Tensor):
+    if is_tensor(image):
         return _of_array(_channels_last(image), channels, white_level, kind="tensor")
     if isinstance(image, np.ndarray):
         return _of_array(image, channels, white_level, kind="array")
@@ -51,7 +69,7 @@ def local_path(path: str | Path) -> str:
     return text
 
 
-def _channels_last(image: Tensor) -> np.ndarray:
+def _channels_last(image: "Tensor") -> np.ndarray:
     """Return a tensor (3, H, W), (1, H, W) or (H, W) with the channels last."""
     if image.dim() == 4:
         raise ConfigError(
@@ -63,7 +81,7 @@ def _channels_last(image: Tensor) -> np.ndarray:
             "its channels are last."
         )
     values = image.detach().cpu()
-    values = values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
+    values = values.float() if values.is_floating_point() and values.element_size() < 4 else values  # bfloat16
     return (values.permute(1, 2, 0) if values.dim() == 3 else values).numpy()
 
 

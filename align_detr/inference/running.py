@@ -11,50 +11,30 @@ import torch
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
-from align_detr.checks import check_between, check_count, check_flag, is_number
-from align_detr.errors import ConfigError, DatasetError
+from align_detr.checks import check_between, check_flag
+from align_detr.data.images import read_photo
 from align_detr.inference.detections import Classes, Detections, detections_of
 from align_detr.inference.merging import merge_views, merge_with_nms
-from align_detr.inference.sources import OnError, Picture
+from align_detr.inference.picking import Picking
+from align_detr.inference.sources import OnError, Picture, detect_in_batches
 from align_detr.inference.views import TestView, View
 from align_detr.modeling.batching import one_size_at_a_time
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Picking):
     """What to return of an image, and how often to look at it; `Detector.predict` says what they mean."""
 
-    threshold: float | None = None
-    top_k: int | None = None
     flip: bool = False
     sides: int | Sequence[int] | None = None
     nms: float | None = None
-    white_level: float | None = None
 
     def check(self, model: nn.Module) -> None:
         """Raise ConfigError for a number out of its range, or more detections than the model gives."""
-        if self.threshold is not None:
-            check_between(self.threshold, "threshold", 0, 1, "set it to a score between them, such as 0.5")
         if self.nms is not None:
             check_between(self.nms, "nms", 0, 1, "set it to an IoU between them, such as 0.7")
         check_flag(self.flip, "flip")
-        if self.white_level is not None and not (is_number(self.white_level) and self.white_level > 0):
-            raise ConfigError(
-                f"white_level is {self.white_level!r}, but must be a positive number: set it to the grey level of "
-                "white, such as 4095 of a camera with 12 bits."
-            )
-        limit = getattr(getattr(model, "postprocess", None), "num_detections", math.inf)
-        if self.top_k is not None and check_count(self.top_k, "top_k") > limit:
-            raise ConfigError(
-                f"top_k is {self.top_k}, but the model gives at most {limit} detections per image: set top_k from 1 to "
-                "that, or model.postprocess.num_detections of the config higher."
-            )
-
-    def pick(self, found: Detections) -> Detections:
-        """Return the detections, best first, that the options ask for."""
-        if self.top_k is not None:
-            found = found[: self.top_k]
-        return found if self.threshold is None else found[found.scores >= self.threshold]
+        self.check_for(getattr(getattr(model, "postprocess", None), "num_detections", math.inf))
 
 
 @dataclass(frozen=True)
@@ -82,27 +62,16 @@ class Runner:
         A picture that cannot be read raises DatasetError, or is handed to `on_error` and left out.
         """
         views = self.view.views(flip=options.flip, sides=options.sides)
-        batch: list[Seen] = []
-        for picture in images:
-            try:
-                batch.append(self._see(picture, views, self._white_level(options)))
-            except DatasetError as error:
-                if on_error is None:
-                    raise
-                on_error(error)
-            if len(batch) == batch_size:
-                yield from self._detect(batch, views, options)
-                batch = []
-        if batch:
-            yield from self._detect(batch, views, options)
+        read = partial(self._see, views=views, white_level=self._white_level(options))
+        detect = partial(self._detect, views=views, options=options)
+        yield from detect_in_batches(images, read, detect, batch_size=batch_size, on_error=on_error)
 
     def _white_level(self, options: Options) -> float | None:
         return self.view.white_level if options.white_level is None else options.white_level
 
     def _see(self, picture: Picture, views: Sequence[View], white_level: float | None) -> Seen:
-        pixels = picture.pixels(white_level)
-        name = f"The image file {picture.file_name}" if picture.file_name else "The image in memory"
-        return Seen(picture, (pixels.shape[0], pixels.shape[1]), [view.image(pixels, name) for view in views])
+        pixels = picture.pixels(white_level, read_photo)
+        return Seen(picture, (pixels.shape[0], pixels.shape[1]), [view.image(pixels, picture.name) for view in views])
 
     def _detect(self, batch: Sequence[Seen], views: Sequence[View], options: Options) -> list[Detections]:
         """Return what the options ask for of each picture."""
@@ -128,7 +97,7 @@ class Runner:
             "_classes": self.classes,
             "_file_name": picture.file_name,
             "_frame": picture.frame,
-            "_pixels": partial(picture.pixels, self._white_level(options)),
+            "_pixels": partial(picture.pixels, self._white_level(options), read_photo),
         }
         if len(views) == 1:
             return detections_of(views[0], **context)

@@ -4,18 +4,21 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
-from torch import Tensor
 
-from align_detr.data.layouts.images import UNREAD, files_below, is_image
 from align_detr.errors import ConfigError, DatasetError
-from align_detr.inference.pixels import as_pixels, local_path
+from align_detr.image_files import UNREAD, files_below, is_image
+from align_detr.inference.pixels import ReadPhoto, as_pixels, is_tensor, local_path
 from align_detr.inference.video import frames, is_video, pyav
+from align_detr.photos import named, read_photo
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -30,9 +33,14 @@ class Picture:
     frame: int | None = None
     channels: str = "RGB"
 
-    def pixels(self, white_level: float | None = None) -> np.ndarray:
+    def pixels(self, white_level: float | None = None, read: ReadPhoto = read_photo) -> np.ndarray:
         """Return the image as `as_pixels` does, and raise as it does."""
-        return as_pixels(self.image, channels=self.channels, white_level=white_level)
+        return as_pixels(self.image, channels=self.channels, white_level=white_level, read=read)
+
+    @property
+    def name(self) -> str:
+        """How an error calls the image."""
+        return named(self.file_name or "")
 
 
 def require_readable(paths: Iterable[str]) -> None:
@@ -46,7 +54,7 @@ def is_one(source: Any) -> bool:
     if isinstance(source, (str, Path)):
         path = local_path(source)
         return not Path(path).is_dir() and not is_video(path)
-    return isinstance(source, (bytes, Image.Image, np.ndarray, Tensor)) or _is_file(source)
+    return isinstance(source, (bytes, Image.Image, np.ndarray)) or is_tensor(source) or _is_file(source)
 
 
 def _is_file(source: Any) -> bool:
@@ -61,7 +69,41 @@ def is_endless(source: Any) -> bool:
     return isinstance(source, Iterator) and not _is_file(source)
 
 
+def in_form_of(source: Any, found: Iterator[T]) -> Any:
+    """Return what was found in a source: of one image it alone, of several a list, of a video the iterator."""
+    if is_endless(source):
+        return found
+    return next(found) if is_one(source) else list(found)
+
+
 OnError = Callable[[DatasetError], None]
+
+
+def detect_in_batches(
+    images: Iterable[Picture],
+    read: Callable[[Picture], T],
+    detect: Callable[[list[T]], Iterable[R]],
+    *,
+    batch_size: int,
+    on_error: OnError | None,
+) -> Iterator[R]:
+    """Yield what `detect` returns of each `batch_size` pictures, as `read` gives them: no more are in memory.
+
+    A picture that cannot be read raises DatasetError, or is handed to `on_error` and left out.
+    """
+    batch: list[T] = []
+    for picture in images:
+        try:
+            batch.append(read(picture))
+        except DatasetError as error:
+            if on_error is None:
+                raise
+            on_error(error)
+        if len(batch) == batch_size:
+            yield from detect(batch)
+            batch = []
+    if batch:
+        yield from detect(batch)
 
 
 def pictures(source: Any, *, channels: str = "RGB", on_error: OnError | None = None) -> Iterator[Picture]:
@@ -80,7 +122,7 @@ def pictures(source: Any, *, channels: str = "RGB", on_error: OnError | None = N
             on_error(error)
     elif isinstance(source, np.ndarray):  # copied, as cameras fill one array again and again
         yield Picture(source.copy(), channels=channels)
-    elif isinstance(source, Tensor):
+    elif is_tensor(source):
         yield Picture(source.detach().clone(), channels=channels)
     elif isinstance(source, (bytes, Image.Image)):
         yield Picture(source)

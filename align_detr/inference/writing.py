@@ -10,7 +10,8 @@ from typing import IO, Any
 import numpy as np
 
 from align_detr.errors import DatasetError
-from align_detr.inference.detections import Classes, Detections
+from align_detr.inference.classes import Classes
+from align_detr.inference.found import Found
 from align_detr.inference.video import VideoWriter, frame_rate, video_writer
 
 JSON_FILE, CSV_FILE = "predictions.json", "predictions.csv"
@@ -60,7 +61,7 @@ class Pictures:
     def __exit__(self, *error: Any) -> None:
         self._open.close()
 
-    def add(self, found: Detections) -> str:
+    def add(self, found: Found) -> str:
         """Draw the detections of an image or a frame and return the file's name in the folder."""
         if found.file_name is None or found.frame is None:
             self._finish_video()
@@ -97,7 +98,7 @@ class JsonFile:
         self._count = 0
         file.write(f'{{"categories": {_compact(classes.categories())},\n"annotations": [')
 
-    def add(self, found: Detections, picture: str | None) -> None:
+    def add(self, found: Found, picture: str | None) -> None:
         """Write the detections of an image."""
         number = len(self._images) + 1
         height, width = found.image_size
@@ -122,12 +123,10 @@ class CsvFile:
         self._rows = csv.writer(file)
         self._rows.writerow(COLUMNS)
 
-    def add(self, found: Detections) -> None:
+    def add(self, found: Found) -> None:
         """Write the detections of an image."""
         frame = "" if found.frame is None else found.frame
-        for label, score, box in zip(
-            found.labels, found.scores.tolist(), found.pred_boxes.tensor.tolist(), strict=True
-        ):
+        for label, score, box in zip(found.labels, found.scores.tolist(), found.boxes.tolist(), strict=True):
             self._rows.writerow([found.file_name, frame, label, f"{score:.6g}", *(f"{x:.2f}" for x in box)])
 
 
@@ -141,7 +140,7 @@ class Report:
     def __init__(self, pictures: Pictures | None, json_file: JsonFile | None, csv_file: CsvFile | None) -> None:
         self.pictures, self.json_file, self.csv_file = pictures, json_file, csv_file
 
-    def add(self, found: Detections) -> None:
+    def add(self, found: Found) -> None:
         """Write what was found in an image or a frame."""
         picture = None if self.pictures is None else self.pictures.add(found)
         if self.json_file is not None:

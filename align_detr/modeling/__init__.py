@@ -7,7 +7,17 @@ import warnings
 
 from align_detr.layers import LearnedPositionEncoding, SinePositionEncoding
 from align_detr.modeling.alignment import align, class_loss_of, set_class_loss
-from align_detr.modeling.backbone import EfficientNetLite, MobileNetV2, build_resnet, build_small_resnet
+from align_detr.modeling.backbone import (
+    ConvNeXt,
+    EfficientNetLite,
+    MobileNetV2,
+    SimplePyramid,
+    SwinTransformer,
+    TimmBackbone,
+    build_resnet,
+    build_small_resnet,
+    pixel_statistics,
+)
 from align_detr.modeling.conditional import ConditionalDecoderLayer, FirstConditionalDecoderLayer
 from align_detr.modeling.criterion import SetCriterion
 from align_detr.modeling.decoder import Decoder
@@ -131,6 +141,7 @@ __all__ = [
     "ConditionalQueries",
     "ContentAnchorQueries",
     "ContrastiveDenoisingQueries",
+    "ConvNeXt",
     "Cost",
     "CrossAttentionRoute",
     "DABDeformableDETR",
@@ -212,14 +223,17 @@ __all__ = [
     "SetLoss",
     "SharedHead",
     "SigmoidFocalLoss",
+    "SimplePyramid",
     "SinePositionEncoding",
     "SingleScaleNeck",
     "SoftmaxCost",
     "SoftmaxCrossEntropy",
     "SoftmaxHead",
     "SoftmaxPostprocess",
+    "SwinTransformer",
     "SwitchedMatcher",
     "TOODLoss",
+    "TimmBackbone",
     "TopKPostprocess",
     "TwoStageProposals",
     "UnitPositiveLoss",
@@ -233,6 +247,7 @@ __all__ = [
     "class_error",
     "class_loss_of",
     "distinct_boxes",
+    "pixel_statistics",
     "rescaled_squares",
     "set_class_loss",
 ]

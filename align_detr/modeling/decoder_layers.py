@@ -64,7 +64,7 @@ class DecoderLayer(nn.Module):
 
         Runs join the batch, (B, Q, C) -> (B * runs, Q / runs, C): less work than a mask over all pairs.
         """
-        batch_and_runs = (len(x), place.runs)
+        batch_and_runs = (x.shape[0], place.runs)
         x, position = (value.unflatten(1, (place.runs, -1)).flatten(0, 1) for value in (x, position_of(place)))
         return self._attend_each_other(x, position, place.blocked).unflatten(0, batch_and_runs).flatten(1, 2)
 

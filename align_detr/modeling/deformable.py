@@ -94,10 +94,8 @@ def token_centres(memory: Memory) -> Tensor:
     centres of padding lie beyond 1.
     """
     device = memory.tokens.device
-    # (L, B, 2) as (height, width) in tokens: one copy to the device for all levels
-    extents = torch.tensor(memory.valid_sizes, dtype=torch.float32).to(device, non_blocking=True)
     centres = []
-    for (rows, columns), extent in zip(memory.shapes, extents, strict=True):
+    for (rows, columns), extent in zip(memory.shapes, memory.extents, strict=True):
         y, x = (torch.arange(n, device=device) + 0.5 for n in (rows, columns))
         y, x = y / extent[:, :1], x / extent[:, 1:]  # (B, rows), (B, columns)
         x, y = x[:, None, :].expand(-1, rows, -1), y[:, :, None].expand(-1, -1, columns)  # (B, rows, columns)

@@ -107,7 +107,7 @@ class DistinctQueries(nn.Module):
                 scores = self.scores(hidden[:, of_part], state)
                 if part.valid is not None:  # padding comes last, and removes no other
                     scores = scores.masked_fill(~part.valid, -torch.inf)
-                groups = (len(scores), part.groups)  # which join the batch
+                groups = (scores.shape[0], part.groups)  # which join the batch
                 own, scores = (x.unflatten(1, (part.groups, -1)).flatten(0, 1) for x in (boxes[:, of_part], scores))
                 kept = distinct_boxes(own, scores, self.iou)
                 removed.append(~kept.unflatten(0, groups).flatten(1))

@@ -1,21 +1,37 @@
 """From backbone maps to a sequence of tokens with positions."""
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from align_detr.errors import ConfigError
 from align_detr.layers.small_maps import StridedConv2d
-from align_detr.structures import Memory
+from align_detr.structures import Memory, Sizes
 
 
-def padding_mask(valid: Sequence[tuple[int, int]], shape: tuple[int, int], device: torch.device) -> Tensor:
+def padding_mask(valid: Sizes, shape: tuple[int, int], device: torch.device) -> Tensor:
     """Return (B, h, w) bool, True outside the top left `valid[b]` = (rows, columns) of a map of `shape`."""
     rows, columns = (torch.arange(n, device=device) for n in shape)
+    if isinstance(valid, Tensor):
+        height, width = valid[:, 0, None, None], valid[:, 1, None, None]
+        return ~((rows[:, None] < height) & (columns < width))
     inside = torch.stack([(rows[:, None] < h) & (columns < w) for h, w in valid])
     return ~inside
+
+
+def valid_sizes(images: Sizes, padded: tuple[int, int], shape: tuple[int, int]) -> Sizes:
+    """Return the `valid_size` of each image, as a tensor (B, 2) if `images` is one."""
+    if not isinstance(images, Tensor):
+        return [valid_size(size, padded, shape) for size in images]
+    cells = [(images[:, i] * shape[i] + (padded[i] - 1)) // padded[i] for i in range(2)]
+    return torch.stack(cells, dim=1).clamp(min=1)
+
+
+def is_full(valid: Sizes, shape: tuple[int, int]) -> bool:
+    """Say whether all images are known to cover a whole map of `shape`; of sizes in a tensor that is not known."""
+    return not isinstance(valid, Tensor) and all(size == shape for size in valid)
 
 
 def valid_size(image: tuple[int, int], padded: tuple[int, int], shape: tuple[int, int]) -> tuple[int, int]:
@@ -38,9 +54,7 @@ class SingleScaleNeck(nn.Module):
         self.projection = nn.Conv2d(in_channels, embed_dim, kernel_size=1)
         self.position = position
 
-    def forward(
-        self, features: Mapping[str, Tensor], image_sizes: Sequence[tuple[int, int]], padded_size: tuple[int, int]
-    ) -> Memory:
+    def forward(self, features: Mapping[str, Tensor], image_sizes: Sizes, padded_size: tuple[int, int]) -> Memory:
         """Make tokens of features[in_feature], (B, in_channels, h, w), of a batch padded to `padded_size`.
 
         Sizes are (height, width) in pixels. Raise ConfigError if the feature is missing.
@@ -52,13 +66,13 @@ class SingleScaleNeck(nn.Module):
             )
         x = self.projection(features[self.in_feature])
         shape = (x.shape[-2], x.shape[-1])
-        valid = [valid_size(size, padded_size, shape) for size in image_sizes]
+        valid = valid_sizes(image_sizes, padded_size, shape)
         mask = padding_mask(valid, shape, x.device)
         position = self.position(mask).to(x.dtype)
         return Memory(
             tokens=x.flatten(2).transpose(1, 2),
             position=position.flatten(2).transpose(1, 2),
-            padding=None if all(v == shape for v in valid) else mask.flatten(1),  # None: attention's fast path
+            padding=None if is_full(valid, shape) else mask.flatten(1),  # None: attention's fast path
             shapes=[shape],
             valid_sizes=[valid],
         )
@@ -98,20 +112,18 @@ class MultiScaleNeck(nn.Module):
         )
         self.level_embed = nn.Parameter(torch.randn(num_levels, embed_dim))
 
-    def forward(
-        self, features: Mapping[str, Tensor], image_sizes: Sequence[tuple[int, int]], padded_size: tuple[int, int]
-    ) -> Memory:
+    def forward(self, features: Mapping[str, Tensor], image_sizes: Sizes, padded_size: tuple[int, int]) -> Memory:
         """Make tokens of features[name], (B, in_channels[name], h, w) each, of a batch padded to `padded_size`.
 
         Sizes are (height, width) in pixels. Raise ConfigError if a feature is missing.
         """
         maps = self._project(features)
-        shapes = [(int(x.shape[-2]), int(x.shape[-1])) for x in maps]
-        valid = [[valid_size(size, padded_size, shape) for size in image_sizes] for shape in shapes]
+        shapes = [(x.shape[-2], x.shape[-1]) for x in maps]
+        valid = [valid_sizes(image_sizes, padded_size, shape) for shape in shapes]
         masks = [padding_mask(v, shape, maps[0].device) for v, shape in zip(valid, shapes, strict=True)]
         tokens = torch.cat([_as_tokens(x) for x in maps], dim=1)  # (B, S, C)
         positions = [_as_tokens(self.position(m)) + e for m, e in zip(masks, self.level_embed, strict=True)]
-        full = all(size == shape for sizes, shape in zip(valid, shapes, strict=True) for size in sizes)
+        full = all(map(is_full, valid, shapes))
         return Memory(
             tokens=tokens,
             position=torch.cat(positions, dim=1).to(tokens.dtype),

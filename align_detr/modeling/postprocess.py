@@ -25,7 +25,7 @@ class SoftmaxPostprocess(nn.Module):
                 "SoftmaxPostprocess reads softmax logits, but model.head gives sigmoid ones: set model.postprocess to "
                 "TopKPostprocess, or model.head.softmax to True with losses and costs for it."
             )
-        scores, classes = _probabilities(predictions).max(-1)
+        scores, classes = class_probabilities(predictions).max(-1)
         results = _instances(predictions.boxes[-1].float(), scores, classes, image_sizes)
         if predictions.valid is None:
             return results
@@ -45,7 +45,7 @@ class TopKPostprocess(nn.Module):
         """Return the detections of the last row of `predictions` in images of (height, width): `pred_boxes` absolute
         xyxy, not clipped, `scores` descending, `pred_classes`.
         """
-        probability = _probabilities(predictions)  # (B, Q, K)
+        probability = class_probabilities(predictions)  # (B, Q, K)
         if predictions.valid is not None:  # -1 marks what is dropped at the end
             probability = probability.masked_fill(~predictions.valid[..., None], -1.0)
         num_classes = probability.shape[-1]
@@ -57,7 +57,7 @@ class TopKPostprocess(nn.Module):
         return results if predictions.valid is None else [x[x.scores >= 0] for x in results]
 
 
-def _probabilities(predictions: Predictions) -> Tensor:
+def class_probabilities(predictions: Predictions) -> Tensor:
     """Return the class probabilities of the last row without "no object", (B, Q, K) float32."""
     logits = predictions.logits[-1].float()
     return logits.softmax(-1)[..., :-1] if predictions.softmax else logits.sigmoid()

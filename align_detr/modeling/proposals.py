@@ -78,7 +78,7 @@ class TwoStageProposals(nn.Module):
         """Return the indices of the `allowed` tokens with the highest `scores`, (B, S) both, best first: (B, Q); and
         which of them are real, (B, Q) bool, or None if all are.
         """
-        k = min(self.num_queries, scores.shape[1])
+        k = torch.sym_min(self.num_queries, scores.shape[1])
         return self.fill_up(scores.detach().masked_fill(~allowed, -torch.inf).topk(k, dim=1).indices, memory)
 
     def fill_up(self, index: Tensor, memory: Memory) -> tuple[Tensor, Tensor | None]:
@@ -88,11 +88,12 @@ class TwoStageProposals(nn.Module):
         The host counts the allowed tokens from the image sizes, so that it need not wait for the device.
         """
         counts = count_allowed(memory, self.anchor_sides)
-        if min(counts) >= self.num_queries:
-            return index, None
+        if not isinstance(counts, Tensor):
+            if min(counts) >= self.num_queries:
+                return index, None
+            counts = torch.tensor(counts).to(index.device, non_blocking=True)
         index = F.pad(index, (0, self.num_queries - index.shape[1]))  # with fewer tokens than queries, index 0
-        filled = torch.tensor(counts).to(index.device, non_blocking=True)
-        return index, torch.arange(self.num_queries, device=index.device) < filled[:, None]
+        return index, torch.arange(self.num_queries, device=index.device) < counts[:, None]
 
 
 class ObjectProposals(TwoStageProposals):
@@ -168,13 +169,17 @@ def token_anchors(memory: Memory, sides: Sequence[float] | None = None) -> tuple
     centres = token_centres(memory)
     sides = _sides_of_levels(memory, sides)
     size = torch.cat([centres.new_full((h * w,), side) for side, (h, w) in zip(sides, memory.shapes, strict=True)])
-    anchors = torch.cat([centres, size[:, None].expand(len(centres), -1, 2)], dim=-1)
+    anchors = torch.cat([centres, size[:, None].expand(centres.shape[0], -1, 2)], dim=-1)
     # The centres of padding lie beyond 1, so the upper bound excludes padding as well.
     return anchors, ((anchors > SMALLEST) & (anchors < LARGEST)).all(-1)
 
 
-def count_allowed(memory: Memory, sides: Sequence[float] | None = None) -> list[int]:
-    """Count the tokens of each image that `token_anchors` lets propose, from the valid sizes alone."""
+def count_allowed(memory: Memory, sides: Sequence[float] | None = None) -> list[int] | Tensor:
+    """Count the tokens of each image that `token_anchors` lets propose, from the valid sizes alone: (B,) if these are
+    tensors.
+    """
+    if isinstance(memory.valid_sizes[0], Tensor):
+        return token_anchors(memory, sides)[1].sum(1)
     counts = [0] * len(memory.valid_sizes[0])
     for side, sizes in zip(_sides_of_levels(memory, sides), memory.valid_sizes, strict=True):
         for image, (height, width) in enumerate(sizes):

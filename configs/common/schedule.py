@@ -7,6 +7,8 @@ from detectron2.solver import WarmupParamScheduler
 from fvcore.common.param_scheduler import CosineParamScheduler, MultiStepParamScheduler
 from omegaconf import DictConfig
 
+from align_detr.engine import FlatCosine
+
 
 def multi_step(epochs: int, drops: Sequence[int], gamma: float = 0.1) -> DictConfig:
     """Multiply the rate by `gamma` after each epoch of `drops` (ascending), `epochs` in all, no warm-up."""
@@ -24,6 +26,20 @@ def cosine_with_warmup(epochs: int, warmup_epochs: float, final: float = 0.0) ->
     )
 
 
+def flat_cosine_with_warmup(
+    epochs: float, warmup_epochs: float, flat_until: float, constant_from: float, final: float = 0.5
+) -> DictConfig:
+    """Linear from 0.001 of the rate over `warmup_epochs`, the rate up to epoch `flat_until`, half a cosine to `final`
+    of it at epoch `constant_from`, and `final` to the end: the schedule of dense one-to-one data (DEIM).
+    """
+    return L(WarmupParamScheduler)(
+        scheduler=L(FlatCosine)(flat_until=flat_until / epochs, constant_from=constant_from / epochs, final=final),
+        warmup_factor=0.001,
+        warmup_length=warmup_epochs / epochs,
+        warmup_method="linear",
+    )
+
+
 step_500ep = multi_step(500, [400])
 step_300ep = multi_step(300, [200])
 step_150ep = multi_step(150, [100])
@@ -31,3 +47,4 @@ step_50ep = multi_step(50, [40])
 step_36ep = multi_step(36, [30])
 step_24ep = multi_step(24, [20])
 step_12ep = multi_step(12, [11])
+dense_12ep = flat_cosine_with_warmup(12, warmup_epochs=0.1, flat_until=6, constant_from=11)

@@ -53,6 +53,17 @@ def test_the_same_model_is_built_from_it(tmp_path: Path) -> None:
     assert {k: v.shape for k, v in model.state_dict().items()} == {k: v.shape for k, v in expected.items()}
 
 
+def test_a_backbone_of_timm_downloads_nothing() -> None:
+    """The weights are in the file, whatever its config says."""
+    text = "model: {_target_: align_detr.modeling.DETR, backbone: {_target_: align_detr.modeling.TimmBackbone, %s}}"
+    read = model_config(text % "name: resnet10t, pretrained: true", "weights.pth")
+    assert read.model.backbone == {
+        "_target_": "align_detr.modeling.TimmBackbone",
+        "name": "resnet10t",
+        "pretrained": False,
+    }
+
+
 HEADER = "model: {_target_: align_detr.modeling.DETR, backbone: %s}"
 
 

@@ -62,10 +62,13 @@ ABLATIONS = {
     "k 3, alpha 0": ("IABCELoss", {"alpha": 0, "gamma": 2}, THREE, (0, 1.5)),
     "k 3, alpha 0.5": ("IABCELoss", {"alpha": 0.5, "gamma": 2}, THREE, (0.5, 1.5)),
     "k 3, alpha 0.75": ("IABCELoss", {"alpha": 0.75, "gamma": 2}, THREE, (0.75, 1.5)),
+    "k 3, high-order cost": ("IABCELoss", {"alpha": 0.25, "gamma": 2}, THREE, (0.25, 1.5)),
+    "k 3, GIoU-aware focal loss": ("GIoUAwareFocalLoss", {"alpha": 0.25, "gamma": 2}, THREE, (0.25, 1.5)),
     "k 3, position relations": ("IABCELoss", {"alpha": 0.25, "gamma": 2}, THREE, (0.25, 1.5)),
     "k 3, distinct queries": ("IABCELoss", {"alpha": 0.25, "gamma": 2}, THREE, (0.25, 1.5)),
     "k 3, DAC": ("IABCELoss", {"alpha": 0.25, "gamma": 2}, THREE, (0.25, 1.5)),
     "k 3, instructive routes": ("IABCELoss", {"alpha": 0.25, "gamma": 2}, THREE, (0.25, 1.5)),
+    "k 3, dense data": ("IABCELoss", {"alpha": 0.25, "gamma": 2}, THREE, (0.25, 1.5)),
 }
 
 

@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from align_detr.data.decoding import decode_photo
-from align_detr.data.images import photo_of, read_photo
+from align_detr.data.images import read_photo
 from align_detr.errors import DatasetError
+from align_detr.photos import photo_of
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (37, 51, 3), dtype=np.uint8)
 

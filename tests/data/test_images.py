@@ -1,6 +1,5 @@
 """Image files that are no ordinary 8-bit photos: scaled or refused, never white."""
 
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +57,7 @@ def test_levels_that_are_no_number_are_black(tmp_path: Path) -> None:
 def test_dark_16_bit_images_are_told_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("detectron2.utils.logger._LOG_COUNTER", Counter())  # no earlier test has logged it
+    monkeypatch.setattr("align_detr.photos._told_dark", [])  # no earlier test has logged it
     read_image(save(tmp_path / "dark.png", np.full((2, 2), 4000, dtype=np.uint16)), "RGB")
     read_image(save(tmp_path / "dark.png", np.full((2, 2), 4000, dtype=np.uint16)), "RGB")
     (line,) = [record.getMessage() for record in caplog.records]

@@ -3,10 +3,13 @@
 import pytest
 import torch
 from detectron2.config import LazyCall as L
+from detectron2.config import LazyConfig, instantiate
 from detectron2.solver import WarmupParamScheduler
 from fvcore.common.param_scheduler import MultiStepParamScheduler
 from omegaconf import OmegaConf
 
+from align_detr import model_zoo
+from align_detr.engine import FlatCosine
 from align_detr.engine.rates import build_schedule, scale_rates
 from align_detr.engine.run_length import DataSize, RunLength
 from align_detr.errors import ConfigError
@@ -54,3 +57,17 @@ def test_warm_up_in_epochs(warm: bool) -> None:
 def test_a_warm_up_that_does_not_fit(epochs: float) -> None:
     with pytest.raises(ConfigError, match=f"train.warmup_epochs={epochs} does not fit into a run of 10 epochs"):
         build_schedule(drops(), epochs, LENGTH)
+
+
+def test_flat_cosine_by_hand() -> None:
+    """12 epochs: warm-up in the first, flat to 6, half a cosine to 0.2 at 10, constant to 12 inclusive."""
+    make = LazyConfig.load(str(model_zoo.config_path("common/schedule.py")), "flat_cosine_with_warmup")
+    schedule = instantiate(make(12, warmup_epochs=1, flat_until=6, constant_from=10, final=0.2))
+    epochs = (0, 0.5, 1, 3, 6, 7, 8, 10, 11, 12)
+    expected = [0.001, 0.5005, 1, 1, 1, 0.6 + 0.4 * 0.5**0.5, 0.6, 0.2, 0.2, 0.2]
+    assert [schedule(epoch / 12) for epoch in epochs] == pytest.approx(expected)
+
+
+def test_flat_cosine_without_a_cosine() -> None:
+    with pytest.raises(ConfigError, match=r"flat_until is 0\.5 and constant_from is 0\.5, which leave no time"):
+        FlatCosine(flat_until=0.5, constant_from=0.5, final=0.1)

@@ -13,6 +13,7 @@ from PIL import Image
 from align_detr import __version__
 from align_detr.cli import main as cli
 from align_detr.errors import EnvironmentProblem
+from support.onnx_file import write_onnx
 
 PROJECT = Path(__file__).resolve().parents[2]
 NEEDED = ("align_detr", "configs", "projects", "setup.py", "pyproject.toml", "MANIFEST.in", "LICENSE", "README.md")
@@ -42,6 +43,28 @@ detector = Detector("digits", device="cpu")
 found = detector.predict("photo.png")
 print(align_detr.__file__, len(found), sep="\\n")
 detector.save("mine.pth")
+"""
+
+WITHOUT_TORCH = """
+import sys
+
+NEEDED = {"align_detr", "numpy", "PIL", "onnxruntime", "flatbuffers", "google", "packaging"}  # what pip installs
+
+class Only:
+    def __init__(self, finders):
+        self.finders = finders
+
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in NEEDED | sys.stdlib_module_names:
+            return next(filter(None, (x.find_spec(name, path, target) for x in self.finders)), None)
+
+sys.meta_path[:] = [Only(list(sys.meta_path))]
+import align_detr
+from align_detr.cli.main import main
+found = align_detr.OnnxDetector("model.onnx").predict("photo.png")
+print(align_detr.__file__, found.labels, found.boxes.tolist(), sep="\\n")
+assert main("predict photo.png --weights model.onnx --out found --json --csv".split()) == 0
+assert main("predict photo.png --out nothing".split()) == 2
 """
 
 
@@ -137,6 +160,21 @@ def test_the_three_lines_work_from_the_wheel_alone(wheel: Path, tmp_path: Path) 
     options = ["--weights", "mine.pth", "--out", "found", "--json", "--csv", "--device", "cpu"]
     printed = run_python("-m", "align_detr.cli.main", "predict", "photo.png", *options, path=site, cwd=tmp_path)
     assert printed.startswith("1 images; ")
+    assert {x.name for x in (tmp_path / "found").iterdir()} == {"photo.png", "predictions.json", "predictions.csv"}
+
+
+def test_the_detector_of_an_exported_file_works_from_the_wheel_without_torch(wheel: Path, tmp_path: Path) -> None:
+    """With numpy, Pillow and onnxruntime alone, in Python and as a command, which refuses other weights."""
+    pytest.importorskip("onnx", reason="needs onnx, which writes the file")
+    pytest.importorskip("onnxruntime", reason="needs onnxruntime, which runs the file")
+    site = tmp_path / "site"
+    zipfile.ZipFile(wheel).extractall(site)
+    write_onnx(tmp_path / "model.onnx")
+    Image.new("RGB", (128, 96), (0, 0, 200)).save(tmp_path / "photo.png")
+    package, labels, boxes, summary, *_ = run_python("-c", WITHOUT_TORCH, path=site, cwd=tmp_path).splitlines()
+    assert package == str(site / "align_detr/__init__.py") and labels == "['blue', 'red']"
+    assert boxes == "[[0.0, 0.0, 64.0, 48.0], [0.0, 0.0, 128.0, 96.0]]"
+    assert summary == "1 images; 1 detections that score at least 0.3: 1 blue."
     assert {x.name for x in (tmp_path / "found").iterdir()} == {"photo.png", "predictions.json", "predictions.csv"}
 
 

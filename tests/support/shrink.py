@@ -15,7 +15,7 @@ from detectron2.utils.registry import locate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from align_detr import model_zoo
-from align_detr.modeling.backbone import build_resnet, build_small_resnet
+from align_detr.modeling.backbone import ConvNeXt, SwinTransformer, TimmBackbone, build_resnet, build_small_resnet
 from align_detr.modeling.neck import MultiScaleNeck
 from align_detr.projects.tsp.backbone import build_msra_resnet
 
@@ -39,6 +39,12 @@ MAPS = {"res2": 256, "res3": 512, "res4": 1024, "res5": 2048}
 SMALL_MAPS = {"res2": 8, "res3": 12, "res4": 16, "res5": 24}
 PIXEL_STD = [58.395, 57.12, 57.375]  # random weights behind pixels of a hundred saturate
 RESNETS = (build_resnet, build_msra_resnet)
+# arguments with which other backbones are small; the options of timm's are those of its ViTDet
+OTHERS: dict[Any, dict[str, Any]] = {
+    SwinTransformer: dict(embed_dim=8, depths=[1, 2, 1, 1], num_heads=[1, 2, 2, 2], window_size=3, drop_path=0.2),
+    ConvNeXt: dict(depths=[1, 1, 1, 1], channels=list(SMALL_MAPS.values())),
+    TimmBackbone: dict(options=dict(embed_dim=16, depth=2, num_heads=2, global_attn_indexes=[1], window_size=3)),
+}
 
 
 @cache
@@ -58,6 +64,9 @@ def shrink(model: DictConfig, **sizes: Any) -> DictConfig:
     """
     small = model.copy()
     _shrink(small, {**SMALL, **sizes})
+    if any(node in OTHERS for node in _targets(model.get("backbone"))):
+        shapes = instantiate(small.backbone).output_shape()
+        small.neck.in_channels = {name: shapes[name].channels for name in small.neck.in_channels}
     if small.get("neck") is not None and small.neck["_target_"] is MultiScaleNeck:
         small.neck.num_groups = sizes.get("embed_dim", SMALL["embed_dim"]) // 4
     if "points" in small and "encoding" in small:  # TSP-FCOS concatenates the features of its two towers
@@ -65,6 +74,11 @@ def shrink(model: DictConfig, **sizes: Any) -> DictConfig:
     if "teacher" in small:
         small.teacher = _teacher_of(small)
     return small
+
+
+def _targets(node: DictConfig | None) -> list[Any]:
+    """Return the classes of a backbone's node and of the net in it."""
+    return [] if node is None else [node["_target_"], *_targets(node.get("net"))]
 
 
 def _shrink(node: DictConfig | ListConfig, sizes: dict[str, Any]) -> None:
@@ -78,6 +92,8 @@ def _shrink(node: DictConfig | ListConfig, sizes: dict[str, Any]) -> None:
             }
         elif isinstance(value, DictConfig) and value.get("_target_") in RESNETS:
             node[key] = _small_backbone(value)
+        elif isinstance(value, DictConfig) and value.get("_target_") in OTHERS:
+            node[key] = OmegaConf.merge(value, OTHERS[value["_target_"]])
         elif key == "post_nms_topk":
             node[key] = [sizes["num_queries"]] * 2
         elif key in ("score_threshold", "test_score_thresh"):

@@ -5,13 +5,15 @@ from functools import partial
 from pathlib import Path
 
 from align_detr.data.annotations import Annotations
+from align_detr.data.box_records import read_split_boxes
 from align_detr.data.coco import read_coco
 from align_detr.data.layouts.coco_images import locate_images
 from align_detr.data.layouts.folder import Split
-from align_detr.data.layouts.images import files_below
 from align_detr.data.layouts.names import SPLITS, split_of
 from align_detr.data.layouts.shards import is_index
+from align_detr.data.split_boxes import SplitBoxes
 from align_detr.errors import DatasetError
+from align_detr.image_files import files_below
 
 SIGNS = "JSON files such as annotations/instances_train.json or train/_annotations.coco.json"
 
@@ -35,12 +37,21 @@ def find_splits(root: Path) -> list[Split]:
                 f"{path.relative_to(folder)}: pass one of the files instead of the folder, or remove one."
             )
         files[name] = path
-    return [Split(name, files[name], partial(_read, files[name], folder)) for name in SPLITS if name in files]
+    return [
+        Split(name, files[name], partial(_read, files[name], folder), partial(_read_boxes, files[name], folder))
+        for name in SPLITS
+        if name in files
+    ]
 
 
 def _read(json_file: Path, folder: Path) -> Annotations:
     """Return the annotations of one file, with the folder of its images."""
     return locate_images(read_coco(json_file, json_file.parent), folder)
+
+
+def _read_boxes(json_file: Path, folder: Path) -> SplitBoxes | None:
+    """Return the boxes of one file, None where its annotations have to be read."""
+    return read_split_boxes(json_file, partial(locate_images, folder=folder))
 
 
 def _coco_files(root: Path) -> list[Path]:

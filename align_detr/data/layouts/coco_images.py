@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path, PureWindowsPath
 
 from align_detr.data.annotations import Annotations
-from align_detr.data.layouts.images import images_below
 from align_detr.data.layouts.names import split_in_name
+from align_detr.image_files import images_below
 
 _SAMPLE = 50  # file names by which a folder is judged
 

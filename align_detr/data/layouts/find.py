@@ -5,8 +5,8 @@ from pathlib import Path
 
 from align_detr.data.layouts import coco, shards, voc, yolo
 from align_detr.data.layouts.folder import DataFolder, Split
-from align_detr.data.layouts.images import files_below
 from align_detr.errors import DatasetError
+from align_detr.image_files import files_below
 
 _HEAD, _LOOKED_AT = 1 << 14, 20  # bytes of a file, and files, by which another tool's are recognised
 _FOREIGN = {

@@ -2,14 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 
 from align_detr.data.annotations import Annotations
 from align_detr.data.layouts.classes import common_class_names, require_repaired, with_class_names
-from align_detr.data.layouts.seeded import divide
+from align_detr.data.layouts.seeded import divide, divide_names
 from align_detr.data.problems import require_sound
 from align_detr.data.register import register
+from align_detr.data.split_boxes import SplitBoxes
 from align_detr.errors import DatasetError
 
 
@@ -17,17 +18,29 @@ from align_detr.errors import DatasetError
 class Split:
     """A split of a data set: "train", "val" or "test", and how its annotations are read.
 
-    `source` is the file or folder that holds them.
+    `source` is the file or folder that holds them. `read_boxes` gives what detectors of boxes need of large files; None
+    where the annotations have to be read, which tell as well of a file that cannot be used.
     """
 
     name: str
     source: Path
     read: Callable[[], Annotations]
+    read_boxes: Callable[[], SplitBoxes | None] = lambda: None
 
     @cached_property
     def annotations(self) -> Annotations:
         """Annotations as the files have them, read once; raise DatasetError for files that cannot be read."""
         return self.read()
+
+    @cached_property
+    def boxes(self) -> SplitBoxes | None:
+        """What `read_boxes` gives, read once."""
+        return self.read_boxes()
+
+    @property
+    def num_images(self) -> int:
+        """Number of images; raise DatasetError for files that cannot be read."""
+        return len(self.annotations.images) if self.boxes is None else len(self.boxes)
 
 
 @dataclass(frozen=True)
@@ -52,7 +65,12 @@ class DataFolder:
 
         Raise DatasetError for annotations that cannot be used.
         """
-        return common_class_names([require_repaired(split.annotations) for split in self.splits.values()])
+        return common_class_names(
+            [
+                require_repaired(split.annotations) if split.boxes is None else split.boxes.classes()
+                for split in self.splits.values()
+            ]
+        )
 
     def split(self, name: str) -> Split:
         """Return the split called `name`; raise DatasetError, with the splits there are, if there is none."""
@@ -82,9 +100,19 @@ class DataFolder:
         def parts() -> tuple[Annotations, Annotations]:
             return divide(require_sound(train.annotations), fraction=fraction, seed=seed)
 
+        @cache
+        def boxes() -> tuple[SplitBoxes | None, SplitBoxes | None]:
+            whole = train.boxes
+            if whole is None:
+                return None, None
+            whole.warn()
+            names, source = whole.file_names(), whole.source
+            one, other = divide_names(names, source=source, fraction=fraction, seed=seed)
+            return whole.part(one), whole.part(other)
+
         divided = {
-            "train": Split("train", train.source, lambda: parts()[0]),
-            "val": Split("val", train.source, lambda: parts()[1]),
+            "train": Split("train", train.source, lambda: parts()[0], lambda: boxes()[0]),
+            "val": Split("val", train.source, lambda: parts()[1], lambda: boxes()[1]),
         }
         return DataFolder(self.root, self.layout, {**self.splits, **divided})
 
@@ -97,7 +125,14 @@ class DataFolder:
         def renumbered(split: Split) -> Callable[[], Annotations]:
             return lambda: with_class_names(require_sound(split.read()), class_names)
 
-        splits = {name: Split(name, split.source, renumbered(split)) for name, split in self.splits.items()}
+        def renumbered_boxes(split: Split) -> SplitBoxes | None:
+            boxes = split.read_boxes()
+            return boxes and boxes.with_categories(with_class_names(boxes.classes(), class_names).categories)
+
+        splits = {
+            name: Split(name, split.source, renumbered(split), partial(renumbered_boxes, split))
+            for name, split in self.splits.items()
+        }
         return DataFolder(self.root, self.layout, splits)
 
     def register(self, name: str) -> list[str]:
@@ -107,5 +142,5 @@ class DataFolder:
         """
         names = {f"{name}_{split.name}": split for split in self.splits.values()}
         for full, split in names.items():
-            register(full, split.read)
+            register(full, split.read, split.read_boxes)
         return list(names)

@@ -1,7 +1,6 @@
-"""Image files of a folder, and their sizes from the files' headers."""
+"""Sizes of image files from their headers."""
 
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeVar
 
@@ -9,43 +8,11 @@ from PIL import Image
 from tqdm import tqdm
 
 from align_detr.errors import DatasetError
+from align_detr.photos import ORIENTATION, SWAPPING
 
-SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".gif", ".mpo"}
-)
-UNREAD = frozenset({".heic", ".heif", ".avif", ".jxl", ".jp2", ".dng", ".cr2", ".nef", ".arw"})
-"""Endings of photos that are not read."""
-
-_ORIENTATION = 0x0112
-_TURNED = frozenset({5, 6, 7, 8})  # EXIF orientations that exchange width and height
 _LONG = 1000  # files from which on reading their headers shows a progress bar
 
 T = TypeVar("T")
-
-
-def is_image(path: Path) -> bool:
-    """Return whether the file's name is that of an image."""
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
-
-
-def files_below(folder: Path) -> Iterator[Path]:
-    """Yield all files below `folder`, sorted by path, without hidden ones (macOS writes ._a.jpg beside a.jpg).
-
-    Linked folders count, but for one that leads back to a folder above it.
-    """
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        above = Path(parent).resolve()
-        folders[:] = sorted(
-            name
-            for name in folders
-            if not name.startswith((".", "__")) and not above.is_relative_to(Path(parent, name).resolve())
-        )
-        yield from (Path(parent, name) for name in sorted(files) if not name.startswith("."))
-
-
-def images_below(folder: Path) -> list[Path]:
-    """Return the image files below `folder`, sorted by path."""
-    return sorted(path for path in files_below(folder) if is_image(path))
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -56,7 +23,7 @@ def image_size(path: Path) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
             width, height = image.size
-            turned = image.getexif().get(_ORIENTATION) in _TURNED
+            turned = image.getexif().get(ORIENTATION) in SWAPPING
     except FileNotFoundError as error:
         raise DatasetError(f"The image file {path} does not exist: complete the image folder.") from error
     except Exception as error:  # Pillow's readers of headers raise anything

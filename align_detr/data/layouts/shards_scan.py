@@ -12,10 +12,11 @@ from typing import Any, BinaryIO
 from align_detr.data.annotations import Annotations
 from align_detr.data.layouts.class_files import listed_classes
 from align_detr.data.layouts.folder import Split
-from align_detr.data.layouts.images import SUFFIXES, with_progress
+from align_detr.data.layouts.images import with_progress
 from align_detr.data.layouts.names import split_of
 from align_detr.data.shard_images import name_in_shard
 from align_detr.errors import DatasetError
+from align_detr.image_files import SUFFIXES
 
 logger = logging.getLogger(__name__)
 

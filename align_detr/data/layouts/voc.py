@@ -9,12 +9,13 @@ from typing import Any
 from align_detr.data.annotations import Annotations
 from align_detr.data.layouts.class_files import listed_classes
 from align_detr.data.layouts.folder import Split
-from align_detr.data.layouts.images import files_below, image_size, is_image, with_progress
+from align_detr.data.layouts.images import image_size, with_progress
 from align_detr.data.layouts.names import SPLIT_OF_WORD, SPLITS, split_of
 from align_detr.data.layouts.pairs import Key, by_key
 from align_detr.data.layouts.text import read_lines
 from align_detr.data.layouts.voc_xml import VocFile, is_voc, read_xml
 from align_detr.errors import DatasetError
+from align_detr.image_files import files_below, is_image
 
 logger = logging.getLogger(__name__)
 

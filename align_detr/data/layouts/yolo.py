@@ -10,13 +10,14 @@ from typing import Any
 from align_detr.data.annotations import Annotations
 from align_detr.data.layouts.class_files import CLASS_FILES, listed_classes
 from align_detr.data.layouts.folder import Split
-from align_detr.data.layouts.images import UNREAD, files_below, image_size, is_image, with_progress
+from align_detr.data.layouts.images import image_size, with_progress
 from align_detr.data.layouts.names import SPLITS, split_of
 from align_detr.data.layouts.pairs import Key, by_key, key_of
 from align_detr.data.layouts.text import read_text
 from align_detr.data.layouts.yolo_config import MOST_UNNAMED, YoloConfig, is_config, read_config
 from align_detr.data.layouts.yolo_labels import YoloObject, is_label_file, read_labels
 from align_detr.errors import DatasetError
+from align_detr.image_files import UNREAD, files_below, is_image
 
 logger = logging.getLogger(__name__)
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import yaml
 
-from align_detr.data.layouts.images import images_below
 from align_detr.data.layouts.names import SPLIT_OF_WORD
 from align_detr.data.layouts.text import read_lines, read_text
 from align_detr.errors import DatasetError
+from align_detr.image_files import images_below
 
 logger = logging.getLogger(__name__)
 

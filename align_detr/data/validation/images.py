@@ -13,9 +13,9 @@ from tqdm import tqdm
 
 from align_detr.cpus import usable_cpus
 from align_detr.data.findings import Findings
-from align_detr.data.images import SWAPPING, orientation_of
 from align_detr.data.shard_images import join_image, open_image
 from align_detr.errors import DatasetError
+from align_detr.photos import SWAPPING, orientation_of
 
 _DEEP = ("I", "F")  # how the modes of 16-bit, 32-bit and float images begin in Pillow
 _LONG = 500  # images from which on a progress bar is shown

@@ -4,7 +4,7 @@ import dataclasses
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeGuard, TypeVar
+from typing import Any, TypeGuard, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -120,7 +120,7 @@ def _with_tokens(kept: KeptMemory, tokens: Tensor) -> Memory:
         tokens=tokens,
         position=_expanded(kept.position, images),
         padding=None if kept.padding is None else _expanded(kept.padding, images),
-        valid_sizes=[sizes * repeats for sizes in kept.valid_sizes],
+        valid_sizes=[[*cast(list[tuple[int, int]], sizes)] * repeats for sizes in kept.valid_sizes],
     )
 
 

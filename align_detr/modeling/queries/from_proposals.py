@@ -39,7 +39,7 @@ class MixedSelectionQueries(nn.Module):
     ) -> list[QueryPart]:
         """Return one part, `main`: content (B, Q, C), reference (B, Q, 4)."""
         proposals = require_proposals(proposals, self, len(self.content.weight), "model.queries.main.num_queries")
-        content = self.content.weight.expand(len(proposals.reference), -1, -1)
+        content = self.content.weight.expand(proposals.reference.shape[0], -1, -1)
         return [QueryPart(name=MAIN, content=content, reference=proposals.reference, valid=proposals.valid)]
 
 
@@ -70,7 +70,7 @@ class GroupMixedSelectionQueries(MixedSelectionQueries):
         groups = 1 if targets is None else self.groups
         valid = None if proposals.valid is None else proposals.valid.repeat(1, groups)
         reference = proposals.reference.repeat(1, groups, 1)
-        content = self.content.weight[: groups * per_group].expand(len(reference), -1, -1)
+        content = self.content.weight[: groups * per_group].expand(reference.shape[0], -1, -1)
         return [QueryPart(name=MAIN, content=content, reference=reference, groups=groups, valid=valid)]
 
 

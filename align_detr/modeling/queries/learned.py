@@ -59,7 +59,7 @@ class ConditionalQueries(LearnedQueries):
         """Return one part, `main`: content and position (B, Q, C), reference (B, Q, 2) float32."""
         (part,) = super().forward(memory, proposals, targets)
         reference = self.reference(self.position.weight).float().sigmoid()
-        return [dataclasses.replace(part, reference=reference.expand(len(part.content), -1, -1))]
+        return [dataclasses.replace(part, reference=reference.expand(part.content.shape[0], -1, -1))]
 
 
 class GroupQueries(ConditionalQueries):
@@ -150,7 +150,7 @@ class PointQueries(LearnedContentQueries):
         """Return one part, `main`: content and position (B, Q, C), reference (B, Q, 2) float32."""
         (part,) = super().forward(memory, proposals, targets)
         reference = self.reference_points(self.position.weight).float().sigmoid()
-        return [dataclasses.replace(part, reference=reference.expand(len(part.content), -1, -1))]
+        return [dataclasses.replace(part, reference=reference.expand(part.content.shape[0], -1, -1))]
 
 
 class ContentAnchorQueries(AnchorQueries):

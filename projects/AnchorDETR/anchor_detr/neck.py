@@ -1,6 +1,6 @@
 """The neck of Anchor-DETR: from a backbone map to normed tokens, with the position encoding that queries share."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from align_detr.modeling.neck import SingleScaleNeck
 from align_detr.projects.anchor_detr.position import PointEncoding
-from align_detr.structures import Memory, fields_of
+from align_detr.structures import Memory, Sizes, fields_of
 
 
 @dataclass
@@ -41,9 +41,7 @@ class AnchorNeck(SingleScaleNeck):
         self.norm = nn.GroupNorm(num_groups, embed_dim)
         self.norm_padding = norm_padding
 
-    def forward(
-        self, features: Mapping[str, Tensor], image_sizes: Sequence[tuple[int, int]], padded_size: tuple[int, int]
-    ) -> AnchorMemory:
+    def forward(self, features: Mapping[str, Tensor], image_sizes: Sizes, padded_size: tuple[int, int]) -> AnchorMemory:
         """Return the tokens of features[in_feature] (B, in_channels, h, w), of a batch padded to `padded_size`.
 
         Sizes are (height, width) in pixels.

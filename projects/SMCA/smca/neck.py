@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from align_detr.errors import ConfigError
-from align_detr.modeling.neck import SingleScaleNeck, padding_mask, valid_size
-from align_detr.structures import Memory, fields_of
+from align_detr.modeling.neck import SingleScaleNeck, is_full, padding_mask, valid_sizes
+from align_detr.structures import Memory, Sizes, fields_of
 
 
 @dataclass
@@ -52,16 +52,13 @@ class ExtentNeck(SingleScaleNeck):
         super().__init__(in_feature=in_feature, in_channels=in_channels, embed_dim=embed_dim, position=position)
         self.stride = stride
 
-    def forward(
-        self, features: Mapping[str, Tensor], image_sizes: Sequence[tuple[int, int]], padded_size: tuple[int, int]
-    ) -> ExtentMemory:
+    def forward(self, features: Mapping[str, Tensor], image_sizes: Sizes, padded_size: tuple[int, int]) -> ExtentMemory:
         """Return the tokens of features[in_feature] (B, in_channels, h, w), of a batch padded to `padded_size`.
 
         Sizes are (height, width) in pixels.
         """
         memory = super().forward(features, image_sizes, padded_size)
-        cells = torch.tensor([(w / self.stride, h / self.stride) for h, w in image_sizes], dtype=torch.float32)
-        return ExtentMemory(**fields_of(memory), extent=cells.to(memory.tokens.device, non_blocking=True))
+        return ExtentMemory(**fields_of(memory), extent=_extent(image_sizes, self.stride, memory.tokens.device))
 
 
 class ScalesNeck(nn.Module):
@@ -94,9 +91,7 @@ class ScalesNeck(nn.Module):
         self.cell_sides = tuple(side / stride for side in strides)
         self.stride = stride
 
-    def forward(
-        self, features: Mapping[str, Tensor], image_sizes: Sequence[tuple[int, int]], padded_size: tuple[int, int]
-    ) -> ScalesMemory:
+    def forward(self, features: Mapping[str, Tensor], image_sizes: Sizes, padded_size: tuple[int, int]) -> ScalesMemory:
         """Make tokens of features[name], (B, in_channels[name], h, w) each, of a batch padded to `padded_size`.
 
         Sizes are (height, width) in pixels. Raise ConfigError if a feature is missing.
@@ -108,23 +103,35 @@ class ScalesNeck(nn.Module):
                     "name one of these, or add it to model.backbone.out_features."
                 )
         maps = [project(features[name]) for project, name in zip(self.projections, self.in_features, strict=True)]
-        valid = [[valid_size(size, padded_size, (x.shape[-2], x.shape[-1])) for size in image_sizes] for x in maps]
+        valid = [valid_sizes(image_sizes, padded_size, (x.shape[-2], x.shape[-1])) for x in maps]
         for _ in self.cell_sides[len(maps) :]:
             maps.append(maps[-1][..., ::2, ::2])
             # not by `valid_size`: an image of 2 of 5 rows has the first of 3 rows alone, whatever the padding is
-            valid.append([(-(-h // 2), -(-w // 2)) for h, w in valid[-1]])
-        shapes = [(int(x.shape[-2]), int(x.shape[-1])) for x in maps]
+            valid.append(_halved(valid[-1]))
+        shapes = [(x.shape[-2], x.shape[-1]) for x in maps]
         masks = [padding_mask(v, shape, maps[0].device) for v, shape in zip(valid, shapes, strict=True)]
         tokens = torch.cat([x.flatten(2).transpose(1, 2) for x in maps], dim=1)  # (B, S, C)
         position = torch.cat([self.position(mask).flatten(2).transpose(1, 2) for mask in masks], dim=1)
-        full = all(size == shape for sizes, shape in zip(valid, shapes, strict=True) for size in sizes)
-        cells = torch.tensor([(w / self.stride, h / self.stride) for h, w in image_sizes], dtype=torch.float32)
+        full = all(map(is_full, valid, shapes))
         return ScalesMemory(
             tokens=tokens,
             position=position.to(tokens.dtype),
             padding=None if full else torch.cat([mask.flatten(1) for mask in masks], dim=1),
             shapes=shapes,
             valid_sizes=valid,
-            extent=cells.to(tokens.device, non_blocking=True),
+            extent=_extent(image_sizes, self.stride, tokens.device),
             cell_sides=self.cell_sides,
         )
+
+
+def _extent(images: Sizes, stride: int, device: torch.device) -> Tensor:
+    """Return the width and height of each image in cells of `stride` pixels, not rounded: (B, 2) float32."""
+    if isinstance(images, Tensor):
+        return images.flip(1).float() / stride
+    cells = torch.tensor([(w / stride, h / stride) for h, w in images], dtype=torch.float32)
+    return cells.to(device, non_blocking=True)
+
+
+def _halved(valid: Sizes) -> Sizes:
+    """Return the sizes of every second row and column."""
+    return (valid + 1) // 2 if isinstance(valid, Tensor) else [(-(-h // 2), -(-w // 2)) for h, w in valid]

@@ -8,12 +8,13 @@ import pytest
 from PIL import Image
 
 from align_detr.data import DetrMapper, find
-from align_detr.data.layouts.images import files_below, image_size
+from align_detr.data.layouts.images import image_size
 from align_detr.data.layouts.voc_xml import read_xml
 from align_detr.data.layouts.yolo_labels import read_labels
 from align_detr.data.problems import require_sound
 from align_detr.data.records import to_records
 from align_detr.errors import DatasetError
+from align_detr.image_files import files_below
 from support import trees
 
 

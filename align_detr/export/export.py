@@ -1,0 +1,77 @@
+"""`Detector.export`: a detector into one file."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from align_detr.errors import ConfigError
+from align_detr.export import description, onnx_file, torch_file
+from align_detr.export.module import ExportedDetector, detection_copy
+from align_detr.export.options import ExportOptions, require_packages
+from align_detr.export.tracing import check, example, trace
+from align_detr.inference.detections import Classes
+from align_detr.inference.views import TestView
+
+logger = logging.getLogger(__name__)
+
+# greatest differences of boxes, in pixels, and scores between a file and its detector, by precision
+TOLERANCES = {"fp32": (0.05, 1e-4), "fp16": (4.0, 0.05)}
+
+
+def default_size(view: TestView) -> tuple[int, int]:
+    """Return the size that holds what the test mapper makes of a landscape photo; raise ConfigError if it does not
+    resize.
+    """
+    resize = description.resize_of(view)
+    if resize is None:
+        raise ConfigError(
+            "The config's test mapper does not resize images, so size is not known: give it, such as 480x640, or "
+            '"dynamic".'
+        )
+    return resize["short_edge"], resize["max_size"]
+
+
+def export(
+    path: Path, file_format: str, options: ExportOptions, *, model: nn.Module, classes: Classes, view: TestView
+) -> None:
+    """Write a detector, as a graph of its normalised or uint8 images, into one file; raise AlignDetrError if it cannot
+    be exported.
+    """
+    if file_format == "onnx":
+        require_packages()
+    module = ExportedDetector(
+        detection_copy(model), flip=view.image_format == "BGR", normalised=options.normalised
+    ).eval()
+    with torch.no_grad():
+        count = module(*example(options))[1].shape[1]
+    described = description.describe(
+        model,
+        classes,
+        view,
+        size=options.size,
+        batch=options.batch,
+        normalised=options.normalised,
+        num_detections=count,
+        precision=options.precision,
+    )
+    text = description.as_text(described)
+    program = trace(module, options)
+    if file_format == "onnx":
+        _write_onnx(path, program, options, module, text)
+    else:
+        torch_file.write(path, program, options, module, text)
+    logger.info("%s: %.1f MB, %s.", path, path.stat().st_size / 1e6, type(model).__name__)
+
+
+def _write_onnx(path: Path, program: Any, options: ExportOptions, module: ExportedDetector, text: str) -> None:
+    """Translate, compare and write."""
+    translated = onnx_file.translate(program, options)
+    onnx_file.add_description(translated, text)
+    pixels, score = TOLERANCES["fp32"]
+    check(module, onnx_file.OnnxRun(translated.SerializeToString()), options, pixels=pixels, score=score)
+    if options.fp16:
+        translated = onnx_file.to_half(translated)
+    onnx_file.write(translated, path)

@@ -1,0 +1,7 @@
+"""Align-DINO with Swin-T, 4 scales, 12 epochs. Not published."""
+
+from ..common.align import align
+from ..dino.dino_swin_tiny_224_4scale_12ep import dataloader, lr_multiplier, model, optimizer, train
+
+align(model)
+train.output_dir = "./output/align_dino_swin_tiny_224_4scale_12ep"

@@ -1,0 +1,7 @@
+"""DINO with Swin-L, 4 scales: 36 epochs, drop at 30. detrex: 58.1 AP."""
+
+from ..common.schedule import step_36ep as lr_multiplier
+from .dino_swin_large_384_4scale_12ep import dataloader, model, optimizer, train
+
+train.epochs = 36
+train.output_dir = "./output/dino_swin_large_384_4scale_36ep"
