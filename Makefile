@@ -90,6 +90,7 @@ bench: setup
 	@$(PY) benchmarks/evaluation.py
 	@$(PY) benchmarks/predict.py
 	@$(PY) benchmarks/inference.py --short
+	@$(PY) benchmarks/onnx_ap.py --limit 100
 	@OMP_NUM_THREADS=1 $(PY) benchmarks/faults.py
 	@$(PY) benchmarks/memory.py
 	@$(PY) benchmarks/random_batches.py
