@@ -96,6 +96,7 @@ def toctrees(source: Path) -> str:
     shown.update(name for entries in groups.values() for _, name in entries)
     others = [name for name in sorted(names_in(source) - shown - {"index"}) if not name.startswith("reference/")]
     groups["More"] = [("", name) for name in others]
+    groups["Use"].insert(0, ("Start", "self"))
     for caption, entries in groups.items():
         lines = [f"{title} <{name}>" if title else name for title, name in entries]
         if lines:
