@@ -13,7 +13,7 @@ SETUP_INPUTS := Makefile requirements.txt setup.py pyproject.toml align_detr/pro
 # $(call fail,step,remedy): one sentence that names the step and the remedy
 fail = { echo "make: set-up failed at \"$(1)\": $(2)" >&2; exit 1; }
 
-.PHONY: help setup demo report test lint coverage bench studies digits-weights wheel clean
+.PHONY: help setup demo report test lint coverage docs bench studies digits-weights wheel clean
 
 help:
 	@echo "make setup    create $(VENV) with the pinned requirements, detectron2 and this package (later calls: seconds)"
@@ -23,6 +23,7 @@ help:
 	@echo "make test     run the tests"
 	@echo "make lint     check lint, format, types and spelling"
 	@echo "make coverage run the tests and show the lines that they miss, file by file"
+	@echo "make docs     build the site of the documentation into site/ (Python 3.11 or newer; a minute)"
 	@echo "make bench    run the benchmarks"
 	@echo "make studies  make the comparisons with several seeds (hours; finished runs are kept)"
 	@echo "make digits-weights  train the detector of digits that comes with the package, and write its file"
@@ -68,6 +69,15 @@ lint: setup
 coverage: setup
 	@$(PY) -m pytest -q $(PROCESSES) --cov --cov-report=term:skip-covered tests
 
+docs: $(VENV)/.docs-done
+	@$(PY) docs/site/build.py
+	@echo "site/index.html is the site's first page"
+
+$(VENV)/.docs-done: docs/site/requirements.txt $(STAMP)
+	@$(PY) -m pip install --quiet --disable-pip-version-check -r docs/site/requirements.txt || \
+		$(call fail,documentation,the site needs Python 3.11 or newer and the packages of docs/site/requirements.txt)
+	@touch $@
+
 bench: setup
 	@$(PY) benchmarks/flops.py
 	@$(PY) benchmarks/matcher.py
@@ -80,6 +90,7 @@ bench: setup
 	@$(PY) benchmarks/evaluation.py
 	@$(PY) benchmarks/predict.py
 	@$(PY) benchmarks/inference.py --short
+	@$(PY) benchmarks/onnx_ap.py --limit 100
 	@OMP_NUM_THREADS=1 $(PY) benchmarks/faults.py
 	@$(PY) benchmarks/memory.py
 	@$(PY) benchmarks/random_batches.py
@@ -110,4 +121,4 @@ wheel: setup
 	@ls dist
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis .coverage
+	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis .coverage

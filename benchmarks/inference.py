@@ -1,6 +1,7 @@
 """Time of prediction: a detector as it is, optimized for inference, and the same network of transformers.
 
-    python benchmarks/inference.py [detector ...] [--batch 1 8] [--threads 2] [--repeats 5] [--short] [--json FILE]
+    python benchmarks/inference.py [detector ...] [--batch 1 8] [--threads 2] [--repeats 5] [--sizes 50] [--short]
+        [--json FILE]
 
 R50, noise images of 480x640, random weights, float32. The three sides take turns in one process, with the same threads;
 a cell is the median of the repeats, by the clock or, with `--processor`, of the process's own seconds, which other
@@ -8,6 +9,11 @@ programs disturb least with `--threads 1`; JSON has every repeat. Ours starts at
 starts at normalised pixels and ends with logits and boxes. DINO has no counterpart there: it stands beside their
 two-stage Deformable-DETR, and the table has the multiply-adds of convolutions and linear layers of both. Without
 transformers, ours alone.
+
+The last column is the largest difference between the optimized copy in float32 and the model as it is, of the last
+layer's probabilities and of its normalised boxes. Random proposals score alike, so that rounding decides which of two
+is selected: both decode those of the model as it is, and the share that the copy selects as well is given. `--sizes 50`
+predicts images of 50 sizes, each twice: the optimized copy's seconds per image when a size is new and when it is kept.
 """
 
 import argparse
@@ -20,8 +26,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch._dynamo
 from detectron2.config import instantiate
-from torch import nn
+from torch import Tensor, nn
 
 from align_detr import model_zoo, optimize_for_inference
 
@@ -66,14 +73,53 @@ def multiply_adds(model: nn.Module, run: Callable[[], Any]) -> float:
     return total / 1e9
 
 
+def example(batch: int) -> list[dict[str, Tensor]]:
+    """Return a batch of noise images."""
+    return [{"image": image} for image in torch.randint(256, (batch, 3, HEIGHT, WIDTH), dtype=torch.uint8)]
+
+
+def difference(model: nn.Module, fast: nn.Module, inputs: list[dict[str, Tensor]]) -> tuple[float, float | None]:
+    """Return the largest difference between two models' probabilities and normalised boxes, from the same proposals,
+    and the share of the first model's proposals that the second selects as well.
+    """
+    images = [model.normalize(x["image"]) for x in inputs]
+    sets, proposals, alike = [], None, None
+    with torch.inference_mode():
+        for side in (model, fast.model):
+            memory = side.encoder(side.extract_features(images))
+            if side.proposals is not None:
+                selected = side.proposals(memory)
+                if proposals is None:
+                    proposals = selected
+                else:
+                    alike = torch.cdist(proposals.reference, selected.reference, p=torch.inf).amin(-1).lt(1e-4)
+            sets.append(side.decoder(side.queries(memory, proposals), memory, side.head)["main"])
+    a, b = (x.logits[-1].softmax(-1) if x.softmax else x.logits[-1].sigmoid() for x in sets)
+    largest = max(float((a - b).abs().max()), float((sets[0].boxes[-1] - sets[1].boxes[-1]).abs().max()))
+    return largest, None if alike is None else float(alike.float().mean())
+
+
+def of_sizes(fast: nn.Module, count: int, clock: Callable[[], float]) -> tuple[float, float]:
+    """Return the seconds per image of `count` sizes around 480x640, each when it is new and when it is kept."""
+    new, kept = 0.0, 0.0
+    for i in range(count):
+        size = (3, HEIGHT - 100 + 4 * i, WIDTH + 100 - 4 * i)
+        inputs = [{"image": torch.randint(256, size, dtype=torch.uint8)}]
+        start = clock()
+        fast(inputs)
+        middle = clock()
+        fast(inputs)
+        new, kept = new + middle - start, kept + clock() - middle
+    return new / count, kept / count
+
+
 def sides(name: str, batch: int, precision: list[str]) -> dict[str, tuple[nn.Module, Callable[[], Any]]]:
     """Return the models of a row and what runs each of them."""
     torch.manual_seed(0)
     model = instantiate(model_zoo.get_config(CONFIGS[name]).model).eval()
-    images = torch.randint(256, (batch, 3, HEIGHT, WIDTH), dtype=torch.uint8)
-    inputs = [{"image": image} for image in images]
+    inputs = example(batch)
     runs = {"ours": (model, lambda: model(inputs))}
-    for kind in precision:
+    for kind in dict.fromkeys(["float32", *precision]):
         fast = optimize_for_inference(model, precision=kind)
         runs[f"optimized {kind}"] = (fast, lambda fast=fast: fast(inputs))
     if (other := theirs(name)) is not None:
@@ -103,6 +149,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--sizes", type=int, default=0, help="number of other sizes, each predicted twice")
     parser.add_argument("--precision", nargs="+", default=["float32"], choices=["float32", "bfloat16"])
     parser.add_argument("--short", action="store_true", help="DETR and Deformable-DETR, one image, two repeats")
     parser.add_argument("--processor", action="store_true", help="the process's own seconds, not the clock's")
@@ -121,6 +168,7 @@ def main() -> None:
             with torch.no_grad(), contextlib.suppress(KeyboardInterrupt):
                 runs = sides(name, batch, args.precision)
                 times = measure(runs, args.repeats, clock)
+                apart, alike = difference(runs["ours"][0], runs["optimized float32"][0], example(batch))
                 work = {side: multiply_adds(*runs[side]) for side in ("ours", "transformers") if side in runs}
             median = {side: statistics.median(x) for side, x in times.items()}
             peer = median.get("transformers")
@@ -128,8 +176,16 @@ def main() -> None:
                 f"{side} {value:.3f}" + (f" ({peer / value:.2f}x)" if peer else "") for side, value in median.items()
             ]
             counted = ", ".join(f"{side} {value:.0f}" for side, value in work.items())
-            print(f"| {name} | {batch} | {' | '.join(cells)} | {counted} G |", flush=True)
-            rows.append(dict(detector=name, batch=batch, seconds=times, multiply_adds=work))
+            equal = f"{apart:.0e}" + ("" if alike is None else f", {alike:.1%} of proposals alike")
+            print(f"| {name} | {batch} | {' | '.join(cells)} | {counted} G | {equal} |", flush=True)
+            rows.append(
+                dict(detector=name, batch=batch, seconds=times, multiply_adds=work, difference=apart, alike=alike)
+            )
+            if args.sizes and batch == 1:
+                new, kept = of_sizes(runs["optimized float32"][0], args.sizes, clock)
+                graphs = torch._dynamo.utils.counters["stats"].get("unique_graphs", 0)
+                print(f"| {name}, {args.sizes} sizes | new {new:.3f}, kept {kept:.3f} | {graphs} graphs compiled |")
+                rows.append(dict(detector=name, sizes=args.sizes, new=new, kept=kept, graphs=graphs))
     if args.json:
         args.json.write_text(json.dumps(rows, indent=1))
 

@@ -15,7 +15,7 @@ PROJECT_PACKAGES = tuple(f"align_detr.projects.{name}" for name in PROJECTS)
 BELOW_LAYERS = ("align_detr.errors", "align_detr.checks", "align_detr.layers")
 ABOVE_MODELING = tuple(
     f"align_detr.{name}"
-    for name in ("engine", "data", "cli", "config", "evaluation", "repack", "inference", "detector")
+    for name in ("engine", "data", "cli", "config", "evaluation", "repack", "inference", "export", "detector")
 )
 BELOW_CHECKPOINT = ("align_detr.errors", "align_detr.paths", "align_detr.projects", "align_detr.checkpoint")
 BELOW_ANALYSIS = ("align_detr.errors", "align_detr.cpus", "align_detr.analysis")

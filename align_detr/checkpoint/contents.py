@@ -53,6 +53,11 @@ def read_weights(path: str | os.PathLike[str], *, averaged: bool = True) -> Weig
     path = os.fspath(path)
     if not Path(path).is_file():
         raise ConfigError(f"There is no checkpoint {path}: pass the path of a local file of weights.")
+    if path.lower().endswith(".onnx"):
+        raise ConfigError(
+            f"{path} is an exported file, which predicts alone: use align_detr.OnnxDetector or align-detr predict, or "
+            "pass the weights that it was exported from."
+        )
     return weights_in(read_checkpoint(path), path, averaged=averaged)
 
 

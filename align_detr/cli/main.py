@@ -22,6 +22,7 @@ COMMANDS = {
     "weights": ("align_detr.cli.weights", "say what a file of weights holds; write it under this library's names"),
     "zoo": ("align_detr.cli.zoo", "list the configs and the published weights"),
     "demo": ("align_detr.cli.demo", "train and evaluate a small detector on blood cells or digits, on the CPU"),
+    "doctor": ("align_detr.cli.doctor", "say what this machine has and lacks, test it, and print a block for an issue"),
     "install-detectron2": ("align_detr.cli.install_detectron2", "install detectron2 where there is none"),
 }
 

@@ -13,12 +13,14 @@ from omegaconf import DictConfig
 from align_detr.checkpoint.checkpointer import Checkpointer
 from align_detr.checkpoint.files import remove_unfinished
 from align_detr.data import datasets_read_once
+from align_detr.data.datasets import known_classes
 from align_detr.engine.build import build_checkpointer, build_guard
 from align_detr.engine.class_names import ClassNames, TrainedConfig, write_config
 from align_detr.engine.distributed import wrap_ddp
 from align_detr.engine.folder_lock import folder_lock
 from align_detr.engine.hooks import EvaluationHook
 from align_detr.engine.learner import Learner, build_learner
+from align_detr.engine.mixed_inputs import with_mixed_pictures
 from align_detr.engine.output_folder import check_folder, clear_folder
 from align_detr.engine.outputs import EvaluatedWeights, output_hooks
 from align_detr.engine.plan import RunPlan, plan_run
@@ -63,7 +65,11 @@ def _train(cfg: DictConfig, *, resume: bool, overwrite: bool, profile: int) -> M
         checkpointer = build_checkpointer(options.output_dir, learner.model, learner.ema)
         start = load_start(checkpointer, options, plan.length, resume=resume)
         data_loader = start.build_loader(cfg)
-    trainer = _build_trainer(options, plan, learner, data_loader)
+        names = known_classes(plan.length.data.names[0]) if plan.length.data.names else None
+    shown = with_mixed_pictures(
+        data_loader, count=options.pictures, output_dir=options.output_dir, names=list(names or ())
+    )
+    trainer = _build_trainer(options, plan, learner, shown)
     learner.start_average()  # after loading, and after the processes have taken over the weights of the first
     checkpointer.add_checkpointable("trainer", trainer)
     if overwrite:

@@ -8,11 +8,9 @@ from typing import Any
 from detectron2.data import transforms as T
 
 from align_detr import __version__
-from align_detr.inference.detections import Classes
+from align_detr.export.metadata import FORMAT
+from align_detr.inference.classes import Classes
 from align_detr.inference.views import TestView
-
-KEY = "align_detr"
-FORMAT = 1
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +42,7 @@ def describe(
         "size_multiple": size_multiple(model),
         "batch": batch,
         "resize": resize_of(view),
+        "white_level": view.white_level,
         "num_detections": num_detections,
         "precision": precision,
     }

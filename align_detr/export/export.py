@@ -8,17 +8,14 @@ import torch
 from torch import nn
 
 from align_detr.errors import ConfigError
-from align_detr.export import description, onnx_file, torch_file
+from align_detr.export import description, onnx_file, quantization, torch_file
 from align_detr.export.module import ExportedDetector, detection_copy
 from align_detr.export.options import ExportOptions, require_packages
-from align_detr.export.tracing import check, example, trace
-from align_detr.inference.detections import Classes
+from align_detr.export.tracing import PIXELS, SCORE, check, example, trace
+from align_detr.inference.classes import Classes
 from align_detr.inference.views import TestView
 
 logger = logging.getLogger(__name__)
-
-# greatest differences of boxes, in pixels, and scores between a file and its detector, by precision
-TOLERANCES = {"fp32": (0.05, 1e-4), "fp16": (4.0, 0.05)}
 
 
 def default_size(view: TestView) -> tuple[int, int]:
@@ -60,18 +57,22 @@ def export(
     text = description.as_text(described)
     program = trace(module, options)
     if file_format == "onnx":
-        _write_onnx(path, program, options, module, text)
+        _write_onnx(path, program, options, module, text, view)
     else:
         torch_file.write(path, program, options, module, text)
     logger.info("%s: %.1f MB, %s.", path, path.stat().st_size / 1e6, type(model).__name__)
 
 
-def _write_onnx(path: Path, program: Any, options: ExportOptions, module: ExportedDetector, text: str) -> None:
-    """Translate, compare and write."""
+def _write_onnx(
+    path: Path, program: Any, options: ExportOptions, module: ExportedDetector, text: str, view: TestView
+) -> None:
+    """Translate, compare, make smaller and write."""
     translated = onnx_file.translate(program, options)
-    onnx_file.add_description(translated, text)
-    pixels, score = TOLERANCES["fp32"]
-    check(module, onnx_file.OnnxRun(translated.SerializeToString()), options, pixels=pixels, score=score)
+    check(module, onnx_file.OnnxRun(translated.SerializeToString()), options, pixels=PIXELS, score=SCORE)
     if options.fp16:
         translated = onnx_file.to_half(translated)
+    if options.int8 is not None:
+        translated = quantization.quantize(translated, options.int8, module, options, view)
+    onnx_file.add_description(translated, text)
+    onnx_file.OnnxRun(translated.SerializeToString())(*example(options))  # a smaller file runs, too
     onnx_file.write(translated, path)

@@ -11,6 +11,7 @@ from align_detr.inference.classes import Classes
 
 KEY = "align_detr"
 FORMAT = 1
+INPUTS, OUTPUTS = ("images", "sizes"), ("boxes", "scores", "labels")
 LARGEST = 1 << 15  # pixels of a side: larger ones are no sizes, but faults
 
 
@@ -47,7 +48,9 @@ def read_description(metadata: Mapping[str, str], file: str) -> Description:
     try:
         content = json.loads(metadata[KEY])
         number = content["format"]
-        if isinstance(number, int) and number > FORMAT:
+        if not isinstance(number, int) or number < 1:
+            raise ValueError(f"format is {number!r}")
+        if number > FORMAT:
             raise ConfigError(
                 f"{file} has format {number} of exported files, but this version of align_detr reads up to {FORMAT}: "
                 f"install version {content.get('version')} or newer."
@@ -55,7 +58,7 @@ def read_description(metadata: Mapping[str, str], file: str) -> Description:
         return _description(content)
     except ConfigError:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ConfigError(
             f"The metadata of {file} is damaged ({type(error).__name__}: {error}): export the detector again."
         ) from error

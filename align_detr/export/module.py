@@ -14,8 +14,6 @@ from align_detr.inference.optimized.parts import LastLayerDecoder, has_last_laye
 from align_detr.modeling.meta_arch import DETR
 from align_detr.structures import MAIN
 
-INPUTS, OUTPUTS = ("images", "sizes"), ("boxes", "scores", "labels")
-
 
 class ExportedDetector(nn.Module):
     """The graph of an exported file: what a detector finds in a padded batch.

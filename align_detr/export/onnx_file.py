@@ -11,8 +11,7 @@ from torch import Tensor
 from torch.export import ExportedProgram
 
 from align_detr.errors import ConfigError, EnvironmentProblem
-from align_detr.export.description import KEY
-from align_detr.export.module import INPUTS, OUTPUTS
+from align_detr.export.metadata import INPUTS, KEY, OUTPUTS
 from align_detr.export.options import ExportOptions
 from align_detr.export.tracing import quiet
 

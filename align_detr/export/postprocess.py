@@ -4,6 +4,7 @@ from torch import Tensor, nn
 
 from align_detr.errors import ConfigError
 from align_detr.layers.boxes import cxcywh_to_xyxy
+from align_detr.modeling.losses.iou_branch import FusedPostprocess
 from align_detr.modeling.postprocess import SoftmaxPostprocess, TopKPostprocess, class_probabilities
 from align_detr.structures import Predictions
 
@@ -17,6 +18,8 @@ def best_of(postprocess: nn.Module, predictions: Predictions, sizes: Tensor) -> 
     sizes (B, 2): height and width of each image. Queries that are padding have score 0 and a box of zeros. Raise
     ConfigError for post-processing that is not the library's.
     """
+    if isinstance(postprocess, FusedPostprocess):
+        return best_of(postprocess.postprocess, postprocess.fused(predictions), sizes)
     probability = class_probabilities(predictions)  # (B, Q, K)
     if predictions.valid is not None:
         probability = probability.masked_fill(~predictions.valid[..., None], -1.0)
@@ -41,9 +44,3 @@ def best_of(postprocess: nn.Module, predictions: Predictions, sizes: Tensor) -> 
         boxes = boxes * (scores >= 0)[..., None].float()
         scores = scores.clamp(min=0.0)
     return boxes, scores, labels
-
-
-def num_detections(postprocess: nn.Module, queries: int, classes: int) -> int:
-    """Return N, the number of detections per image."""
-    wanted = getattr(postprocess, "num_detections", None)
-    return queries if wanted is None else min(wanted, queries * classes)

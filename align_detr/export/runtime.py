@@ -9,10 +9,9 @@ import numpy as np
 
 from align_detr.cpus import usable_cpus
 from align_detr.errors import ConfigError, EnvironmentProblem, NonFinitePrediction
-from align_detr.export.metadata import Description, read_description
+from align_detr.export.metadata import INPUTS, OUTPUTS, Description, read_description
 from align_detr.value_checks import check_count
 
-INPUTS, OUTPUTS = ("images", "sizes"), ("boxes", "scores", "labels")
 _USUAL = ("CUDAExecutionProvider", "CPUExecutionProvider")
 
 

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from align_detr.export.description import KEY
+from align_detr.export.metadata import KEY
 from align_detr.export.module import ExportedDetector
 from align_detr.export.onnx_file import write_whole
 from align_detr.export.options import ExportOptions
-from align_detr.export.tracing import check, quiet
+from align_detr.export.tracing import PIXELS, SCORE, check, quiet
 
 
 def write(
@@ -33,5 +33,5 @@ def write(
         with torch.no_grad():
             return [x.numpy() for x in loaded(images, sizes)]
 
-    check(module, run, options, pixels=0.05, score=1e-4)
+    check(module, run, options, pixels=PIXELS, score=SCORE)
     write_whole(path, content.getvalue())

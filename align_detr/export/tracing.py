@@ -11,12 +11,14 @@ from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
 from align_detr.errors import EnvironmentProblem
-from align_detr.export.module import INPUTS, ExportedDetector
+from align_detr.export.metadata import INPUTS
+from align_detr.export.module import ExportedDetector
 from align_detr.export.options import ExportOptions
 
 Run = Callable[[Tensor, Tensor], Sequence[np.ndarray]]
 
 EXAMPLE, SECOND = (256, 352), (192, 320)  # sizes of a dynamic graph's example, and of its check
+PIXELS, SCORE = 0.05, 1e-4  # greatest differences of boxes and scores between a float32 graph and its detector
 ALIKE = 0.95  # share of the detections that the check wants to find again: equal scores leave their order open
 
 

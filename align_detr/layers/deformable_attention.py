@@ -232,7 +232,10 @@ class MultiScaleDeformableAttention(nn.Module):
         if reference.shape[-1] == 4:
             return reference[..., :2] + offsets * reference[..., 2:] * (0.5 / self.num_points)
         sizes = torch.tensor([(width, height) for height, width in shapes], dtype=dtype)
-        return reference + offsets / sizes.to(offsets.device, non_blocking=True)[:, None]
+        per_point = sizes.to(offsets.device, non_blocking=True)[:, None].expand(-1, self.num_points, -1)  # (L, P, 2)
+        if not reference.requires_grad:  # runs of L * P * 2 numbers are faster than runs of 2
+            reference = reference.expand(-1, -1, -1, -1, self.num_points, -1).contiguous()
+        return reference + offsets / per_point.contiguous()
 
 
 def _at_least_float32(x: Tensor) -> torch.dtype:

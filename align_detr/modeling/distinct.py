@@ -54,11 +54,12 @@ class DistinctProposals(ClassProposals):
     def choose(self, tokens: Tensor, anchors: Tensor, allowed: Tensor, memory: Memory) -> tuple[Tensor, Tensor | None]:
         """Return the indices of the tokens, (B, Q), distinct ones first, and which are real, as `select_best`."""
         scores = self.class_scores(self.class_embed(tokens)).amax(-1).detach().masked_fill(~allowed, -torch.inf)
-        scores, index = scores.topk(min(self.candidates * self.num_queries, scores.shape[1]), dim=1)
+        scores, index = scores.topk(torch.sym_min(self.candidates * self.num_queries, scores.shape[1]), dim=1)
         boxes = self.boxes(gather_tokens(tokens, index), gather_tokens(anchors, index)).detach()
         kept = distinct_boxes(boxes, scores, self.iou)
         last = torch.where(allowed.gather(1, index), 1 - kept.long(), 2)  # kept, removed, not allowed to propose
-        order = last.argsort(dim=1, stable=True)[:, : self.num_queries]
+        place = torch.arange(last.shape[1], device=last.device)  # equal ones stay in their order
+        order = (last * last.shape[1] + place).argsort(dim=1)[:, : self.num_queries]
         return self.fill_up(index.gather(1, order), memory)
 
 

@@ -2,7 +2,7 @@
 
 Not published in this form: detrex's DINO-ViTDet-B, 50.2 AP, reads five maps of the pyramid, of images padded to 1024
 pixels. Every third of the blocks attends to the whole image, the others to windows of 14 patches. detrex notes that
-training without warm-up is not stable. Needs timm: `pip install 'align_detr[timm]'`.
+training without warm-up is not stable: set `train.warmup_epochs`. Needs timm: `pip install 'align_detr[timm]'`.
 """
 
 from detectron2.config import LazyCall as L
@@ -20,6 +20,5 @@ model.backbone = L(SimplePyramid)(
 )
 model.neck.in_channels = dict(res3=256, res4=256, res5=256)
 model.update(pixel_statistics("vit_base_patch16_224.mae"))
-train.warmup_epochs = 0.1
 train.output_dir = "./output/dino_vit_base_4scale_12ep"
 train.init_checkpoint = "https://dl.fbaipublicfiles.com/mae/pretrain/mae_pretrain_vit_base.pth"

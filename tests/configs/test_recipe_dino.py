@@ -3,7 +3,9 @@ the papers and of detrex, written here by hand.
 """
 
 import pytest
+import torch
 from detectron2.config import instantiate
+from omegaconf import DictConfig
 
 from align_detr import model_zoo
 
@@ -33,26 +35,59 @@ SCHEDULES = {
     "dn_deformable_detr/dn_deformable_detr_r50_50ep.py": (50, 4, 50, 40),
 }
 
+# config with another backbone: levels, epochs, epoch of the drop, file of the backbone's weights
+OTHER_BACKBONES = {
+    "dino/dino_swin_tiny_224_4scale_12ep.py": (4, 12, 11, "swin_tiny_patch4_window7_224"),
+    "dino/dino_swin_large_384_4scale_12ep.py": (4, 12, 11, "swin_large_patch4_window12_384_22kto1k"),
+    "dino/dino_swin_large_384_4scale_36ep.py": (4, 36, 30, "swin_large_patch4_window12_384_22kto1k"),
+    "dino/dino_swin_large_384_5scale_12ep.py": (5, 12, 11, "swin_large_patch4_window12_384_22kto1k"),
+    "dino/dino_swin_large_384_5scale_36ep.py": (5, 36, 30, "swin_large_patch4_window12_384_22kto1k"),
+    "dino/dino_convnext_tiny_384_4scale_12ep.py": (4, 12, 11, "convnext_tiny_22k_1k_384"),
+    "dino/dino_vit_base_4scale_12ep.py": (4, 12, 11, "mae_pretrain_vit_base"),
+    "align_detr/align_dino_swin_tiny_224_4scale_12ep.py": (4, 12, 11, "swin_tiny_patch4_window7_224"),
+    "align_detr/align_dino_swin_large_384_4scale_12ep.py": (4, 12, 11, "swin_large_patch4_window12_384_22kto1k"),
+}
+
 
 def test_no_config_is_left_out() -> None:
     families = ("dino/", "align_detr/align_dino_", "group_detr/group_dino_", "dn_deformable_detr/")
-    assert {name for name in model_zoo.names() if name.startswith(families)} == set(SCHEDULES)
+    assert {name for name in model_zoo.names() if name.startswith(families)} == {*SCHEDULES, *OTHER_BACKBONES}
 
 
 @pytest.mark.parametrize("config", SCHEDULES)
 def test_schedules_and_sizes(config: str) -> None:
     depth, levels, epochs, drop = SCHEDULES[config]
     cfg = model_zoo.get_config(config)
+    check_schedule(cfg, levels, epochs, drop)
+    assert cfg.train.init_checkpoint == f"detectron2://ImageNetPretrained/torchvision/R-{depth}.pkl"
+    assert cfg.train.output_dir.endswith(config.split("/")[1].removesuffix(".py"))
+    assert cfg.model.backbone.depth == depth
+
+
+@pytest.mark.parametrize("config", OTHER_BACKBONES)
+def test_schedules_and_sizes_with_other_backbones(config: str) -> None:
+    levels, epochs, drop, file = OTHER_BACKBONES[config]
+    cfg = model_zoo.get_config(config)
+    check_schedule(cfg, levels, epochs, drop)
+    assert cfg.train.init_checkpoint.endswith(f"/{file}.pth") and cfg.optimizer.params.lr_factors == {"backbone": 0.1}
+    assert cfg.train.output_dir == f"./output/{config.split('/')[1].removesuffix('.py')}"
+    with torch.device("meta"):
+        shapes = instantiate(cfg.model.backbone).output_shape()
+    assert {name: shape.channels for name, shape in shapes.items()} == cfg.model.neck.in_channels
+    drop_path = {"swin_t": 0.1, "swin_l": 0.2, "convne": 0.0, "mae_pr": 0.1}[file[:6]]
+    node = cfg.model.backbone.get("net", cfg.model.backbone)
+    assert node.get("drop_path", 0.0) == drop_path
+
+
+def check_schedule(cfg: DictConfig, levels: int, epochs: int, drop: int) -> None:
+    """Check what all configs have in common."""
     assert cfg.train.epochs == epochs and cfg.dataloader.train.total_batch_size == 16
     multiplier = instantiate(cfg.lr_multiplier)
     steps = [0, drop - 0.01, drop + 0.01, epochs - 0.01]
     assert [multiplier(epoch / epochs) for epoch in steps] == pytest.approx([1, 1, 0.1, 0.1])
     assert cfg.optimizer.lr == 1e-4 and cfg.optimizer.weight_decay == 1e-4
     assert cfg.train.clip_grad.max_norm == 0.1
-    assert cfg.train.init_checkpoint == f"detectron2://ImageNetPretrained/torchvision/R-{depth}.pkl"
-    assert cfg.train.output_dir.endswith(config.split("/")[1].removesuffix(".py"))
-    neck = instantiate(cfg.model.neck)
-    assert len(neck.levels) == levels and cfg.model.backbone.depth == depth
+    assert len(instantiate(cfg.model.neck).levels) == levels
     assert cfg.model.encoder.layer.num_levels == cfg.model.decoder.layer.num_levels == levels
 
 
@@ -79,6 +114,8 @@ ALIGNED = {
     "align_dino_r50_4scale_k2_24ep": ("dino_r50_4scale_24ep", 2, "IABCELoss"),
     "align_dino_r50_4scale_newer_loss_12ep": ("dino_r50_4scale_12ep", 2, "AlignLoss"),
     "align_dino_r50_4scale_newer_loss_24ep": ("dino_r50_4scale_24ep", 2, "AlignLoss"),
+    "align_dino_swin_tiny_224_4scale_12ep": ("dino_swin_tiny_224_4scale_12ep", 3, "IABCELoss"),
+    "align_dino_swin_large_384_4scale_12ep": ("dino_swin_large_384_4scale_12ep", 3, "IABCELoss"),
     "align_dino_r101_4scale_12ep": ("dino_r101_4scale_12ep", 3, "IABCELoss"),
 }
 

@@ -41,7 +41,14 @@ def test_commands_load_and_folders_differ(name: str, studies: ModuleType) -> Non
 
 
 def test_all_studies_are_here() -> None:
-    assert sorted(NAMES) == ["ablations", "bccd", "convergence", "dab_align", "matching_distillation"]
+    assert sorted(NAMES) == [
+        "ablations",
+        "ablations_equal_time",
+        "bccd",
+        "convergence",
+        "dab_align",
+        "matching_distillation",
+    ]
 
 
 # Class loss, its own numbers, copies of the three layers and the proposals, numbers of the weighting: alpha and tau, or
@@ -84,6 +91,15 @@ def test_variants_of_the_ablations(studies: ModuleType) -> None:
         kind = getattr(loss._target_, "__name__", str(loss._target_).rsplit(".", 1)[-1])
         assert (kind, own, (list(copies.main), copies.enc), pair) == ABLATIONS[variant.name]
         assert loss.weight == 2 and cfg.train.max_iter == 1200 and cfg.dataloader.train.total_batch_size == 8
+
+
+def test_ablations_of_equal_time(studies: ModuleType) -> None:
+    """1,200 / 1.43 = 839 iterations, in tens; runs of "k 3" are those of the ablations."""
+    module, plain = importlib.import_module("ablations_equal_time"), importlib.import_module("ablations").STUDY
+    found = {variant.name: load_config(variant.config, variant.overrides) for variant in module.STUDY.variants}
+    assert found["k 3, DAC, equal time (840)"].train.max_iter == 840
+    assert len(found) == 1 + len(module.COSTS)
+    assert module.STUDY.folder(module.STUDY.variants[0], 1) in {plain.folder(each, 1) for each in plain.variants}
 
 
 @pytest.fixture

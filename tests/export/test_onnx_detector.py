@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from align_detr import OnnxDetector
+from align_detr import Detector, OnnxDetector
 from align_detr.cli.main import main
 from align_detr.errors import ConfigError, DatasetError, EnvironmentProblem
 from support.onnx_file import described, write_onnx
@@ -140,6 +140,8 @@ def test_files_that_cannot_be_used(tmp_path: Path, detector: OnnxDetector) -> No
     refuses(write_onnx(tmp_path / "other.onnx", {}), "but none that this library has exported")
     other = write_onnx(tmp_path / "names.onnx", outputs=("boxes", "scores", "kinds"))
     refuses(other, "outputs boxes, scores, kinds in place of images, sizes and boxes, scores, labels")
+    with pytest.raises(ConfigError, match="other.onnx is an exported file, which predicts alone: use align_detr.OnnxD"):
+        Detector(weights=tmp_path / "other.onnx")
     few = OnnxDetector(write_onnx(tmp_path / "few.onnx", described(class_names=["red"], category_ids=None)))
     with pytest.raises(ConfigError, match="predicts a class outside of its 1 class names"):
         few.predict(Image.new("RGB", (8, 8)))

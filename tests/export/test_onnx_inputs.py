@@ -85,6 +85,8 @@ def test_a_pass_has_images_of_one_size_and_of_the_files_number() -> None:
     ("changes", "message"),
     [
         ({"format": 2, "version": "0.9"}, r"a\.onnx has format 2 .* reads up to 1: install version 0\.9 or newer"),
+        ({"format": "1"}, "damaged .*format is '1'"),
+        ({"pixel_mean": [10**400, 1, 1]}, "damaged .*OverflowError"),
         ({"class_names": []}, "metadata of a.onnx is damaged .*class_names"),
         ({"category_ids": [1]}, "damaged .*category_ids do not fit"),
         ({"input": "int4"}, "damaged .*input is 'int4'"),

@@ -1,7 +1,7 @@
 """DETR against the reference network: hidden states, predictions, gradients, and the key map that loads its weights."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.testing import assert_close
 
 from align_detr.checkpoint.detr import convert_official_detr
@@ -15,6 +15,8 @@ from align_detr.modeling.encoder import Encoder, EncoderLayer, PreNormEncoderLay
 from align_detr.modeling.head import SoftmaxHead
 from align_detr.modeling.neck import SingleScaleNeck
 from align_detr.modeling.queries import LearnedQueries
+from align_detr.structures import Memory
+from support.compiling import compiled
 from support.golden import Fixture, fixtures
 
 
@@ -63,6 +65,22 @@ def test_forward(fixture: Fixture) -> None:
     preds = model.decoder(queries, memory, model.head)["main"]
     assert_close(preds.logits, fixture.output["pred_logits"], atol=3e-4, rtol=0)
     assert_close(preds.boxes, fixture.output["pred_boxes"], atol=3e-5, rtol=0)
+
+
+@fixtures("detr")
+def test_compiled_forward(fixture: Fixture) -> None:
+    """Encoder, queries, decoder and head as one compiled graph give what is recorded."""
+    model = build(fixture)
+
+    def predict(memory: Memory) -> tuple[Tensor, Tensor]:
+        memory = model.encoder(memory)
+        preds = model.decoder(model.queries(memory), memory, model.head)["main"]
+        return preds.logits, preds.boxes
+
+    with torch.no_grad():
+        logits, boxes = compiled(predict)(fixture.tokens(model.neck))
+    assert_close(logits, fixture.output["pred_logits"], atol=3e-4, rtol=0)
+    assert_close(boxes, fixture.output["pred_boxes"], atol=3e-5, rtol=0)
 
 
 @fixtures("detr*")

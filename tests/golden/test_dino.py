@@ -18,6 +18,7 @@ from align_detr.modeling.matcher import FocalCost, GIoUCost, HungarianMatcher, L
 from align_detr.modeling.queries import ContrastiveDenoisingQueries
 from align_detr.modeling.weighting import PrimeSampleWeighting
 from align_detr.structures import Memory, Predictions
+from support.compiling import compiled
 from support.deformable import Parts, build_parts
 from support.draws import recorded_draws, replay
 from support.golden import Fixture, fixtures, load
@@ -107,6 +108,20 @@ def test_forward(fixture: Fixture) -> None:
     assert_close(references[0], fixture.output["init_reference"], atol=3e-5, rtol=0)
     # the file's last one is what a further layer would start from
     assert_close(torch.stack(references[1:]), fixture.output["inter_references"][:-1], atol=3e-5, rtol=0)
+
+
+@fixtures("dino*", having=["weights/"])
+def test_compiled_forward(fixture: Fixture) -> None:
+    """Encoder, proposals, queries, decoder and head as one compiled graph give what is recorded."""
+    model = build(fixture)
+
+    def predict(memory: Memory) -> dict[str, Predictions]:
+        return model.predict(model.encoder(memory))
+
+    with torch.no_grad():
+        sets = compiled(predict)(fixture.tokens(model.neck, features_of(fixture)))
+    check(sets["main"], fixture)
+    check(sets["enc"], fixture, "enc_")
 
 
 @fixtures("dino*", having=["weights/"])

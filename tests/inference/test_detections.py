@@ -13,8 +13,8 @@ from detectron2.utils.visualizer import Visualizer
 from PIL import Image
 
 from align_detr.errors import ConfigError, DatasetError, EnvironmentProblem
+from align_detr.inference import Detections
 from align_detr.inference.classes import Classes
-from align_detr.inference.detections import Detections
 from align_detr.inference.drawing import color_of, draw_boxes
 
 BOXES = [[20.0, 40, 70, 90], [5.0, 3, 60, 30], [90.0, 50, 110, 70]]

@@ -19,9 +19,9 @@ from align_detr.checkpoint.contents import read_weights
 from align_detr.detector import Detector
 from align_detr.engine.class_names import TrainedConfig
 from align_detr.errors import AlignDetrError, ConfigError, DatasetError, EnvironmentProblem
+from align_detr.inference import Detections
 from align_detr.inference.building import classes_of
 from align_detr.inference.configs import training_config
-from align_detr.inference.detections import Detections
 from align_detr.lazy_config import load_config
 from align_detr.shipped import SHIPPED, shipped_weights
 

@@ -1,6 +1,7 @@
 """A detector that is optimized for inference finds what the detector finds."""
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -15,8 +16,9 @@ from align_detr.inference.optimized.folding import fold_norms
 from align_detr.inference.optimized.fused import FusedConv2d, FusedLinear, Kernels
 from align_detr.inference.optimized.layout import KEPT_SHAPES, KeptNeck
 from align_detr.inference.optimized.optimize import OptimizedDetector
-from align_detr.inference.optimized.parts import LastLayerDecoder
+from align_detr.inference.optimized.parts import TOKENS_AT_ONCE, FusedFeedForward, LastLayerDecoder
 from align_detr.inference.optimized.resnet import FusedResNet
+from align_detr.layers.attention import FeedForward
 from align_detr.modeling.backbone import EfficientNetLite, MobileNetV2, build_resnet, build_small_resnet
 from align_detr.structures import MAIN, Predictions
 from support.shrink import small_model
@@ -173,6 +175,13 @@ def test_kernels_without_onednn_compute_the_same() -> None:
         assert_close(FusedConv2d(conv).add_relu(x, residual.clone()), kernels.convolution(conv).add_relu(x, residual))
 
 
+def test_tokens_are_transformed_in_parts() -> None:
+    block = FeedForward(embed_dim=4, ffn_dim=8, dropout=0.0)
+    x = torch.randn(2, TOKENS_AT_ONCE, 4)
+    with torch.inference_mode():
+        assert_close(FusedFeedForward(block, Kernels(torch.device("cpu"), torch.float32))(x), block(x))
+
+
 def test_sizes_are_kept_up_to_a_bound() -> None:
     optimized = optimize_for_inference(build("detr/detr_r50_500ep.py"))
     neck = optimized.model.neck
@@ -180,6 +189,15 @@ def test_sizes_are_kept_up_to_a_bound() -> None:
     for side in range(33, 33 + 32 * (KEPT_SHAPES + 3), 32):
         optimized(noise((side, 40)))
     assert len(neck.kept) == KEPT_SHAPES
+
+
+@pytest.mark.parametrize("name", ["detr/detr_r50_500ep.py", "dino/dino_r50_4scale_12ep.py"])
+def test_copies_and_pickles_find_the_same(name: str) -> None:
+    optimized = optimize_for_inference(build(name))
+    (expected,) = optimized(noise(SIZES[0]))  # what is kept of this size is not in the copies
+    for other in (copy.deepcopy(optimized), pickle.loads(pickle.dumps(optimized))):
+        (found,) = other(noise(SIZES[0]))
+        assert torch.equal(found["instances"].scores, expected["instances"].scores)
 
 
 def test_detections_can_be_changed_in_place() -> None:

@@ -23,7 +23,7 @@ from align_detr.cli.main import main
 print(align_detr.__version__, len(align_detr.model_zoo.names()))
 for arguments in (["--help"], ["--version"]):
     assert main(arguments) == 0
-for command in ("train", "predict", "validate", "report", "zoo", "demo", "install-detectron2"):
+for command in ("train", "predict", "validate", "report", "zoo", "doctor", "demo", "install-detectron2"):
     try:
         main([command, "--help"])
     except SystemExit as error:

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from align_detr.errors import EnvironmentProblem
+
 OPERATORS = ("_convolution_pointwise", "_convolution_pointwise_", "_linear_pointwise", "_reorder_linear_weight")
 
 
@@ -33,7 +35,26 @@ class FusedConv2d(nn.Module):
         return F.conv2d(x, self.weight, self.bias, *self.options).add_(residual).relu_()
 
 
-class OneDNNConv2d(nn.Module):
+class Packed(nn.Module):
+    """A layer with one weight in a layout of oneDNN, which is copied and pickled in PyTorch's."""
+
+    weight: Tensor
+
+    def pack(self, weight: Tensor) -> Tensor:
+        """Return a weight in the layout of oneDNN."""
+        raise NotImplementedError
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "weight": self.weight.to_dense()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if not has_onednn():
+            raise EnvironmentProblem("This PyTorch lacks oneDNN: optimize the original detector here.")
+        self.weight = self.pack(self.weight)
+
+
+class OneDNNConv2d(Packed):
     """`FusedConv2d` of oneDNN on a CPU, in the type of the weight.
 
     The layout of a packed weight must suit maps of any size. Those of larger kernels do; those of 1x1 kernels do not,
@@ -46,9 +67,12 @@ class OneDNNConv2d(nn.Module):
         self.dtype = conv.weight.dtype
         stride, padding, dilation = (list(x) for x in (conv.stride, conv.padding, conv.dilation))
         self.options: tuple[Any, ...] = (padding, stride, dilation, conv.groups)
-        plain = conv.weight.detach().contiguous().to_mkldnn()
-        self.weight = torch._C._nn.mkldnn_reorder_conv2d_weight(plain, *self.options)
+        self.weight = self.pack(conv.weight.detach())
         self.bias = None if conv.bias is None else conv.bias.detach()
+
+    def pack(self, weight: Tensor) -> Tensor:
+        """Return a weight (out, in, h, w) in the layout of oneDNN."""
+        return torch._C._nn.mkldnn_reorder_conv2d_weight(weight.contiguous().to_mkldnn(), *self.options)
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve (B, C, h, w)."""
@@ -64,25 +88,29 @@ class OneDNNConv2d(nn.Module):
 
 
 class PointwiseConv2d(nn.Module):
-    """A 1x1 `OneDNNConv2d`: a linear layer of the channels of maps that are channels last."""
+    """A 1x1 `OneDNNConv2d`: a linear layer of the channels of maps that are channels last.
+
+    The sum with a residual is a convolution, which alone can write into the residual. Its weight stays as it is:
+    oneDNN's layout depends on the size of the maps, and copying it in each call takes less than another map does.
+    """
 
     def __init__(self, conv: nn.Conv2d, *, relu: bool = False) -> None:
         super().__init__()
         self.linear = OneDNNLinear(linear_of(conv.weight.flatten(1), conv.bias), relu=relu)
         self.rows, self.columns = (slice(None, None, step) for step in conv.stride)
+        self.weight = conv.weight.detach().contiguous(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve (B, C, h, w)."""
-        return self.linear(self._pixels(x)).permute(0, 3, 1, 2)
+        pixels = x[:, :, self.rows, self.columns].permute(0, 2, 3, 1).contiguous()  # that the stride meets
+        return self.linear(pixels).permute(0, 3, 1, 2)
 
     def add_relu(self, x: Tensor, residual: Tensor) -> Tensor:
-        """Return the ReLU of `residual` + the convolution of x."""
-        pixels = residual.permute(0, 2, 3, 1)
-        return self.linear.add(self._pixels(x), pixels).relu_().permute(0, 3, 1, 2)
-
-    def _pixels(self, x: Tensor) -> Tensor:
-        """Return the pixels that the stride meets, (B, h, w, C)."""
-        return x[:, :, self.rows, self.columns].permute(0, 2, 3, 1).contiguous()
+        """Return the ReLU of `residual` + the convolution of x, written into `residual`."""
+        stride = [self.rows.step, self.columns.step]
+        return torch.ops.mkldnn._convolution_pointwise_.binary(
+            residual, x, self.weight, self.linear.bias, [0, 0], stride, [1, 1], 1, "add", 1.0, "relu", [], ""
+        )
 
 
 class FusedLinear(nn.Module):
@@ -100,7 +128,7 @@ class FusedLinear(nn.Module):
         return x.relu_() if self.relu else x
 
 
-class OneDNNLinear(nn.Module):
+class OneDNNLinear(Packed):
     """`FusedLinear` of oneDNN on a CPU, in the type of the weight."""
 
     def __init__(self, linear: nn.Linear, *, relu: bool = False) -> None:
@@ -108,16 +136,16 @@ class OneDNNLinear(nn.Module):
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.relu = "relu" if relu else "none"
         self.dtype = linear.weight.dtype
-        self.weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach().contiguous(), None)
+        self.weight = self.pack(linear.weight.detach())
         self.bias = None if linear.bias is None else linear.bias.detach()
+
+    def pack(self, weight: Tensor) -> Tensor:
+        """Return a weight (out, in) in the layout of oneDNN."""
+        return torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), None)
 
     def forward(self, x: Tensor) -> Tensor:
         """Transform (..., C)."""
         return torch.ops.mkldnn._linear_pointwise(x.to(self.dtype), self.weight, self.bias, self.relu, [], "")
-
-    def add(self, x: Tensor, residual: Tensor) -> Tensor:
-        """Return `residual`, of the output's shape and type, + the transformed (..., C)."""
-        return torch.ops.mkldnn._linear_pointwise.binary(x.to(self.dtype), residual, self.weight, self.bias, "add")
 
 
 def linear_of(weight: Tensor, bias: Tensor | None) -> nn.Linear:

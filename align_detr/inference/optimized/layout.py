@@ -54,6 +54,10 @@ class Kept(OrderedDict[Hashable, KeptMemory]):
             self.move_to_end(key)
         return self.get(key)
 
+    def __reduce__(self) -> tuple[type["Kept"], tuple[()]]:
+        """Be empty in a copy, and in a file."""
+        return Kept, ()
+
     def add(self, key: Hashable, memory: KeptMemory) -> None:
         """Keep the memory of a shape; forget the one that was not used for longest."""
         self[key] = memory

@@ -30,7 +30,8 @@ def optimize_for_inference(model: nn.Module, *, precision: str = "float32") -> "
     precision: "float32", whose scores and normalised boxes are within 1e-4 of the model's, or "bfloat16", for
     processors with instructions for it.
 
-    The copy has its own weights. It can neither be trained nor saved, nor moved to another device: optimize again.
+    The copy has its own weights. It can be copied and pickled, but neither trained nor moved to another device:
+    optimize again.
     Raise ConfigError for what is no detector, and EnvironmentProblem without bfloat16 instructions.
     """
     if not isinstance(model, nn.Module) or not isinstance(getattr(model, "backbone", None), nn.Module):

@@ -30,7 +30,17 @@ class FusedResNet(Backbone):
         self._out_features, self._shapes = list(resnet._out_features), resnet.output_shape()
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """Map images (B, 3, h, w) to outputs by name, as the ResNet does."""
+        """Map images (B, 3, h, w) to outputs by name, as the ResNet does.
+
+        A CPU computes the images one after the other: the maps of several are larger than its cache, and fresh memory
+        in each layer.
+        """
+        if len(x) == 1 or x.device.type != "cpu":
+            return self._outputs(x)
+        of_images = [self._outputs(image) for image in x.split(1)]
+        return {name: torch.cat([outputs[name] for outputs in of_images]) for name in of_images[0]}
+
+    def _outputs(self, x: Tensor) -> dict[str, Tensor]:
         x = self.stem(x.contiguous(memory_format=torch.channels_last))
         outputs = {"stem": x} if "stem" in self._out_features else {}
         for name, stage in zip(self.names[1:], self.stages, strict=True):

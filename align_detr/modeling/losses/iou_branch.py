@@ -57,6 +57,10 @@ class FusedPostprocess(ReadsLogits):
 
     def forward(self, predictions: Predictions, image_sizes: Sequence[tuple[int, int]]) -> list[Instances]:
         """Return what `postprocess` does. Raise ConfigError for a head without an IoU branch or with softmax logits."""
+        return self.postprocess(self.fused(predictions), image_sizes)
+
+    def fused(self, predictions: Predictions) -> Predictions:
+        """Return the set with the logits of the fused scores; raise ConfigError as `forward`."""
         check_logits(self, MAIN, predictions)
         if predictions.iou is None:
             raise ConfigError(
@@ -67,4 +71,4 @@ class FusedPostprocess(ReadsLogits):
         log_score = (1 - self.weight) * F.logsigmoid(s) + self.weight * F.logsigmoid(v)
         # ln(1 - score); each form is exact on its side of one half
         log_rest = torch.where(log_score > -0.6931, (-torch.expm1(log_score)).log(), torch.log1p(-log_score.exp()))
-        return self.postprocess(dataclasses.replace(predictions, logits=log_score - log_rest), image_sizes)
+        return dataclasses.replace(predictions, logits=log_score - log_rest)
