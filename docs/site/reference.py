@@ -36,7 +36,6 @@ FACES = {
     "align_detr.report": "The report",
     "align_detr.inference": "Detections",
     "align_detr.inference.optimized": "Faster prediction",
-    "align_detr.export": "Export",
     "align_detr.config": "Bridge from yacs configs",
     "align_detr.lazy_config": "Reading of configs",
     "align_detr.projects": "Projects",

@@ -25,6 +25,7 @@ PAGES = sorted(
 RUN_BY = {
     "README.md": "tests/configs/test_commands.py",
     "CONTRIBUTING.md": "tests/test_docs.py",
+    "docs/backbones.md": "tests/test_docs.py",
     "docs/data.md": "tests/test_docs.py",
 }
 # first line of a block of Python that no test runs -> the reason; its names are checked (tests/test_face.py)
