@@ -2,15 +2,14 @@
 
     python benchmarks/export.py models                      # R50 detectors: file, time, parity (minutes each)
     python benchmarks/export.py latency [--threads 2]        # onnxruntime, OpenVINO and PyTorch, batch 1
-    python benchmarks/export.py bccd --weights weights.pth   # AP of fp32, fp16 and int8 on the blood cells
+    python benchmarks/export.py zoo                         # every architecture, shrunk, with free batch and size
 
-Weights are seeded random ones unless a file is named. The extra [export] is needed.
+Weights are seeded random ones; a file is compared with its detector before it is written. The extra [export] is needed,
+OpenVINO is measured where it is installed. benchmarks/onnx_ap.py measures AP.
 """
 
 import argparse
-import contextlib
-import io
-import json
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -20,12 +19,12 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.config import instantiate
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 
-from align_detr import Detector, model_zoo
+from align_detr import OnnxDetector, model_zoo
+from align_detr.errors import AlignDetrError
 from align_detr.export.export import export
+from align_detr.export.inputs import feed, prepare
 from align_detr.export.module import ExportedDetector, detection_copy
 from align_detr.export.onnx_file import OnnxRun
 from align_detr.export.options import ExportOptions
@@ -41,7 +40,6 @@ MODELS = {
     "DINO": "dino/dino_r50_4scale_12ep.py",
     "Align-DINO": "align_detr/align_dino_r50_4scale_12ep.py",
 }
-BCCD = Path("datasets/bccd")
 
 
 def build(name: str) -> Any:
@@ -50,16 +48,12 @@ def build(name: str) -> Any:
     return instantiate(model_zoo.get_config(name).model).eval()
 
 
-def photos(folder: Path, count: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Return a batch of real photos scaled into `size`, with padding, and their sizes."""
-    from align_detr.export.quantization import fit
-
-    images, sizes = torch.zeros(count, 3, *size, dtype=torch.uint8), []
-    for i, picture in zip(range(count), pictures(folder), strict=False):
-        pixels = fit(picture.pixels(None), size)
-        images[i, :, : pixels.shape[0], : pixels.shape[1]] = torch.from_numpy(pixels.transpose(2, 0, 1).copy())
-        sizes.append(pixels.shape[:2])
-    return images, torch.tensor(sizes)
+def photos(folder: Path, path: Path) -> list[dict[str, Tensor]]:
+    """Return three photos as the inputs of a file of one image per pass."""
+    description = OnnxDetector(path).description
+    chosen = list(pictures(folder))[:3]
+    inputs = [feed([prepare(x.pixels(None), description, x.name)], description) for x in chosen]
+    return [{name: torch.from_numpy(value) for name, value in x.items()} for x in inputs]
 
 
 def models(names: Sequence[str], size: tuple[int, int], folder: Path) -> None:
@@ -74,11 +68,10 @@ def models(names: Sequence[str], size: tuple[int, int], folder: Path) -> None:
             seconds = time.perf_counter() - start
             found, expected = [], []
             run, module = OnnxRun(str(path)), ExportedDetector(detection_copy(model)).eval()
-            images, sizes = photos(folder, 3, size)
-            for i in range(3):
-                found.append(run(images[i : i + 1], sizes[i : i + 1]))
+            for inputs in photos(folder, path):
+                found.append(run(**inputs))
                 with torch.no_grad():
-                    expected.append([x.numpy() for x in module(images[i : i + 1], sizes[i : i + 1])])
+                    expected.append([x.numpy() for x in module(**inputs)])
             shares = [shares_alike(a, b, pixels=0.05, score=1e-4)[0] for a, b in zip(found, expected, strict=True)]
             scores = max(np.abs(a[1] - b[1]).max() for a, b in zip(found, expected, strict=True))
             print(
@@ -141,84 +134,36 @@ def _openvino(path: Path, images: Tensor, sizes: Tensor, threads: int, seconds: 
         return {}
 
 
-def bccd(weights: Path, split: str, kept: Path) -> None:
-    """Print AP on the blood cells through PyTorch and through files of each precision, with free sizes."""
-    kept.mkdir(parents=True, exist_ok=True)
-    detector = Detector(weights=weights, device="cpu")
-    truth = json.loads((BCCD / f"instances_{split}.json").read_text())
-    images = sorted(truth["images"], key=lambda x: x["id"])
-    train = json.loads((BCCD / "instances_train.json").read_text())
-    (kept / "calibration").mkdir(exist_ok=True)
-    for image in train["images"]:
-        link = kept / "calibration" / Path(image["file_name"]).name
-        if not link.exists():
-            link.symlink_to((BCCD / "images" / image["file_name"]).resolve())
-    ids = sorted(c["id"] for c in truth["categories"])
-    (view,) = detector.test_view.views()
+def zoo() -> None:
+    """Export a shrunk detector of each architecture with free batch, height and width, and print what came of it."""
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+    from support.subject import subject
 
-    def evaluate(detect: Callable[[np.ndarray, tuple[int, int]], Sequence[np.ndarray]]) -> float:
-        results = []
-        for image, picture in zip(images, pictures([BCCD / "images" / x["file_name"] for x in images]), strict=True):
-            pixels = picture.pixels(None)
-            for box, score, label in zip(*detect(pixels, pixels.shape[:2]), strict=True):
-                x0, y0, x1, y1 = map(float, box)
-                results.append(
-                    {
-                        "image_id": image["id"],
-                        "category_id": ids[int(label)],
-                        "score": float(score),
-                        "bbox": [x0, y0, x1 - x0, y1 - y0],
-                    }
-                )
-        return ap(BCCD / f"instances_{split}.json", results)
-
-    def eager(pixels: np.ndarray, size: tuple[int, int]) -> Sequence[np.ndarray]:
-        found = detector.predict(pixels)
-        return found.pred_boxes.tensor.numpy(), found.scores.numpy(), found.pred_classes.numpy()
-
-    def through(run: OnnxRun) -> Callable[[np.ndarray, tuple[int, int]], Sequence[np.ndarray]]:
-        def detect(pixels: np.ndarray, size: tuple[int, int]) -> Sequence[np.ndarray]:
-            image = view.image(pixels, "An image")
-            boxes, scores, labels = (x[0] for x in run(image[None], torch.tensor([list(image.shape[1:])])))
-            factor = np.array([size[1] / image.shape[2], size[0] / image.shape[1]] * 2, np.float32)
-            return boxes * factor, scores, labels
-
-        return detect
-
-    print(f"PyTorch: AP {evaluate(eager):.2f}", flush=True)
-    for name, options in {"fp32": {}, "fp16": {"fp16": True}, "int8": {"int8": kept / "calibration"}}.items():
-        path = kept / f"{name}.onnx"
-        detector.export(path, size="dynamic", **options)
-        start = time.perf_counter()
-        value = evaluate(through(OnnxRun(str(path))))
-        print(
-            f"{name}: AP {value:.2f}, {path.stat().st_size / 1e6:.1f} MB, {time.perf_counter() - start:.1f} s",
-            flush=True,
-        )
-
-
-def ap(annotations: Path, results: list[dict[str, Any]]) -> float:
-    """Return COCO's AP in percent."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO(str(annotations))
-        evaluation = COCOeval(truth, truth.loadRes(results), "bbox")
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return float(evaluation.stats[0]) * 100
+    first: dict[str, str] = {}
+    for name in model_zoo.names():
+        first.setdefault(type(subject(name).model).__name__, name)
+    for name in first.values():
+        model = subject(name).model.eval()
+        classes, start = Classes([str(k) for k in range(model.num_classes)]), time.perf_counter()
+        with tempfile.TemporaryDirectory() as temporary:
+            try:
+                path, options = Path(temporary) / "model.onnx", ExportOptions(None, None)
+                export(path, "onnx", options, model=model, classes=classes, view=TestView())
+                result = f"{path.stat().st_size / 1e6:.1f} MB"
+            except AlignDetrError as error:
+                result = str(error)
+        print(f"{type(model).__name__} ({name}): {result}, {time.perf_counter() - start:.0f} s", flush=True)
 
 
 def main() -> None:
     """Run one of the measurements."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("models", "latency", "bccd"))
+    parser.add_argument("what", choices=("models", "latency", "zoo"))
     parser.add_argument("--names", nargs="+", choices=list(MODELS), default=list(MODELS))
-    parser.add_argument("--size", type=int, nargs=2, default=(640, 640))
+    parser.add_argument("--size", type=int, nargs=2, default=(480, 640))
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=10.0, help="per measurement of latency")
-    parser.add_argument("--weights", type=Path, help="of a detector of the blood cells")
-    parser.add_argument("--split", default="test")
-    parser.add_argument("--folder", type=Path, default=BCCD / "images", help="photos for parity")
+    parser.add_argument("--folder", type=Path, default=Path("datasets/bccd/images"), help="photos for parity")
     parser.add_argument("--kept", type=Path, default=Path("output/export"), help="folder for exported files")
     args = parser.parse_args()
     size = (args.size[0], args.size[1])
@@ -227,7 +172,7 @@ def main() -> None:
     elif args.what == "latency":
         latency(args.names, size, args.threads, args.seconds, args.kept)
     else:
-        bccd(args.weights, args.split, args.kept)
+        zoo()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What an exported file says of itself: the JSON under the key `align_detr` of its metadata."""
+"""What an exported file says of itself: the JSON under the key `align_detr` of its metadata, which `metadata` reads."""
 
 import json
 import logging
@@ -9,6 +9,7 @@ from detectron2.data import transforms as T
 
 from align_detr import __version__
 from align_detr.export.metadata import FORMAT
+from align_detr.export.module import size_multiple
 from align_detr.inference.classes import Classes
 from align_detr.inference.views import TestView
 
@@ -51,11 +52,6 @@ def describe(
 def as_text(description: dict[str, Any]) -> str:
     """Return a description as JSON."""
     return json.dumps(description)
-
-
-def size_multiple(model: Any) -> int:
-    """Return the number of which height and width of a padded batch are multiples."""
-    return int(getattr(model.backbone, "size_divisibility", 0) or 1)
 
 
 def resize_of(view: TestView) -> dict[str, int] | None:

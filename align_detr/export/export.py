@@ -9,6 +9,7 @@ from torch import nn
 
 from align_detr.errors import ConfigError
 from align_detr.export import description, onnx_file, quantization, torch_file
+from align_detr.export.metadata import KEY, read_description
 from align_detr.export.module import ExportedDetector, detection_copy
 from align_detr.export.options import ExportOptions, require_packages
 from align_detr.export.tracing import PIXELS, SCORE, check, example, trace
@@ -57,22 +58,21 @@ def export(
     text = description.as_text(described)
     program = trace(module, options)
     if file_format == "onnx":
-        _write_onnx(path, program, options, module, text, view)
+        _write_onnx(path, program, options, module, text)
     else:
         torch_file.write(path, program, options, module, text)
     logger.info("%s: %.1f MB, %s.", path, path.stat().st_size / 1e6, type(model).__name__)
 
 
-def _write_onnx(
-    path: Path, program: Any, options: ExportOptions, module: ExportedDetector, text: str, view: TestView
-) -> None:
+def _write_onnx(path: Path, program: Any, options: ExportOptions, module: ExportedDetector, text: str) -> None:
     """Translate, compare, make smaller and write."""
     translated = onnx_file.translate(program, options)
     check(module, onnx_file.OnnxRun(translated.SerializeToString()), options, pixels=PIXELS, score=SCORE)
     if options.fp16:
         translated = onnx_file.to_half(translated)
     if options.int8 is not None:
-        translated = quantization.quantize(translated, options.int8, module, options, view)
+        described = read_description({KEY: text}, str(path))
+        translated = quantization.quantize(translated, options.int8, described)
     onnx_file.add_description(translated, text)
     onnx_file.OnnxRun(translated.SerializeToString())(*example(options))  # a smaller file runs, too
     onnx_file.write(translated, path)

@@ -1,6 +1,7 @@
 """The graph of an exported file, before it is exported: it finds what the detector finds, padding included."""
 
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from align_detr.errors import ConfigError
 from align_detr.export.module import ExportedDetector, detection_copy
 from align_detr.modeling.batching import features_of_padded_batch, pad_and_stack
 from align_detr.modeling.meta_arch import DETR
+from align_detr.projects.tsp import TSPFCOS
 from align_detr.structures import MAIN
 from support.shrink import config
 from support.subject import subject
@@ -36,15 +38,18 @@ def one_per_architecture() -> list[str]:
     return sorted(first.values())
 
 
-def found_eagerly(model: DETR, images: list[Tensor]) -> list[Instances]:
+def found_eagerly(model: Any, images: list[Tensor]) -> list[Instances]:
     """Detections of images that are padded to PADDED, by the path of training: numbers for sizes, no tensors."""
     normalised = [model.normalize(image) for image in images]
     blank = normalised[0].new_zeros(3, *PADDED)
     features, padded = features_of_padded_batch(model.backbone, [*normalised, blank])
     features = {name: x[:-1] for name, x in features.items()}
     sizes = [(x.shape[-2], x.shape[-1]) for x in images]
-    memory = model.encoder(model.neck(features, sizes, padded))
-    found = model.postprocess(model.predict(memory)[MAIN], sizes)
+    if isinstance(model, TSPFCOS):
+        points = model.points(features, sizes, padded)
+        found = model.postprocess(model.predict(points, model.selection(points)))
+    else:
+        found = model.postprocess(model.predict(model.encoder(model.neck(features, sizes, padded)))[MAIN], sizes)
     for x in found:
         x.pred_boxes.clip(x.image_size)
     return found

@@ -1,7 +1,7 @@
 """The TSP-FCOS detector: points that an FCOS-like head proposes are encoded together and become predictions."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY, Backbone
@@ -16,6 +16,7 @@ from align_detr.projects.tsp.fcos.assign import PointAssigner
 from align_detr.projects.tsp.fcos.head import PointHead, PointPredictions
 from align_detr.projects.tsp.fcos.losses import PointCriterion
 from align_detr.projects.tsp.fcos.points import Points, PointTowers
+from align_detr.projects.tsp.fcos.postprocess import PointPostprocess
 from align_detr.projects.tsp.fcos.selection import FoIEncoding, FoIs, FoISelection
 
 
@@ -82,6 +83,12 @@ class TSPFCOS(DetectorBase):
     def predict(self, points: Points, fois: FoIs) -> PointPredictions:
         """Encode the selected points together and return their predictions."""
         return self.head(self.encoder(self.encoding(points, fois)).tokens, fois)
+
+    def detect_padded(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return boxes, scores and labels as tensors, for export: normalised images (B, 3, H, W), sizes (B, 2)."""
+        points = self.points(self.backbone(images), sizes, (images.shape[-2], images.shape[-1]))
+        postprocess = cast(PointPostprocess, self.postprocess)
+        return postprocess.of_padded(self.predict(points, self.selection(points)), len(self.points.strides))
 
     def _detect(self, batched_inputs: Sequence[Mapping[str, Any]]) -> list[dict[str, Instances]]:
         """Return the detections of images of one size.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from align_detr.layers.boxes import xyxy_to_cxcywh
 from align_detr.projects.tsp.fcos.assign import Assignment, side_distances
 from align_detr.projects.tsp.fcos.selection import FoIs
-from align_detr.structures import Predictions, fields_of
+from align_detr.structures import Predictions, Sizes, fields_of
 
 
 @dataclass(kw_only=True)
@@ -84,7 +84,7 @@ class PointHead(nn.Module):
         """Predict classes and boxes of encoded tokens: hidden (B, Q, C) -> one row, float32."""
         logits, centerness = self.class_embed(hidden).float(), self.centerness(hidden).float()
         distances = self.bbox_embed(hidden).float().relu() * self.scales[fois.levels][..., None]
-        sizes = distances.new_tensor([[width, height] * 2 for height, width in fois.image_sizes])
+        sizes = _sides(fois.image_sizes, distances)
         boxes = xyxy_to_cxcywh(_boxes_around(fois, distances) / sizes[:, None])
         return PointPredictions(
             logits=logits[None],
@@ -94,6 +94,13 @@ class PointHead(nn.Module):
             centerness=centerness.squeeze(-1)[None],
             fois=fois,
         )
+
+
+def _sides(images: Sizes, like: Tensor) -> Tensor:
+    """Return width, height, width, height of each image, (B, 4), on the device and in the type of `like`."""
+    if isinstance(images, Tensor):
+        return images.flip(1).repeat(1, 2).to(like.dtype)
+    return like.new_tensor([[width, height] * 2 for height, width in images])
 
 
 def _boxes_around(fois: FoIs, distances: Tensor) -> Tensor:

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from align_detr.errors import ConfigError
-from align_detr.modeling.neck import padding_mask, valid_size
+from align_detr.modeling.neck import padding_mask, valid_sizes
 from align_detr.projects.tsp.initialization import initialize_convolutions
+from align_detr.structures import Sizes
 
 
 @dataclass
@@ -17,8 +18,8 @@ class Points:
     """All P points of a batch, level by level and row by row.
 
     features (B, C, P); logits (B, P, K) of the dense classifier; position (B, P, D) encodings; `padding` (B, P), True
-    outside the image; `inside[b]`, the number of points inside image b; locations (P, 2) as (x, y) in pixels; strides
-    and levels (P,); `image_sizes[b]` = (height, width) in pixels.
+    outside the image; `inside[b]`, the number of points inside image b, none where sizes are a tensor; locations (P, 2)
+    as (x, y) in pixels; strides and levels (P,); `image_sizes[b]` = (height, width) in pixels.
     """
 
     features: Tensor
@@ -29,7 +30,7 @@ class Points:
     locations: Tensor
     strides: Tensor
     levels: Tensor
-    image_sizes: list[tuple[int, int]]
+    image_sizes: Sizes
 
 
 class PointTowers(nn.Module):
@@ -68,9 +69,7 @@ class PointTowers(nn.Module):
             initialize_convolutions(part, std=init_std)
         nn.init.constant_(self.class_embed.get_parameter("bias"), -math.log((1 - prior) / prior))
 
-    def forward(
-        self, features: Mapping[str, Tensor], image_sizes: Sequence[tuple[int, int]], padded_size: tuple[int, int]
-    ) -> Points:
+    def forward(self, features: Mapping[str, Tensor], image_sizes: Sizes, padded_size: tuple[int, int]) -> Points:
         """Return all points of features[name] (B, channels, h, w), of a batch padded to `padded_size`.
 
         Sizes are (height, width) in pixels. A point is inside its image where a nearest-neighbour view of the padded
@@ -84,22 +83,27 @@ class PointTowers(nn.Module):
         ]
         logits = [self.class_embed(c).flatten(2) for c in classes]
         shapes = [(x.shape[-2], x.shape[-1]) for x in maps]
-        valid_sizes = [[valid_size(size, padded_size, shape) for size in image_sizes] for shape in shapes]
-        masks = [padding_mask(v, shape, maps[0].device) for v, shape in zip(valid_sizes, shapes, strict=True)]
+        valid = [valid_sizes(image_sizes, padded_size, shape) for shape in shapes]
+        masks = [padding_mask(v, shape, maps[0].device) for v, shape in zip(valid, shapes, strict=True)]
         locations = [
             _locations(shape, stride, maps[0].device) for shape, stride in zip(shapes, self.strides, strict=True)
         ]
-        counts = torch.tensor([h * w for h, w in shapes])
+        counts = [h * w for h, w in shapes]
         return Points(
             features=torch.cat(features_of_levels, dim=-1),
             logits=torch.cat(logits, dim=-1).transpose(1, 2),
             position=torch.cat([self.position(mask).flatten(2) for mask in masks], dim=-1).transpose(1, 2),
             padding=torch.cat([mask.flatten(1) for mask in masks], dim=1),
-            inside=[sum(level[b][0] * level[b][1] for level in valid_sizes) for b in range(len(image_sizes))],
+            inside=_count_inside(valid),
             locations=torch.cat(locations),
-            strides=torch.tensor(self.strides).repeat_interleave(counts).to(maps[0].device, torch.float32),
-            levels=torch.arange(len(maps)).repeat_interleave(counts).to(maps[0].device),
-            image_sizes=list(image_sizes),
+            strides=torch.cat(
+                [
+                    x.new_full((n,), stride, dtype=torch.float32)
+                    for x, n, stride in zip(maps, counts, self.strides, strict=True)
+                ]
+            ),
+            levels=torch.cat([masks[0].new_full((n,), i, dtype=torch.int64) for i, n in enumerate(counts)]),
+            image_sizes=image_sizes if isinstance(image_sizes, Tensor) else list(image_sizes),
         )
 
     def _require_map(self, features: Mapping[str, Tensor], name: str) -> Tensor:
@@ -109,6 +113,15 @@ class PointTowers(nn.Module):
                 "some of these."
             )
         return features[name]
+
+
+def _count_inside(valid: Sequence[Sizes]) -> list[int]:
+    """Return the number of points inside each image, none for sizes in tensors."""
+    counts: list[int] = []
+    for level in valid:
+        if not isinstance(level, Tensor):
+            counts = [n + h * w for n, (h, w) in zip(counts or [0] * len(level), level, strict=True)]
+    return counts
 
 
 def _build_tower(channels: int, num_convs: int) -> nn.Sequential:

@@ -4,6 +4,7 @@ import torch
 from detectron2.layers import batched_nms
 from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
+from torchvision.ops import nms
 
 from align_detr.projects.tsp.fcos.head import PointPredictions
 
@@ -32,6 +33,29 @@ class PointPostprocess(nn.Module):
         sizes = predictions.fois.image_sizes
         return [self._detect(*x) for x in zip(scores, boxes, levels, sizes, strict=True)]
 
+    def of_padded(self, predictions: PointPredictions, levels: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return `forward`'s detections of points of so many `levels`, for sizes in a tensor: boxes (B, N, 4), clipped,
+        scores (B, N), labels (B, N). Where an image has fewer, score and box are zeros.
+        """
+        fois = predictions.fois
+        scores = predictions.logits[-1].sigmoid().sqrt()  # (B, Q, K)
+        if predictions.valid is not None:
+            scores = torch.where(predictions.valid[..., None], scores, 0.0)
+        classes, parts = scores.shape[-1], []
+        for level in range(levels):
+            flat = scores.masked_fill((fois.levels != level)[..., None], 0.0).flatten(1)
+            parts.append(flat.topk(torch.sym_min(self.candidates_per_level, flat.shape[1]), dim=1))
+        score, index = (torch.cat(x, dim=1) for x in zip(*parts, strict=True))  # (B, candidates)
+        query, label = index // classes, index % classes
+        boxes = predictions.pixel_boxes().gather(1, query[..., None].expand(-1, -1, 4))
+        if self.nms_threshold is not None:
+            score = score * _kept(boxes, score, label + classes * _images(label), self.nms_threshold)
+        score, best = score.topk(torch.sym_min(self.num_detections, score.shape[1]), dim=1)
+        boxes = boxes.gather(1, best[..., None].expand(-1, -1, 4))
+        limits = torch.as_tensor(fois.image_sizes).flip(1).repeat(1, 2)[:, None].float()
+        boxes = boxes.clamp(min=0.0).minimum(limits) * (score > 0)[..., None].float()
+        return boxes, score, label.gather(1, best)
+
     def _detect(self, scores: Tensor, boxes: Tensor, levels: Tensor, size: tuple[int, int]) -> Instances:
         """Return the detections of one image: scores (Q, K), boxes (Q, 4), levels (Q,)."""
         parts = []
@@ -50,3 +74,19 @@ class PointPostprocess(nn.Module):
             kept = batched_nms(box, score, label, self.nms_threshold)
         kept = kept[: self.num_detections]
         return Instances(size, pred_boxes=Boxes(box[kept]), scores=score[kept], pred_classes=label[kept])
+
+
+def _images(like: Tensor) -> Tensor:
+    """Return the number of the image of each entry (B, N)."""
+    return torch.arange(like.shape[0], device=like.device)[:, None].expand_as(like)
+
+
+def _kept(boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float) -> Tensor:
+    """Return 1.0 where NMS within the groups keeps a box, else 0.0: boxes (B, N, 4), scores and groups (B, N).
+
+    One NMS for the whole batch, with each group shifted to a place of its own.
+    """
+    span = boxes.amax() - boxes.amin() + 1
+    shifted = boxes + (groups * span)[..., None]
+    kept = nms(shifted.flatten(0, 1), scores.flatten(), threshold)
+    return torch.zeros_like(scores).flatten().scatter(0, kept, 1.0).view(scores.shape)

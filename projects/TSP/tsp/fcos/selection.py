@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from align_detr.projects.tsp.checks import check_range_of_shares
 from align_detr.projects.tsp.encoder import token_set
 from align_detr.projects.tsp.fcos.points import Points
-from align_detr.structures import Memory
+from align_detr.structures import Memory, Sizes
 
 
 @dataclass
@@ -25,7 +25,7 @@ class FoIs:
     locations: Tensor
     strides: Tensor
     levels: Tensor
-    image_sizes: list[tuple[int, int]]
+    image_sizes: Sizes
 
     @classmethod
     def at(cls, points: Points, index: Tensor, valid: Tensor | None = None) -> "FoIs":
@@ -72,10 +72,10 @@ class FoISelection(nn.Module):
         Scores descend, except in training, where the random drop shuffles the points.
         """
         scores = self.scores(points, foreground)
-        top = scores.topk(min(self.num_queries, scores.shape[1]), dim=1)
+        top = scores.topk(torch.sym_min(self.num_queries, scores.shape[1]), dim=1)
         count = top.indices.shape[1]
         valid = None
-        if not self.keep_padding and min(points.inside) < count:
+        if not self.keep_padding and (isinstance(points.image_sizes, Tensor) or min(points.inside) < count):
             valid = top.values >= 0
         fois = FoIs.at(points, top.indices, valid)
         return self.drop(points, fois, draw_ranks(count, self.keep)) if self.training else fois
