@@ -91,6 +91,7 @@ bench: setup
 	@$(PY) benchmarks/predict.py
 	@$(PY) benchmarks/inference.py --short
 	@$(PY) benchmarks/onnx_ap.py --limit 100
+	@$(PY) benchmarks/export.py latency --names DETR --seconds 3
 	@OMP_NUM_THREADS=1 $(PY) benchmarks/faults.py
 	@$(PY) benchmarks/memory.py
 	@$(PY) benchmarks/random_batches.py
