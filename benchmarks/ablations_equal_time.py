@@ -4,7 +4,7 @@
 
 `COSTS` has the time of the processor per step beside "k 3", as `python benchmarks/ablation_costs.py` has measured it on
 one thread; the high-order cost and the GIoU-aware focal loss cost nothing. Schedules, switches and the end of mixing
-are shares of training, so they shrink with it. Runs are kept beside those of ablations.py, whose "k 3" this table shows.
+are shares of training, so they shrink with it. Runs are kept beside those of ablations.py, whose "k 3" is shown.
 """
 
 from dataclasses import replace
