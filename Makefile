@@ -97,6 +97,7 @@ bench: setup
 	@OMP_NUM_THREADS=1 $(PY) benchmarks/two_processes.py --iterations 40
 	@OMP_NUM_THREADS=1 $(PY) benchmarks/report.py --images 500
 	@$(PY) benchmarks/attention_sparsity.py
+	@OMP_NUM_THREADS=1 $(PY) benchmarks/ablation_costs.py --steps 8
 	@$(PY) benchmarks/busy.py --short
 	@$(PY) benchmarks/scaling.py --short
 
@@ -105,6 +106,7 @@ studies: setup
 	@$(PY) benchmarks/dab_align.py
 	@$(PY) benchmarks/bccd.py
 	@$(PY) benchmarks/ablations.py
+	@$(PY) benchmarks/ablations_equal_time.py
 	@$(PY) benchmarks/convergence.py
 	@$(PY) benchmarks/alignment.py --jobs 2
 	@$(PY) benchmarks/matching_distillation.py
