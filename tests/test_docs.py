@@ -47,6 +47,7 @@ OF_A_RUN = (
     "predictions.json",
     "predictions.png",
     ".venv/bin/python",
+    "site/",
 )  # made, not kept
 PARTS = ("align_detr/modeling/", "align_detr/modeling/queries/", "align_detr/modeling/matching/")
 

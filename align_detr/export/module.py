@@ -1,7 +1,7 @@
 """A detector as one function of tensors: pixels and sizes in, boxes, scores and labels out."""
 
 import copy
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -50,7 +50,7 @@ class ExportedDetector(nn.Module):
         """
         x = self.pixels(images, sizes)
         if not isinstance(self.model, DETR):
-            return self.model.detect_padded(x, sizes)
+            return cast(TensorDetector, self.model).detect_padded(x, sizes)
         model, padded = self.model, (x.shape[-2], x.shape[-1])
         memory = model.encoder(model.neck(model.backbone(x), sizes, padded))
         return best_of(model.postprocess, model.predict(memory)[MAIN], sizes)

@@ -20,25 +20,41 @@ LARGEST = 2**31 - 1  # bytes of a protocol buffer
 
 
 def translate(program: ExportedProgram, options: ExportOptions) -> Any:
-    """Return the ONNX model of a graph, with constants folded."""
+    """Return the ONNX model of a graph, with constants folded.
+
+    Raise EnvironmentProblem, with the exporter's reason, for an operator that it does not know.
+    """
     from onnxscript import optimizer
 
     with torch.no_grad(), quiet():
-        translated: Any = torch.onnx.export(
-            program,
-            dynamo=True,
-            input_names=list(INPUTS),
-            output_names=list(OUTPUTS),
-            opset_version=OPSET,
-            optimize=False,  # its rewriting rules take most of the time and change little: see `simplify`
-            verbose=False,
-        )
+        try:
+            translated: Any = torch.onnx.export(
+                program,
+                dynamo=True,
+                input_names=list(INPUTS),
+                output_names=list(OUTPUTS),
+                opset_version=OPSET,
+                optimize=False,  # its rewriting rules take most of the time and change little: see `simplify`
+                verbose=False,
+            )
+        except torch.onnx.errors.OnnxExporterError as error:
+            raise EnvironmentProblem(
+                f"PyTorch {torch.__version__} cannot write this detector as ONNX ({_innermost(error)}): export with "
+                "format torch."
+            ) from error
         if options.simplify:
             translated.optimize()
         else:
             optimizer.fold_constants(translated.model)
             optimizer.remove_unused_nodes(translated.model)
     return _name_dimensions(translated.model_proto)
+
+
+def _innermost(error: BaseException) -> str:
+    """Return the first line of the error behind all others."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {str(error).splitlines()[0][:200]}".rstrip(".")
 
 
 def _name_dimensions(model: Any) -> Any:

@@ -86,7 +86,7 @@ def _kept(boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float) -> Te
 
     One NMS for the whole batch, with each group shifted to a place of its own.
     """
-    span = boxes.amax() - boxes.amin() + 1
+    span = boxes.max() - boxes.min() + 1
     shifted = boxes + (groups * span)[..., None]
     kept = nms(shifted.flatten(0, 1), scores.flatten(), threshold)
     return torch.zeros_like(scores).flatten().scatter(0, kept, 1.0).view(scores.shape)
