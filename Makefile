@@ -91,12 +91,14 @@ bench: setup
 	@$(PY) benchmarks/predict.py
 	@$(PY) benchmarks/inference.py --short
 	@$(PY) benchmarks/onnx_ap.py --limit 100
+	@$(PY) benchmarks/export.py latency --names DETR --seconds 3
 	@OMP_NUM_THREADS=1 $(PY) benchmarks/faults.py
 	@$(PY) benchmarks/memory.py
 	@$(PY) benchmarks/random_batches.py
 	@OMP_NUM_THREADS=1 $(PY) benchmarks/two_processes.py --iterations 40
 	@OMP_NUM_THREADS=1 $(PY) benchmarks/report.py --images 500
 	@$(PY) benchmarks/attention_sparsity.py
+	@OMP_NUM_THREADS=1 $(PY) benchmarks/ablation_costs.py --steps 8
 	@$(PY) benchmarks/busy.py --short
 	@$(PY) benchmarks/scaling.py --short
 
@@ -105,6 +107,7 @@ studies: setup
 	@$(PY) benchmarks/dab_align.py
 	@$(PY) benchmarks/bccd.py
 	@$(PY) benchmarks/ablations.py
+	@$(PY) benchmarks/ablations_equal_time.py
 	@$(PY) benchmarks/convergence.py
 	@$(PY) benchmarks/alignment.py --jobs 2
 	@$(PY) benchmarks/matching_distillation.py

@@ -1,7 +1,9 @@
 """Files of a folder that are images, by their names."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 SUFFIXES = frozenset(
@@ -11,16 +13,39 @@ UNREAD = frozenset({".heic", ".heif", ".avif", ".jxl", ".jp2", ".dng", ".cr2", "
 """Endings of photos that are not read."""
 
 
+# Files by folder; None outside of `folders_listed_once`.
+_listed: ContextVar[dict[Path, list[Path]] | None] = ContextVar("listed", default=None)
+
+
+@contextmanager
+def folders_listed_once() -> Iterator[None]:
+    """Keep the list of the files below every folder until the end: that of COCO's takes a second."""
+    token = _listed.set({})
+    try:
+        yield
+    finally:
+        _listed.reset(token)
+
+
 def is_image(path: Path) -> bool:
     """Return whether the file's name is that of an image."""
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
 
 
-def files_below(folder: Path) -> Iterator[Path]:
-    """Yield all files below `folder`, sorted by path, without hidden ones (macOS writes ._a.jpg beside a.jpg).
+def files_below(folder: Path) -> Iterable[Path]:
+    """Return all files below `folder`, sorted by path, without hidden ones (macOS writes ._a.jpg beside a.jpg).
 
     Linked folders count, but for one that leads back to a folder above it.
     """
+    kept = _listed.get()
+    if kept is None:
+        return _walk(folder)
+    if folder not in kept:
+        kept[folder] = list(_walk(folder))
+    return kept[folder]
+
+
+def _walk(folder: Path) -> Iterator[Path]:
     for parent, folders, files in os.walk(folder, followlinks=True):
         above = Path(parent).resolve()
         folders[:] = sorted(

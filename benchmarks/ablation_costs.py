@@ -34,7 +34,7 @@ from align_detr.engine.trainer import Trainer
 from align_detr.lazy_config import load_config, settle
 
 BASE = "k 3"
-WARM_UP = 2  # steps that are not measured: the solver of the matching is compiled
+WARM_UP = (0.1, 0.9)  # places of steps that are not measured: the matching is compiled, for early and late costs
 LEFT_OUT = ("unweighted", "alpha")
 MEMORY_AT = (0.3, 0.9)
 
@@ -123,8 +123,8 @@ def measure(sides: dict[str, Side], steps: int) -> dict[str, dict[str, Any]]:
     """Return the figures of each variant."""
     training: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
     evaluation: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
-    for number in range(-WARM_UP, steps):
-        share = (max(number, 0) + 0.5) / steps
+    places = [*WARM_UP, *((number + 0.5) / steps for number in range(steps))]
+    for number, share in enumerate(places, start=-len(WARM_UP)):
         for name, side in sides.items():
             side.learner.model.train()
             side.move(share)

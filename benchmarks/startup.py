@@ -118,6 +118,7 @@ def main() -> None:
         if not file.is_file():
             file.parent.mkdir(parents=True)
             write_images(folder / "train", IMAGES // share)
+            write_images(folder / "val", 2)
             write_file(file.with_name("instances_val.json"), 2, 4, POINTS)
             write_file(file, IMAGES // share, OBJECTS // share, POINTS)
         print(f"{file.stat().st_size / 1e6:.0f} MB", flush=True)

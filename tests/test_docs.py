@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from detectron2.config import LazyConfig, instantiate
+from detectron2.config import LazyCall, LazyConfig, instantiate
 
 from align_detr import model_zoo, modeling, structures
 from align_detr.data import load_dataset
@@ -47,6 +47,7 @@ OF_A_RUN = (
     "predictions.json",
     "predictions.png",
     ".venv/bin/python",
+    "site/",
 )  # made, not kept
 PARTS = ("align_detr/modeling/", "align_detr/modeling/queries/", "align_detr/modeling/matching/")
 
@@ -215,12 +216,14 @@ def test_config_of_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     trees.write_json(tmp_path / "cells" / "train.json", trees.coco())
     trees.write_images(tmp_path / "cells")
     convert(tmp_path / "cells", to="shards", out=tmp_path / "cells_shards")
-    (config,) = re.findall(r"```python\n(.*?)```", PAGES["docs/data.md"].read_text(), re.DOTALL)
+    mixes, config = re.findall(r"```python\n(.*?)```", PAGES["docs/data.md"].read_text(), re.DOTALL)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "config.py").write_text(config)
     with forgotten("cells_train"):
         loaded = LazyConfig.load("config.py")
         assert len(load_dataset(loaded.dataloader.train.dataset)) == 3
+        exec(mixes, {"dataloader": loaded.dataloader, "L": LazyCall})
+        assert [instantiate(mix).probability for mix in loaded.dataloader.train.mixes] == [0.5, 0.5]
     assert loaded.model.head.num_classes == 3
 
 

@@ -42,6 +42,7 @@ BEHIND = ("align_detr.modeling.matching.", "align_detr.modeling.queries.noise")
 INNER = {
     "ChannelsLastResNet",
     "Float32PixelStatistics",
+    "FourStages",
     "SmallStem",
     "SplitProjectionAttention",
     "ConditionalSelfAttention",

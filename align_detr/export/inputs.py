@@ -1,13 +1,13 @@
-"""Images as an exported detector takes them, by Pillow and numpy: resized, padded, in batches."""
+"""Images as an exported detector takes them, by numpy alone: resized, padded, in batches."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
 from align_detr.errors import DatasetError
 from align_detr.export.metadata import LARGEST, Description
+from align_detr.export.resizing import resize
 
 Size = tuple[int, int]
 
@@ -35,8 +35,7 @@ def prepare(pixels: np.ndarray, description: Description, name: str) -> Input:
     if not all(1 <= side <= LARGEST for side in size):
         raise DatasetError(f"{name} with {width}x{height} pixels cannot be resized to {size[1]}x{size[0]}: crop it.")
     if size != (height, width):
-        resized = Image.fromarray(pixels).resize((size[1], size[0]), Image.Resampling.BILINEAR)
-        pixels = np.asarray(resized)
+        pixels = resize(pixels, size)
     return Input(pixels, (height, width))
 
 

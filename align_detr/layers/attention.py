@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from align_detr.layers.dropout import Dropout, attend
+from align_detr.layers.feed_forward import is_faster, relu_mlp
 
 
 class ProjectedAttention(nn.Module):
@@ -112,4 +113,7 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Transform each token: (..., C) -> (..., C)."""
+        without_dropout = not (self.training and self.dropout.p)
+        if without_dropout and type(self.activation) is nn.ReLU and is_faster(x, self.linear1, self.linear2):
+            return relu_mlp(x, self.linear1, self.linear2)
         return self.linear2(self.dropout(self.activation(self.linear1(x))))

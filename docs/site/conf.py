@@ -9,6 +9,7 @@ author = "the contributors of Align-DETR for detectron2"
 version = release = __version__
 root_doc = "index"
 extensions = ["myst_parser"]
+smartquotes = False  # options such as --data and quoted errors stay as they are typed
 source_suffix = {".md": "markdown"}
 # GitHub's anchors; five deep, as the changelog has them
 myst_heading_anchors = 5

@@ -45,6 +45,7 @@ NAVIGATION: dict[str, list[tuple[str, str]]] = {
 KEPT = ("docs/*.md", "docs/ideas/*.md", "projects/*/README.md", "benchmarks/RESULTS.md", "datasets/**/README.md")
 AT_THE_TOP = ("CONTRIBUTING.md", "CHANGELOG.md")
 LINK = re.compile(r"(\]\()([^)\s#]+)")
+SHOWN = re.compile(r"^\[\w+\.py\]\((examples/\w+\.py)\)$", re.MULTILINE)  # a line of its own: the file is shown
 CODE = re.compile(r"(^ *```.*?^ *```)", re.MULTILINE | re.DOTALL)
 
 
@@ -83,7 +84,8 @@ def relinked(page: Path, source: Path) -> str:
         return match[1] + os.path.relpath(target, page.parent)
 
     parts = CODE.split((ROOT / page).read_text(encoding="utf-8"))
-    return "".join(part if i % 2 else LINK.sub(follow, part) for i, part in enumerate(parts))
+    text = "".join(part if i % 2 else LINK.sub(follow, part) for i, part in enumerate(parts))
+    return SHOWN.sub(lambda match: f"{match[0]}\n\n```{{literalinclude}} {match[1]}\n```", text)
 
 
 def toctrees(source: Path) -> str:
@@ -94,6 +96,7 @@ def toctrees(source: Path) -> str:
     shown.update(name for entries in groups.values() for _, name in entries)
     others = [name for name in sorted(names_in(source) - shown - {"index"}) if not name.startswith("reference/")]
     groups["More"] = [("", name) for name in others]
+    groups["Use"].insert(0, ("Start", "self"))
     for caption, entries in groups.items():
         lines = [f"{title} <{name}>" if title else name for title, name in entries]
         if lines:

@@ -36,7 +36,6 @@ FACES = {
     "align_detr.report": "The report",
     "align_detr.inference": "Detections",
     "align_detr.inference.optimized": "Faster prediction",
-    "align_detr.export": "Export",
     "align_detr.config": "Bridge from yacs configs",
     "align_detr.lazy_config": "Reading of configs",
     "align_detr.projects": "Projects",
@@ -94,11 +93,14 @@ def public_names() -> list[Public]:
 
 
 def members(cls: type) -> dict[str, Any]:
-    """Return the public methods and properties that a class defines itself."""
+    """Return the public methods and properties that a class defines itself; fields stand in the class's docstring."""
+    fields = getattr(cls, "__dataclass_fields__", {})
     return {
         name: value
         for name, value in vars(cls).items()
-        if not name.startswith("_") and isinstance(value, (property, classmethod, staticmethod, type(members)))
+        if not name.startswith("_")
+        and name not in fields
+        and isinstance(value, (property, classmethod, staticmethod, type(members)))
     }
 
 

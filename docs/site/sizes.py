@@ -1,4 +1,9 @@
-"""Write sizes.json: the parameters of every config's network in millions, counted without memory for them."""
+"""Write sizes.json: the parameters of every config's network in millions, counted without memory for them.
+
+    python docs/site/sizes.py [--all]
+
+Without --all only configs that are not in the file are counted.
+"""
 
 import json
 import sys
@@ -12,6 +17,8 @@ sys.path.insert(0, str(ROOT))
 
 from align_detr import model_zoo  # noqa: E402
 
+FILE = Path(__file__).with_name("sizes.json")
+
 
 def parameters_of(name: str) -> float:
     """Return the parameters of a config's network in millions, with the teacher of a distilled one left out."""
@@ -23,6 +30,12 @@ def parameters_of(name: str) -> float:
     return round(sum(p.numel() for p in model.parameters()) / 1e6, 3)
 
 
+def main(count_all: bool) -> None:
+    """Write the file: known configs alone, in order."""
+    known = {} if count_all else json.loads(FILE.read_text())
+    found = {name: known.get(name) or parameters_of(name) for name in model_zoo.names()}
+    FILE.write_text(json.dumps(found, indent=1) + "\n")
+
+
 if __name__ == "__main__":
-    found = {name: parameters_of(name) for name in model_zoo.names()}
-    Path(__file__).with_name("sizes.json").write_text(json.dumps(found, indent=1) + "\n")
+    main("--all" in sys.argv[1:])

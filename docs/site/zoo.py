@@ -35,6 +35,7 @@ FAMILIES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "ddq_detr": ("DINO with DDQ's distinct queries", "Zhang et al., 2023", ("test_dino",)),
     "dac_detr": ("DINO with DAC-DETR's second pass", "Hu et al., 2023", ("test_dino",)),
     "mr_detr": ("DINO with Mr.DETR's routes", "Zhang et al., 2025", ("test_dino",)),
+    "deim": ("DINO with DEIM's dense data", "Huang et al., 2025", ("test_dino",)),
     "AnchorDETR": ("Anchor-DETR", "Wang et al., AAAI 2022", ("projects/anchor_detr/test_golden",)),
     "SMCA": ("SMCA", "Gao et al., ICCV 2021", ("projects/smca/test_golden",)),
     "TSP": (
@@ -48,8 +49,16 @@ FAMILIES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "quickstart": ("Quickstarts", "none: small detectors for small data, on the CPU", ()),
 }
 SIZES = Path(__file__).with_name("sizes.json")
+# part of a config's name -> backbone, beside R50 and R101
+BACKBONES = {
+    "swin_tiny": "Swin-T",
+    "swin_large": "Swin-L",
+    "convnext_tiny": "ConvNeXt-T",
+    "vit_base": "ViT-B",
+    "digits": "small ResNet",
+}
 # families whose recorded numbers are those of the detector that they extend
-RELATED = ("relation_detr", "ddq_detr", "dac_detr", "mr_detr", "ablations")
+RELATED = ("relation_detr", "ddq_detr", "dac_detr", "mr_detr", "deim", "ablations")
 
 
 def write_zoo(source: Path) -> None:
@@ -123,8 +132,11 @@ def backbone_of(name: str) -> str:
     found = re.search(r"_(r50|r101)(_dc5)?", name)
     if found:
         return f"R{found[1][1:]}{'-DC5' if found[2] else ''}"
+    for part, backbone in BACKBONES.items():
+        if part in name:
+            return backbone
     text = (ast.get_docstring(ast.parse(model_zoo.config_path(name).read_text())) or "") + name
-    return "EfficientNet-Lite0" if "fficient" in text else "small ResNet" if "digits" in name else "MobileNetV2"
+    return "EfficientNet-Lite0" if "fficient" in text else "MobileNetV2"
 
 
 @cache

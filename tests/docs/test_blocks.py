@@ -25,6 +25,7 @@ PAGES = sorted(
 RUN_BY = {
     "README.md": "tests/configs/test_commands.py",
     "CONTRIBUTING.md": "tests/test_docs.py",
+    "docs/backbones.md": "tests/test_docs.py",
     "docs/data.md": "tests/test_docs.py",
 }
 # first line of a block of Python that no test runs -> the reason; its names are checked (tests/test_face.py)
@@ -35,6 +36,7 @@ NOT_RUN = {
     "import json": "needs files of results; tests/analysis/test_report_numbers.py calls analyse_files",
     "from detectron2.config import LazyCall as L": "lines of a config",
     'model["_target_"] = SegmentationDeformableDETR  # or SegmentationDETR, for detectors of one map': "of a config",
+    "from align_detr import OnnxDetector": "needs an exported file; tests/export/test_onnx_detector.py makes one",
     "from align_detr import Detector, optimize_for_inference": "tests/inference/test_optimized.py calls both (15 s)",
 }
 # commands of other programs, and why their arguments are not ours to check

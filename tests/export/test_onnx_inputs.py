@@ -1,4 +1,4 @@
-"""What goes into an exported file: the description of it, and images by Pillow as `Detector` sees them by torch."""
+"""What goes into an exported file: the description of it, and images as `Detector` sees them by torch."""
 
 import json
 
@@ -7,9 +7,11 @@ import pytest
 from detectron2.data import transforms as T
 from PIL import Image
 
+from align_detr.data.fast_transforms import apply_to_image
 from align_detr.errors import ConfigError, DatasetError
 from align_detr.export.inputs import Input, batches, feed, prepare, seen_size
 from align_detr.export.metadata import Description, read_description
+from align_detr.export.resizing import resize
 from align_detr.inference.views import TestView
 from support.onnx_file import described
 
@@ -33,7 +35,7 @@ def test_an_image_has_the_size_that_the_test_mapper_gives_it(size: tuple[int, in
 
 
 @pytest.mark.parametrize("size", [(150, 200), (90, 31), (40, 52)])
-def test_pixels_are_within_a_grey_level_of_the_other_detectors(size: tuple[int, int]) -> None:
+def test_pixels_are_those_of_the_other_detector(size: tuple[int, int]) -> None:
     """Smaller and larger than the short edge of 64."""
     pixels = photo(*size)
     (view,) = TestView([T.ResizeShortestEdge([64, 64], 107)]).views()
@@ -41,7 +43,17 @@ def test_pixels_are_within_a_grey_level_of_the_other_detectors(size: tuple[int, 
     seen = prepare(pixels, description(resize={"short_edge": 64, "max_size": 107}), "The image")
     ours = feed([seen], description())["images"][0]
     assert seen.size == size and ours.shape == theirs.shape
-    assert np.abs(ours.astype(int) - theirs).max() <= 1
+    assert np.array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("before", [(1, 1), (7, 300), (64, 33), (500, 20)])
+@pytest.mark.parametrize("after", [(1, 2), (64, 33), (129, 7)])
+def test_resizing_is_torchs_to_the_last_bit(before: tuple[int, int], after: tuple[int, int]) -> None:
+    """Up to 300 times smaller, where sums need more than single precision."""
+    pixels = np.random.default_rng(4).integers(0, 256, (*before, 3), dtype=np.uint8)
+    theirs = apply_to_image(T.ResizeTransform(*before, *after), pixels)
+    assert np.array_equal(resize(pixels, after), theirs)
+    assert np.array_equal(resize(np.full_like(pixels, 255), after), np.full_like(theirs, 255))
 
 
 def test_an_image_fits_into_a_fixed_size_and_is_padded() -> None:

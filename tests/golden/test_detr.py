@@ -67,7 +67,7 @@ def test_forward(fixture: Fixture) -> None:
     assert_close(preds.boxes, fixture.output["pred_boxes"], atol=3e-5, rtol=0)
 
 
-@fixtures("detr")
+@fixtures("detr*")
 def test_compiled_forward(fixture: Fixture) -> None:
     """Encoder, queries, decoder and head as one compiled graph give what is recorded."""
     model = build(fixture)

@@ -6,7 +6,7 @@ from pathlib import Path
 from align_detr.data.layouts import coco, shards, voc, yolo
 from align_detr.data.layouts.folder import DataFolder, Split
 from align_detr.errors import DatasetError
-from align_detr.image_files import files_below
+from align_detr.image_files import files_below, folders_listed_once
 
 _HEAD, _LOOKED_AT = 1 << 14, 20  # bytes of a file, and files, by which another tool's are recognised
 _FOREIGN = {
@@ -32,7 +32,8 @@ def find(folder: str | Path, *, layout: str | None = None) -> DataFolder:
         raise DatasetError(f"The folder {root} does not exist: pass the folder of a data set.")
     if layout is not None and layout not in LAYOUTS:
         raise DatasetError(f"There is no layout '{layout}': use one of {', '.join(LAYOUTS)}.")
-    found = {name: reader.find_splits(root) for name, reader in LAYOUTS.items() if layout in (None, name)}
+    with folders_listed_once():
+        found = {name: reader.find_splits(root) for name, reader in LAYOUTS.items() if layout in (None, name)}
     found = {name: splits for name, splits in found.items() if splits}
     if not found:
         raise DatasetError(_nothing_found(root, layout))

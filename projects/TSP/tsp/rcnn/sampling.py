@@ -64,17 +64,22 @@ class ProposalSampler:
 
         `proposal_boxes` and the objects' `gt_boxes` are absolute xyxy.
         """
-        return [self._sample(p, g.gt_boxes.tensor) for p, g in zip(proposals, objects, strict=True)]
+        boxes = [x.proposal_boxes.tensor for x in proposals]
+        truth = [x.gt_boxes.tensor for x in objects]
+        owners = [assign_objects(b, t, self.iou_threshold) for b, t in zip(boxes, truth, strict=True)]
+        on_host = torch.cat(owners).cpu().split([len(x) for x in owners])  # one copy for all images
+        return [self._sample(*each) for each in zip(proposals, boxes, truth, owners, on_host, strict=True)]
 
-    def _sample(self, proposals: Instances, objects: Tensor) -> Instances:
-        boxes = proposals.proposal_boxes.tensor
-        owner = assign_objects(boxes, objects, self.iou_threshold)
-        foreground = (owner != BACKGROUND).nonzero()[:, 0]
-        if len(foreground) == 0 and len(objects):
+    def _sample(
+        self, proposals: Instances, boxes: Tensor, objects: Tensor, owner: Tensor, on_host: Tensor
+    ) -> Instances:
+        """Sample the proposals of an image; `on_host` is the same as `owner`, which lies on the device."""
+        if not (on_host != BACKGROUND).any() and len(objects):
             boxes = torch.cat([boxes, jitter(objects, self.draw_noise(objects))])
             owner = assign_objects(boxes, objects, self.iou_threshold)
-            foreground = (owner != BACKGROUND).nonzero()[:, 0]
-        index = self.draw_order(foreground, (owner == BACKGROUND).nonzero()[:, 0])
+            on_host = owner.cpu()
+        foreground, background = (mask.nonzero()[:, 0] for mask in (on_host != BACKGROUND, on_host == BACKGROUND))
+        index = self.draw_order(*(x.to(boxes.device, non_blocking=True) for x in (foreground, background)))
         index = index[self.draw_kept(len(index), index.device)]
         return Instances(proposals.image_size, proposal_boxes=Boxes(boxes[index]), gt_idxs=owner[index])
 
