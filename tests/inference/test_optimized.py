@@ -175,6 +175,24 @@ def test_kernels_without_onednn_compute_the_same() -> None:
         assert_close(FusedConv2d(conv).add_relu(x, residual.clone()), kernels.convolution(conv).add_relu(x, residual))
 
 
+@pytest.mark.parametrize(("capability", "packed"), [("AVX512", True), ("AVX2", False), ("DEFAULT", False)])
+def test_convolutions_are_packed_with_avx512_alone(
+    capability: str, packed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without it a layout for one size makes others up to ten times as slow."""
+    conv, x = nn.Conv2d(8, 8, 3, padding=1), torch.randn(2, 8, 5, 4)
+    kernels = Kernels(torch.device("cpu"), torch.float32)
+    if not kernels.packed:
+        pytest.skip("this PyTorch lacks oneDNN")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    fused = kernels.convolution(conv)
+    assert fused.weight.is_mkldnn == packed
+    with torch.inference_mode():
+        for each in (fused, copy.deepcopy(fused), pickle.loads(pickle.dumps(fused))):
+            assert each.weight.is_mkldnn == packed
+            assert_close(each(x), conv(x))
+
+
 def test_tokens_are_transformed_in_parts() -> None:
     block = FeedForward(embed_dim=4, ffn_dim=8, dropout=0.0)
     x = torch.randn(2, TOKENS_AT_ONCE, 4)

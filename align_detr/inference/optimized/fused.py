@@ -57,8 +57,9 @@ class Packed(nn.Module):
 class OneDNNConv2d(Packed):
     """`FusedConv2d` of oneDNN on a CPU, in the type of the weight.
 
-    The layout of a packed weight must suit maps of any size. Those of larger kernels do; those of 1x1 kernels do not,
-    so these are linear layers (`PointwiseConv2d`).
+    The layout of a packed weight must suit maps of any size. With AVX-512 those of larger kernels do; those of 1x1
+    kernels do not, so these are linear layers (`PointwiseConv2d`). Without AVX-512 a layout for one size makes others
+    up to ten times as slow, so the weight stays as it is.
     """
 
     def __init__(self, conv: nn.Conv2d, *, relu: bool = False) -> None:
@@ -71,7 +72,9 @@ class OneDNNConv2d(Packed):
         self.bias = None if conv.bias is None else conv.bias.detach()
 
     def pack(self, weight: Tensor) -> Tensor:
-        """Return a weight (out, in, h, w) in the layout of oneDNN."""
+        """Return a weight (out, in, h, w) in the layout of oneDNN, or of PyTorch without AVX-512."""
+        if torch.backends.cpu.get_cpu_capability() != "AVX512":
+            return weight.contiguous(memory_format=torch.channels_last)
         return torch._C._nn.mkldnn_reorder_conv2d_weight(weight.contiguous().to_mkldnn(), *self.options)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,0 +1,10 @@
+"""The ablations' Align-DINO with the two ideas that gain most, distinct queries and position relations."""
+
+from detectron2.config import LazyCall as L
+
+from align_detr.modeling import PositionRelation
+
+from .digits_distinct import dataloader, lr_multiplier, model, optimizer, train
+
+model.decoder.query_masks.append(L(PositionRelation)(num_heads=4))
+train.output_dir = "./output/ablations/digits_distinct_relation"
