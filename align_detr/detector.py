@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 
 from align_detr.checkpoint.contents import WEIGHTS_FILE, read_weights, write_weights
 from align_detr.checkpoint.loading import load_weights
-from align_detr.checks import check_choice, check_count, check_flag, check_number, check_texts, require_finite
+from align_detr.checks import check_choice, check_count, check_number, check_texts, require_finite
 from align_detr.engine.config_in_file import build_untrusted, config_in_file
 from align_detr.engine.distributed import check_device
 from align_detr.errors import ConfigError, EnvironmentProblem
@@ -209,7 +209,8 @@ class Detector:
     ) -> Path:
         """Write the detector into one file that runs without this library, and return its path (docs/export.md).
 
-        format: "onnx", a file FILE.onnx that `OnnxDetector` reads, or "torch", a program FILE.pt2 of `torch.export`.
+        format: "onnx", a file FILE.onnx that `OnnxDetector` reads, "torch", a program FILE.pt2 of `torch.export`,
+        or "compiled", machine code FILE.pt2 of PyTorch's ahead-of-time compiler, for processors like this one.
         size: (height, width) in pixels, "800x1333", a number for a square, or "dynamic"; by default the short and the
         long side of the config's test mapper. batch: images per pass, or "dynamic". normalised: the file takes
         normalised images in the model's channel order in place of uint8 in RGB. fp16, int8, simplify: of ONNX files;
@@ -219,18 +220,18 @@ class Detector:
         EnvironmentProblem if a package is missing or the file differs.
         """
         from align_detr.export.export import default_size, export  # here, as it takes time to import
-        from align_detr.export.options import ExportOptions, check_file, read_batch, read_size
+        from align_detr.export.options import check_file, read_options
 
         path = check_file(file, format)
-        options = ExportOptions(
-            size=default_size(self.test_view) if size is None else read_size(size),
-            batch=read_batch(batch),
-            normalised=check_flag(normalised, "normalised"),
-            fp16=check_flag(fp16, "fp16"),
-            simplify=check_flag(simplify, "simplify"),
-            int8=None if int8 is None else Path(int8),
+        options = read_options(
+            format,
+            size=default_size(self.test_view) if size is None else size,
+            batch=batch,
+            normalised=normalised,
+            fp16=fp16,
+            int8=int8,
+            simplify=simplify,
         )
-        options.check(format)
         if not self._has_weights:
             logger.warning("The detector has no weights: %s gets random ones.", path)
         export(path, format, options, model=self.model, classes=self.classes, view=self.test_view)

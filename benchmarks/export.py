@@ -2,10 +2,10 @@
 
     python benchmarks/export.py models                      # R50 detectors: file, time, parity (minutes each)
     python benchmarks/export.py latency [--threads 2]        # onnxruntime, OpenVINO and PyTorch, batch 1
-    python benchmarks/export.py zoo                         # every architecture, shrunk, with free batch and size
+    python benchmarks/export.py zoo [--part 3/10]           # every graph of the model zoo, shrunk, free batch and size
 
 Weights are seeded random ones; a file is compared with its detector before it is written. The extra [export] is needed,
-OpenVINO is measured where it is installed. benchmarks/onnx_ap.py measures AP.
+OpenVINO is measured where it is installed, `latency --compiled` needs a C++ compiler. AP: onnx_ap.py.
 """
 
 import argparse
@@ -23,11 +23,12 @@ from torch import Tensor
 
 from align_detr import OnnxDetector, model_zoo
 from align_detr.errors import AlignDetrError
+from align_detr.export import compiled_file
 from align_detr.export.export import export
 from align_detr.export.inputs import feed, prepare
 from align_detr.export.module import ExportedDetector, detection_copy
 from align_detr.export.onnx_file import OnnxRun
-from align_detr.export.options import ExportOptions
+from align_detr.export.options import ENDINGS, ExportOptions
 from align_detr.export.tracing import shares_alike
 from align_detr.inference.classes import Classes
 from align_detr.inference.optimized import optimize_for_inference
@@ -94,16 +95,15 @@ def median_ms(run: Callable[[], Any], seconds: float) -> float:
     return float(np.median(times)) * 1e3
 
 
-def latency(names: Sequence[str], size: tuple[int, int], threads: int, seconds: float, kept: Path) -> None:
+def latency(
+    names: Sequence[str], size: tuple[int, int], threads: int, seconds: float, kept: Path, *, compiled: bool
+) -> None:
     """Print the time of one image in each runtime; exported files are kept in a folder for the next run."""
     torch.set_num_threads(threads)
     kept.mkdir(parents=True, exist_ok=True)
     for name in names:
         model = build(MODELS[name])
-        path = kept / f"{name}_{size[0]}x{size[1]}.onnx"
-        if not path.is_file():
-            classes = Classes([str(k) for k in range(model.num_classes)])
-            export(path, "onnx", ExportOptions(size, 1), model=model, classes=classes, view=TestView())
+        path = exported(kept, name, size, model, "onnx")
         images = torch.randint(0, 256, (1, 3, *size), dtype=torch.uint8)
         sizes = torch.tensor([list(size)])
         times: dict[str, float] = {}
@@ -115,7 +115,21 @@ def latency(names: Sequence[str], size: tuple[int, int], threads: int, seconds: 
         session = OnnxRun(str(path), threads)
         times["onnxruntime"] = median_ms(lambda s=session, x=images, y=sizes: s(x, y), seconds)
         times.update(_openvino(path, images, sizes, threads, seconds))
+        if compiled:
+            program = compiled_file.load(exported(kept, name, size, model, "compiled"))
+            with torch.no_grad():
+                times["compiled"] = median_ms(lambda p=program, x=images, y=sizes: p(x, y), seconds)
         print(f"{name} {size[0]}x{size[1]}: " + ", ".join(f"{k} {v:.0f} ms" for k, v in times.items()), flush=True)
+
+
+def exported(kept: Path, name: str, size: tuple[int, int], model: Any, file_format: str) -> Path:
+    """Return the file of a detector with a fixed size, written unless it is there."""
+    path = kept / f"{name}_{size[0]}x{size[1]}{ENDINGS[file_format]}"
+    if not path.is_file():
+        classes, start = Classes([str(k) for k in range(model.num_classes)]), time.perf_counter()
+        export(path, file_format, ExportOptions(size, 1), model=model, classes=classes, view=TestView())
+        print(f"{path}: {path.stat().st_size / 1e6:.0f} MB, {time.perf_counter() - start:.0f} s", flush=True)
+    return path
 
 
 def _openvino(path: Path, images: Tensor, sizes: Tensor, threads: int, seconds: float) -> dict[str, float]:
@@ -134,17 +148,19 @@ def _openvino(path: Path, images: Tensor, sizes: Tensor, threads: int, seconds: 
         return {}
 
 
-def zoo() -> None:
-    """Export a shrunk detector of each architecture with free batch, height and width, and print what came of it."""
+def zoo(part: int, parts: int) -> None:
+    """Export each graph of the model zoo, shrunk, with free batch, height and width, and print what came of it.
+
+    Configs that differ in sizes alone, or in what only training reads, have one graph. Of `parts` that share the
+    graphs, this is number `part`.
+    """
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+    from support.graphs import GRAPHS
     from support.subject import subject
 
-    first: dict[str, str] = {}
-    for name in model_zoo.names():
-        first.setdefault(type(subject(name).model).__name__, name)
-    for name in first.values():
+    for name in GRAPHS[part - 1 :: parts]:
         model = subject(name).model.eval()
-        classes, start = Classes([str(k) for k in range(model.num_classes)]), time.perf_counter()
+        classes, start = Classes([str(k) for k in range(model.num_classes)]), time.process_time()
         with tempfile.TemporaryDirectory() as temporary:
             try:
                 path, options = Path(temporary) / "model.onnx", ExportOptions(None, None)
@@ -152,7 +168,7 @@ def zoo() -> None:
                 result = f"{path.stat().st_size / 1e6:.1f} MB"
             except AlignDetrError as error:
                 result = str(error)
-        print(f"{type(model).__name__} ({name}): {result}, {time.perf_counter() - start:.0f} s", flush=True)
+        print(f"{name} ({type(model).__name__}): {result}, {time.process_time() - start:.0f} s", flush=True)
 
 
 def main() -> None:
@@ -165,14 +181,17 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0, help="per measurement of latency")
     parser.add_argument("--folder", type=Path, default=Path("datasets/bccd/images"), help="photos for parity")
     parser.add_argument("--kept", type=Path, default=Path("output/export"), help="folder for exported files")
+    parser.add_argument("--compiled", action="store_true", help="latency: also of PyTorch's ahead-of-time compiler")
+    parser.add_argument("--part", default="1/1", metavar="I/N", help="zoo: the I-th of N parts")
     args = parser.parse_args()
     size = (args.size[0], args.size[1])
     if args.what == "models":
         models(args.names, size, args.folder)
     elif args.what == "latency":
-        latency(args.names, size, args.threads, args.seconds, args.kept)
+        latency(args.names, size, args.threads, args.seconds, args.kept, compiled=args.compiled)
     else:
-        zoo()
+        part, _, parts = args.part.partition("/")
+        zoo(int(part), int(parts))
 
 
 if __name__ == "__main__":

@@ -24,8 +24,15 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--weights", metavar="FILE", help="weights of a training or published ones; default: random, to measure with"
     )
-    parser.add_argument("--out", required=True, metavar="FILE", help="file to write: .onnx, or .pt2 for --format torch")
-    parser.add_argument("--format", choices=("onnx", "torch"), default="onnx", help="default: onnx")
+    parser.add_argument(
+        "--out", required=True, metavar="FILE", help="file to write: .onnx, or .pt2 for the other formats"
+    )
+    parser.add_argument(
+        "--format",
+        choices=("onnx", "torch", "compiled"),
+        default="onnx",
+        help="an ONNX file (default), a program of torch.export, or that compiled ahead of time, by a C++ compiler",
+    )
     parser.add_argument(
         "--size",
         metavar="HxW|dynamic",
@@ -52,17 +59,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ConfigError("There is nothing to export: name a config, a file of weights with --weights, or both.")
 
     from align_detr.detector import Detector  # here, as it needs torch: `--help` works without it
+    from align_detr.export.options import DYNAMIC, check_file, read_options
 
+    options = {
+        "batch": args.batch,
+        "normalised": args.input == "normalised",
+        "fp16": args.fp16,
+        "int8": args.int8,
+        "simplify": args.simplify,
+    }
+    check_file(args.out, args.format)  # before the detector, which takes time to build
+    read_options(args.format, size=args.size or DYNAMIC, **options)
     detector = Detector(args.config, weights=args.weights, device="cpu")
-    path = detector.export(
-        args.out,
-        args.format,
-        size=args.size,
-        batch=args.batch,
-        normalised=args.input == "normalised",
-        fp16=args.fp16,
-        int8=args.int8,
-        simplify=args.simplify,
-    )
+    path = detector.export(args.out, args.format, size=args.size, **options)
     print(f"{path}: {Path(path).stat().st_size / 1e6:.1f} MB")
     return 0

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from align_detr.errors import ConfigError
-from align_detr.export import description, onnx_file, quantization, torch_file
+from align_detr.export import compiled_file, description, onnx_file, quantization, torch_file
 from align_detr.export.metadata import KEY, read_description
 from align_detr.export.module import ExportedDetector, detection_copy
-from align_detr.export.options import ExportOptions, require_packages
+from align_detr.export.options import ExportOptions
 from align_detr.export.tracing import PIXELS, SCORE, check, example, trace
 from align_detr.inference.classes import Classes
 from align_detr.inference.views import TestView
@@ -38,8 +38,6 @@ def export(
     """Write a detector, as a graph of its normalised or uint8 images, into one file; raise AlignDetrError if it cannot
     be exported.
     """
-    if file_format == "onnx":
-        require_packages()
     module = ExportedDetector(
         detection_copy(model), flip=view.image_format == "BGR", normalised=options.normalised
     ).eval()
@@ -60,7 +58,8 @@ def export(
     if file_format == "onnx":
         _write_onnx(path, program, options, module, text)
     else:
-        torch_file.write(path, program, options, module, text)
+        write = compiled_file.write if file_format == "compiled" else torch_file.write
+        write(path, program, options, module, text)
     logger.info("%s: %.1f MB, %s.", path, path.stat().st_size / 1e6, type(model).__name__)
 
 

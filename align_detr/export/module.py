@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from align_detr.errors import ConfigError
 from align_detr.export.attention import use_plain_attention
 from align_detr.export.postprocess import Found, best_of
+from align_detr.export.windows import use_plain_windows
 from align_detr.inference.optimized.folding import fold_norms
 from align_detr.inference.optimized.parts import LastLayerDecoder, has_last_layer
 from align_detr.modeling.meta_arch import DETR
@@ -95,6 +96,7 @@ def detection_copy(model: nn.Module) -> DETR | TensorDetector:
     copied.eval().float().to("cpu").requires_grad_(False)
     fold_norms(copied)
     use_plain_attention(copied)
+    use_plain_windows(copied)
     if of_family and has_last_layer(copied.decoder, copied.head):
         copied.decoder = LastLayerDecoder(copied.decoder, copied.head)
     return copied

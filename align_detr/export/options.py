@@ -1,16 +1,17 @@
 """What a file is to be like, and what it needs to be written."""
 
+import os
 import re
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from align_detr.checks import check_choice, check_count
+from align_detr.checks import check_choice, check_count, check_flag
 from align_detr.errors import ConfigError, EnvironmentProblem
 
-FORMATS = ("onnx", "torch")
-ENDINGS = {"onnx": ".onnx", "torch": ".pt2"}
+ENDINGS = {"onnx": ".onnx", "torch": ".pt2", "compiled": ".pt2"}
+FORMATS = tuple(ENDINGS)
 INPUTS = ("uint8", "normalised")
 DYNAMIC = "dynamic"
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -38,12 +39,43 @@ class ExportOptions:
         return "int8" if self.int8 is not None else "fp16" if self.fp16 else "fp32"
 
     def check(self, file_format: str) -> None:
-        """Raise ConfigError for options that exclude each other."""
+        """Raise ConfigError for options that exclude each other, and an int8 that is no folder."""
         if self.fp16 and self.int8 is not None:
             raise ConfigError("fp16 and int8 are two precisions: choose one of them.")
         for name, wanted in {"fp16": self.fp16, "simplify": self.simplify, "int8": self.int8 is not None}.items():
             if wanted and file_format != "onnx":
                 raise ConfigError(f"{name} is for ONNX files: leave it out, or set format to onnx.")
+        if self.int8 is not None and not self.int8.is_dir():
+            raise ConfigError(
+                f"int8 is {self.int8}, which is no folder: name one with a hundred images like those to come."
+            )
+
+
+def read_options(
+    file_format: str,
+    *,
+    size: object,
+    batch: object = 1,
+    normalised: bool = False,
+    fp16: bool = False,
+    int8: str | Path | None = None,
+    simplify: bool = False,
+) -> ExportOptions:
+    """Return options as a user gives them (`Detector.export`), checked against a format and what is installed.
+
+    Raise ConfigError for options that cannot be, and EnvironmentProblem for a package or a compiler that is missing.
+    """
+    options = ExportOptions(
+        size=read_size(size),
+        batch=read_batch(batch),
+        normalised=check_flag(normalised, "normalised"),
+        fp16=check_flag(fp16, "fp16"),
+        simplify=check_flag(simplify, "simplify"),
+        int8=None if int8 is None else Path(int8),
+    )
+    options.check(file_format)
+    {"onnx": require_packages, "compiled": require_compiler}.get(file_format, lambda: None)()
+    return options
 
 
 def read_size(size: object) -> tuple[int, int] | None:
@@ -73,11 +105,16 @@ def read_batch(batch: object) -> int | None:
 
 
 def check_file(file: str | Path, file_format: str) -> Path:
-    """Return the path of a file to be written; raise ConfigError for an unknown format or a wrong ending."""
+    """Return the path of a file to be written; raise ConfigError for an unknown format or a wrong ending, and
+    EnvironmentProblem for a folder in which it cannot be written.
+    """
     check_choice(file_format, "format", FORMATS)
     path = Path(file)
     if path.suffix.lower() != ENDINGS[file_format] or path.is_dir():
         raise ConfigError(f"{path} is no name for the format {file_format}: end it with {ENDINGS[file_format]}.")
+    folder = next(x for x in path.absolute().parents if x.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise EnvironmentProblem(f"{path} cannot be written, as {folder} cannot be written to: name another folder.")
     return path
 
 
@@ -90,3 +127,22 @@ def require_packages() -> None:
             raise EnvironmentProblem(
                 f"ONNX files need {name}, which cannot be imported ({error}): pip install 'align_detr[export]'."
             ) from error
+
+
+def require_compiler() -> None:
+    """Raise EnvironmentProblem if PyTorch cannot compile ahead of time, or finds no C++ compiler."""
+    try:
+        from torch._inductor import aoti_compile_and_package  # noqa: F401
+        from torch._inductor.cpp_builder import get_cpp_compiler
+    except ImportError as error:
+        raise EnvironmentProblem(
+            f"This PyTorch cannot compile ahead of time ({error}): install PyTorch 2.6 or newer, or export with format "
+            "torch."
+        ) from error
+    try:
+        get_cpp_compiler()
+    except RuntimeError as error:
+        raise EnvironmentProblem(
+            "The format compiled needs a C++ compiler, and PyTorch finds none: install g++, name another in the "
+            "environment variable CXX, or export with format torch."
+        ) from error

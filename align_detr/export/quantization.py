@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from align_detr.errors import ConfigError
 from align_detr.export.inputs import feed, prepare
 from align_detr.export.metadata import Description
 from align_detr.inference.sources import pictures
@@ -20,7 +19,7 @@ def quantize(model: Any, folder: Path, description: Description) -> Any:
     """Return an ONNX model with 8-bit weights, with a scale per channel, and activations in the backbone.
 
     The backbone's first quarter, its depth-wise convolutions and all that follows the backbone stay in float. Raise
-    ConfigError and DatasetError as `calibration_inputs`.
+    DatasetError as `calibration_inputs`.
     """
     import onnx
     from onnxruntime.quantization import QuantType, quantize_static
@@ -79,10 +78,8 @@ class _Reader:
 def calibration_inputs(folder: Path, description: Description) -> Iterator[dict[str, np.ndarray]]:
     """Return an iterator of the file's inputs for at most `MOST` images of a folder.
 
-    Raise ConfigError for what is no folder, DatasetError for one without images.
+    Raise DatasetError for a folder without images.
     """
-    if not folder.is_dir():
-        raise ConfigError(f"int8 is {folder}, which is no folder: name one with a hundred images like those to come.")
     found = list(pictures(folder))
     chosen = found[:: max(1, -(-len(found) // MOST))]
     return (feed([prepare(x.pixels(description.white_level), description, x.name)], description) for x in chosen)

@@ -39,7 +39,7 @@ def trace(module: ExportedDetector, options: ExportOptions) -> ExportedProgram:
     except Exception as error:  # PyTorch raises errors of many kinds
         where = "with free sizes: give size, such as 800x1333" if any(free.values()) else "into one graph"
         raise EnvironmentProblem(
-            f"PyTorch {torch.__version__} cannot export this {type(module.model).__name__} {where} ({_reason(error)})."
+            f"PyTorch {torch.__version__} cannot export this {type(module.model).__name__} {where} ({first_line(error)})."
         ) from error
 
 
@@ -73,7 +73,7 @@ def check(module: ExportedDetector, run: Run, options: ExportOptions, *, pixels:
             found = run(images, sizes)
         except Exception as error:  # runtimes raise errors of many kinds
             raise EnvironmentProblem(
-                f"The exported graph does not run on images of {shape} ({_reason(error)}): export a fixed size."
+                f"The exported graph does not run on images of {shape} ({first_line(error)}): export a fixed size."
             ) from error
         share = min(shares_alike(found, expected, pixels=pixels, score=score))
         if share < ALIKE:
@@ -117,6 +117,7 @@ def quiet() -> Iterator[None]:
             each.setLevel(level)
 
 
-def _reason(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return the class of an error and the first line of what it says."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0][:300].rstrip('.')}" if lines else type(error).__name__

@@ -4,9 +4,9 @@ import torch
 from detectron2.layers import batched_nms
 from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
-from torchvision.ops import nms
 
 from align_detr.projects.tsp.fcos.head import PointPredictions
+from align_detr.projects.tsp.nms import kept_by_nms
 
 
 class PointPostprocess(nn.Module):
@@ -49,7 +49,7 @@ class PointPostprocess(nn.Module):
         query, label = index // classes, index % classes
         boxes = predictions.pixel_boxes().gather(1, query[..., None].expand(-1, -1, 4))
         if self.nms_threshold is not None:
-            score = score * _kept(boxes, score, label + classes * _images(label), self.nms_threshold)
+            score = score * kept_by_nms(boxes, score, label, self.nms_threshold).to(score.dtype)
         score, best = score.topk(torch.sym_min(self.num_detections, score.shape[1]), dim=1)
         boxes = boxes.gather(1, best[..., None].expand(-1, -1, 4))
         limits = torch.as_tensor(fois.image_sizes).flip(1).repeat(1, 2)[:, None].float()
@@ -74,19 +74,3 @@ class PointPostprocess(nn.Module):
             kept = batched_nms(box, score, label, self.nms_threshold)
         kept = kept[: self.num_detections]
         return Instances(size, pred_boxes=Boxes(box[kept]), scores=score[kept], pred_classes=label[kept])
-
-
-def _images(like: Tensor) -> Tensor:
-    """Return the number of the image of each entry (B, N)."""
-    return torch.arange(like.shape[0], device=like.device)[:, None].expand_as(like)
-
-
-def _kept(boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float) -> Tensor:
-    """Return 1.0 where NMS within the groups keeps a box, else 0.0: boxes (B, N, 4), scores and groups (B, N).
-
-    One NMS for the whole batch, with each group shifted to a place of its own.
-    """
-    span = boxes.max() - boxes.min() + 1
-    shifted = boxes + (groups * span)[..., None]
-    kept = nms(shifted.flatten(0, 1), scores.flatten(), threshold)
-    return torch.zeros_like(scores).flatten().scatter(0, kept, 1.0).view(scores.shape)

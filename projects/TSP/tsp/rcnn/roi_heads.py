@@ -17,6 +17,7 @@ from align_detr import model_zoo
 from align_detr.errors import ConfigError, DatasetError
 from align_detr.modeling.criterion import SetCriterion
 from align_detr.projects.tsp.checks import check_every_image_counts
+from align_detr.projects.tsp.nms import kept_by_nms
 from align_detr.projects.tsp.rcnn.losses import ProposalCriterion
 from align_detr.projects.tsp.rcnn.predictors import AgnosticBoxes, ClassBoxes, Classifier
 from align_detr.projects.tsp.rcnn.rois import RoIOutputs, RoIPredictions, RoIs, pad_images
@@ -73,6 +74,22 @@ class ClassWiseNMS(nn.Module):
             self.num_detections,
         )
         return detections
+
+    def of_padded(self, probabilities: Tensor, boxes: Tensor, rois: RoIs) -> tuple[Tensor, Tensor, Tensor]:
+        """Return `forward`'s detections as tensors, for export: boxes (B, N, 4), scores (B, N), labels (B, N). Where an
+        image has fewer, score and box are zeros.
+        """
+        scores = probabilities[..., :-1]  # (B, Q, K)
+        scores = scores.masked_fill(~(rois.valid[..., None] & (scores > self.score_threshold)), 0.0)
+        boxes = boxes.clamp(min=0.0).minimum(rois.sides[:, :, None])
+        boxes = boxes.expand(-1, -1, scores.shape[2], -1).flatten(1, 2)  # (B, Q * K, 4)
+        labels = torch.arange(scores.shape[2], device=scores.device).expand_as(scores).flatten(1)
+        scores = scores.flatten(1)
+        if self.nms_threshold < 1:
+            scores = scores * kept_by_nms(boxes, scores, labels, self.nms_threshold).to(scores.dtype)
+        scores, index = scores.topk(torch.sym_min(self.num_detections, scores.shape[1]), dim=1)
+        found = boxes.gather(1, index[..., None].expand(-1, -1, 4)) * (scores > 0)[..., None].to(boxes.dtype)
+        return found, scores, labels.gather(1, index)
 
 
 @ROI_HEADS_REGISTRY.register()
@@ -171,13 +188,17 @@ class TSPROIHeads(nn.Module):
                 targets, num_classes=self.num_classes, device=targets[0].gt_classes.device
             )
             return [], self.losses(features, RoIs.from_instances(self.sampler(proposals, targets)), ground_truth)
-        rois = RoIs.from_instances(proposals)
+        return self.postprocess(*self.predict(features, RoIs.from_instances(proposals))), {}
+
+    def predict(self, features: Mapping[str, Tensor], rois: RoIs) -> tuple[Tensor, Tensor, RoIs]:
+        """Return probabilities (B, Q, K + 1), boxes (B, Q, D, 4) absolute xyxy and the proposals that the last stage
+        refines.
+        """
         outputs: RoIOutputs = self.stages[0](self.pool(features, rois), rois)
         for stage in self.stages[1:]:
             rois = rois.refined(outputs.boxes(rois)[:, :, 0])
             outputs = stage(self.pool(features, rois), rois, outputs)
-        probabilities = self.stages[-1].classifier.probabilities(outputs.logits)
-        return self.postprocess(probabilities, outputs.boxes(rois), rois), {}
+        return self.stages[-1].classifier.probabilities(outputs.logits), outputs.boxes(rois), rois
 
     def losses(self, features: Mapping[str, Tensor], rois: RoIs, targets: Targets) -> dict[str, Tensor]:
         """Return the weighted losses of the sampled proposals; those of a stage k before the last end with `_k`."""
@@ -201,7 +222,7 @@ class TSPROIHeads(nn.Module):
         """
         maps = [features[name].float() for name in self.in_features]
         with torch.autocast(rois.boxes.device.type, enabled=False):
-            pooled = self.pooler(maps, rois.of_images())
+            pooled = rois.pool(self.pooler, maps)
         share = 1 / len(self.stages)
         return pooled if share == 1 else pooled.detach() + share * (pooled - pooled.detach())
 

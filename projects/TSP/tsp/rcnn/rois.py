@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from detectron2.structures import Boxes, Instances
-from torch import Tensor
+from torch import Tensor, nn
 
 from align_detr.layers.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from align_detr.projects.tsp.rcnn.sampling import BACKGROUND
@@ -87,6 +87,15 @@ class RoIs:
     def of_images(self) -> list[Boxes]:
         """Return the boxes of each image, without padding."""
         return [Boxes(x[:n]) for x, n in zip(self.boxes, self.counts, strict=True)]
+
+    def padded(self, values: Tensor) -> Tensor:
+        """Return the values of all proposals, concatenated, (N, ...), as (B, Q, ...) with zeros in padding."""
+        return pad_images(values.split(self.counts))
+
+    def pool(self, pooler: nn.Module, maps: Sequence[Tensor]) -> Tensor:
+        """Return the regions (N, C', r, r) of all images, concatenated, that a `ROIPooler` takes from maps."""
+        pooled: Tensor = pooler(list(maps), self.of_images())
+        return pooled
 
     def refined(self, boxes: Tensor) -> RoIs:
         """Return the proposals with other boxes (B, Q, 4), clipped to their images, and without owners.

@@ -9,7 +9,7 @@ from align_detr.errors import ConfigError
 from align_detr.layers.boxes import xyxy_to_cxcywh
 from align_detr.layers.initialization import initialize_matrices
 from align_detr.projects.tsp.encoder import token_set
-from align_detr.projects.tsp.rcnn.rois import RoIs, pad_images
+from align_detr.projects.tsp.rcnn.rois import RoIs
 from align_detr.structures import Memory
 
 
@@ -71,7 +71,7 @@ class RoITransformer(nn.Module):
     def tokens(self, pooled: Tensor, rois: RoIs, previous: Tensor | None = None) -> Memory:
         """Return the encoder's input; a later stage takes (tokens + `previous`) / sqrt(2), as in the official code."""
         position = self.position(rois.boxes / rois.sides)
-        content = pad_images(self.projection(pooled.flatten(1)).split(rois.counts))
+        content = rois.padded(self.projection(pooled.flatten(1)))
         tokens = self.norm(content + self.position_projection(position))
         if previous is not None:
             tokens = (tokens + previous) / math.sqrt(2)
