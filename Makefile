@@ -13,7 +13,7 @@ SETUP_INPUTS := Makefile requirements.txt setup.py pyproject.toml align_detr/pro
 # $(call fail,step,remedy): one sentence that names the step and the remedy
 fail = { echo "make: set-up failed at \"$(1)\": $(2)" >&2; exit 1; }
 
-.PHONY: help setup demo report test lint coverage docs bench studies digits-weights wheel clean
+.PHONY: help setup demo report test lint coverage docs figures bench studies digits-weights wheel clean
 
 help:
 	@echo "make setup    create $(VENV) with the pinned requirements, detectron2 and this package (later calls: seconds)"
@@ -24,6 +24,7 @@ help:
 	@echo "make lint     check lint, format, types and spelling"
 	@echo "make coverage run the tests and show the lines that they miss, file by file"
 	@echo "make docs     build the site of the documentation into site/ (Python 3.11 or newer; a minute)"
+	@echo "make figures  draw the figures of README and docs (those of blood cells with the detector of make demo)"
 	@echo "make bench    run the benchmarks"
 	@echo "make studies  make the comparisons with several seeds (hours; finished runs are kept)"
 	@echo "make digits-weights  train the detector of digits that comes with the package, and write its file"
@@ -72,6 +73,12 @@ coverage: setup
 docs: $(VENV)/.docs-done
 	@$(PY) docs/site/build.py
 	@echo "site/index.html is the site's first page"
+
+# docs/figures: the blood cells' are by the demo's detector, which is trained if it is missing
+figures: setup
+	@test -f output/demo/weights.pth || $(PY) -m align_detr.cli.main demo
+	@for figure in architecture class_targets sampling_points matching_steps found; do \
+		$(PY) docs/figures/$$figure.py || exit; done
 
 $(VENV)/.docs-done: docs/site/requirements.txt $(STAMP)
 	@$(PY) -m pip install --quiet --disable-pip-version-check -r docs/site/requirements.txt || \

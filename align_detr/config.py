@@ -10,7 +10,7 @@
 MODEL.PIXEL_MEAN and PIXEL_STD are not read: those of the LazyConfig hold, for RGB images.
 
 detectron2's DefaultTrainer takes optimizer, rates, schedule and clipping from the SOLVER keys, unless its
-`build_optimizer` and `build_lr_scheduler` are those of this module (README.md has the class).
+`build_optimizer` and `build_lr_scheduler` are those of this module (docs/extending.md has the class).
 
 For a detector of a project, import the project first (`import align_detr.projects.anchor_detr`): that registers it.
 """

@@ -216,7 +216,7 @@ def test_config_of_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     trees.write_json(tmp_path / "cells" / "train.json", trees.coco())
     trees.write_images(tmp_path / "cells")
     convert(tmp_path / "cells", to="shards", out=tmp_path / "cells_shards")
-    mixes, config = re.findall(r"```python\n(.*?)```", PAGES["docs/data.md"].read_text(), re.DOTALL)
+    mixes, _, config = re.findall(r"```python\n(.*?)```", PAGES["docs/data.md"].read_text(), re.DOTALL)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "config.py").write_text(config)
     with forgotten("cells_train"):
@@ -225,6 +225,16 @@ def test_config_of_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         exec(mixes, {"dataloader": loaded.dataloader, "L": LazyCall})
         assert [instantiate(mix).probability for mix in loaded.dataloader.train.mixes] == [0.5, 0.5]
     assert loaded.model.head.num_classes == 3
+
+
+def test_config_of_registered_data() -> None:
+    """The lines of docs/data.md for a config of one's own."""
+    _, code, _ = re.findall(r"```python\n(.*?)```", PAGES["docs/data.md"].read_text(), re.DOTALL)
+    namespace: dict = {}
+    with forgotten("cells_train", "cells_val"):
+        exec(code, namespace)
+    assert instantiate(namespace["model"].head).class_embed.out_features == 3 + 1
+    assert namespace["dataloader"].train.dataset == "cells_train"
 
 
 def test_loss_of_the_guide() -> None:
@@ -252,9 +262,9 @@ def test_forms_and_hooks() -> None:
 
 @pytest.mark.parametrize("path", sorted((PROJECT / "configs" / "quickstart").glob("*.py")), ids=lambda path: path.stem)
 def test_a_quickstart_says_what_it_needs(path: Path) -> None:
-    """Files, folders and network, in its docstring; the README has a row for it."""
+    """Files, folders and network, in its docstring; docs/data.md has a row for it."""
     text = ast.get_docstring(ast.parse(path.read_text()))
     assert "Needs" in text and ("is downloaded" in text or "network" in text or "nothing downloaded" in text)
-    readme = (PROJECT / "README.md").read_text()
-    rows = [line for line in readme.splitlines() if line.startswith("| `quickstart/")]
+    page = PAGES["docs/data.md"].read_text()
+    rows = [line for line in page.splitlines() if line.startswith("| `quickstart/")]
     assert any(path.name in row or ("digits*.py" in row and path.name.startswith("digits")) for row in rows)

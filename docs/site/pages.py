@@ -12,6 +12,7 @@ NAVIGATION: dict[str, list[tuple[str, str]]] = {
     "Use": [
         ("Detect", "docs/inference"),
         ("Train on your own data", "docs/data"),
+        ("Run a config: all settings", "docs/settings"),
         ("Fine-tune", "docs/weights"),
         ("Evaluate, compare, report", "docs/report"),
         ("Layers and training", "docs/layers"),

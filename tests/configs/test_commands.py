@@ -5,29 +5,33 @@ import logging
 import re
 import shlex
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from detectron2.config import instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 from PIL import Image
 
+from align_detr import model_zoo
 from align_detr.cli import demo, predict, train
 from align_detr.cli import main as cli
+from align_detr.cli.zoo import epochs_of
 from align_detr.data import load_dataset
 from align_detr.errors import DatasetError
 from align_detr.lazy_config import load_config
 from align_detr.paths import data_path
+from align_detr.published import PUBLISHED_AP
 from align_detr.shipped import shipped_weights
+from support import trees
 from support.paths import PROJECT, require_data
 
 README = (PROJECT / "README.md").read_text()
 READMES = {
     path.relative_to(PROJECT).as_posix(): path
-    for pattern in ("*.md", "projects/*/*.md", "docs/models.md")
+    for pattern in ("*.md", "projects/*/*.md", "docs/models.md", "docs/settings.md")
     for path in PROJECT.glob(pattern)
 }
 
@@ -76,7 +80,7 @@ def test_configs_that_the_readmes_name(readme: str) -> None:
 
 
 def test_every_project_shows_its_configs_and_a_command() -> None:
-    assert len(named_configs(READMES["README.md"])) >= 6 and "README.md" in dict(commands())
+    assert len(named_configs(READMES["README.md"])) >= 6 and "docs/settings.md" in dict(commands())
     for folder in (PROJECT / "projects").glob("*/configs"):
         readme = f"projects/{folder.parent.name}/README.md"
         assert readme in dict(commands())
@@ -85,20 +89,29 @@ def test_every_project_shows_its_configs_and_a_command() -> None:
 
 
 def test_python_of_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a photo and on a small data set, for one epoch."""
     monkeypatch.chdir(tmp_path)
     Image.new("RGB", (128, 96), "white").save("photo.jpg")
+    trees.write_images(tmp_path / "cells" / "images")
+    for split in ("train", "val"):
+        trees.write_json(tmp_path / "cells" / f"{split}.json", trees.coco())
+    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    short = "epochs=1, overrides=[f'dataloader.{part}.num_workers=0' for part in ('train', 'test')]"
     namespace: dict = {}
-    snippets = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    assert snippets
-    try:
-        for snippet in snippets:
-            exec(compile(snippet, "README.md", "exec"), namespace)
-        assert instantiate(namespace["model"].head).class_embed.out_features == 3 + 1
-        assert namespace["dataloader"].train.dataset == "cells_train"
-        assert Path("found.jpg").is_file()
-    finally:
-        for name in ("cells_train", "cells_val"):
-            DatasetCatalog.pop(name, None)
+    exec(compile(code.replace("epochs=20", short), "README.md", "exec"), namespace)
+    assert namespace["detector"].class_names == ["screw", "bolt"] and Path("found.jpg").is_file()
+    assert namespace["first"]["detections"] > 0 and len(namespace["first"]["thresholds"]) == 2
+
+
+def test_families_of_the_readme() -> None:
+    """A row per family with the number of its configs, and one of them with its epochs and published AP."""
+    rows = re.findall(r"^\| .+ \| (\d+) \| `((\w+)/\w+\.py)` \| (\d*) ?\| (.*?) ?\|$", README, flags=re.MULTILINE)
+    sizes = Counter(name.partition("/")[0] for name in model_zoo.names())
+    assert {family: int(size) for size, _, family, _, _ in rows} == dict(sizes)
+    for _, name, _, epochs, published in rows:
+        assert epochs_of(name) == epochs, name
+        expected = PUBLISHED_AP.get(name)
+        assert published.startswith("PQ ") or published == ("" if expected is None else f"{expected:.1f}"), name
 
 
 def test_predict_commands_of_the_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
-"""The modules that build the site are found by their names."""
+"""The modules that build the site and draw the figures are found by their names."""
 
 import sys
 
 from support.paths import PROJECT
 
-sys.path.append(str(PROJECT / "docs" / "site"))
+sys.path += [str(PROJECT / "docs" / "site"), str(PROJECT / "docs" / "figures")]

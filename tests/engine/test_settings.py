@@ -1,4 +1,4 @@
-"""The table "Settings" of README.md: each line works, through every config, and its default is true."""
+"""The table of docs/settings.md: each line works, through every config, and its default is true."""
 
 import re
 
@@ -14,7 +14,7 @@ from support.paths import PROJECT
 from support.shrink import config
 
 ROW = re.compile(r"^\| ([^|]+) \| `([\w.]+)=([^`|]+)` \| ([^|]+) \| [^|]+ \|$", re.MULTILINE)
-TABLE = (PROJECT / "README.md").read_text().partition("## Settings")[2].partition("\n## ")[0]
+TABLE = (PROJECT / "docs/settings.md").read_text().partition("## Settings")[2].partition("\n## ")[0]
 LINES = {f"{key}={value}": (key, default.strip("`")) for _, key, value, default in ROW.findall(TABLE)}
 
 

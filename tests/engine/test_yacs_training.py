@@ -41,20 +41,20 @@ class OfOneBatch:
         return []
 
 
-def readme_trainer() -> type:
-    """Return the class that README.md defines."""
-    blocks = re.findall(r"```python\n(.*?)```", (PROJECT / "README.md").read_text(), re.DOTALL)
+def documented_trainer() -> type:
+    """Return the class that docs/extending.md defines."""
+    blocks = re.findall(r"```python\n(.*?)```", (PROJECT / "docs/extending.md").read_text(), re.DOTALL)
     (code,) = [block for block in blocks if "DefaultTrainer" in block]
     namespace: dict[str, Any] = {}
     exec(code, namespace)
     return namespace["Trainer"]
 
 
-def test_the_trainer_of_the_readme_takes_the_config_s_optimizer(
+def test_the_documented_trainer_takes_the_config_s_optimizer(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """AdamW at the config's rate for twice its batch, its schedule, and a clipped gradient; nothing is warned of."""
-    kind = type("Trainer", (OfOneBatch, readme_trainer()), {})
+    kind = type("Trainer", (OfOneBatch, documented_trainer()), {})
     with caplog.at_level(logging.WARNING, logger="align_detr"):
         trainer = kind(small_yacs(tmp_path))
     assert "SGD" not in caplog.text

@@ -1,0 +1,90 @@
+"""Draw what the focal loss and IA-BCE ask of the score of a matched query, as a function of its score and IoU.
+
+    python docs/figures/class_targets.py [--out docs/figures/class_targets.png]
+
+Both values come from the losses' own code: the target from their two weights, the push by autograd.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from figure_files import options, write
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from align_detr.modeling.losses import BinaryLoss, IABCELoss, SigmoidFocalLoss
+from align_detr.report.plotting import LIGHT, settings
+
+SIDE = 200  # cells of the grid in each direction
+LEVELS = [0.2, 0.4, 0.6, 0.8]
+
+
+@dataclass
+class Field:
+    """What a loss asks of matched queries, in arrays (n, n) whose rows are scores and whose columns are IoUs, both the
+    centres of n cells between 0 and 1: `target`, the probability of least loss while the weights stay, and `push`, minus
+    the derivative of the loss by the logit.
+    """
+
+    target: np.ndarray
+    push: np.ndarray
+
+
+def field_of(loss: BinaryLoss, side: int = SIDE) -> Field:
+    """Return the field of a loss, for queries without a prime-sample weight."""
+    centres = (torch.arange(side, dtype=torch.float64) + 0.5) / side
+    s, u = torch.meshgrid(centres, centres, indexing="ij")  # (n, n): rows are scores, columns IoUs
+    w_pos, w_neg = (torch.as_tensor(w).expand_as(s) for w in loss.positive(s, u, 1.0))
+    logits = s.logit().float().flatten()[:, None].requires_grad_()  # (n n, 1): one class
+    labels = torch.zeros(side * side, dtype=torch.int64)
+    loss.elementwise(logits, labels, u.float().flatten()).sum().backward()
+    assert logits.grad is not None
+    return Field((w_pos / (w_pos + w_neg)).numpy(), -logits.grad.view(side, side).numpy())
+
+
+def draw() -> Figure:
+    """Return the figure: a panel per loss."""
+    with settings():
+        figure = Figure(figsize=(8.6, 4.1), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        _draw_field(left, field_of(SigmoidFocalLoss()), "Focal loss: the target is 1, whatever the IoU")
+        _draw_field(right, field_of(IABCELoss()), "IA-BCE: the target follows score and IoU")
+        left.set_ylabel("score s of the matched query")
+        figure.supxlabel("IoU u of its box with the object", fontsize=10.5)
+    return figure
+
+
+def _draw_field(axes: Axes, field: Field, title: str) -> None:
+    """Draw the push as colours and the target as lines."""
+    largest = np.abs(field.push).max()
+    image = axes.imshow(
+        field.push,
+        origin="lower",
+        extent=(0, 1, 0, 1),
+        cmap="PuOr",
+        vmin=-largest,
+        vmax=largest,
+        interpolation="bilinear",
+        aspect="equal",
+    )
+    side = len(field.push)
+    centres = (np.arange(side) + 0.5) / side
+    if np.ptp(field.target) > 1e-3:  # a constant has no lines
+        lines = axes.contour(centres, centres, field.target, LEVELS, colors=LIGHT["ink"], linewidths=1.0)
+        axes.clabel(lines, fmt="t = %.1f", fontsize=8.5)
+        axes.contour(centres, centres, field.push, [0.0], colors=LIGHT["d1"], linewidths=2.2, linestyles="--")
+    axes.grid(False)
+    axes.set_title(title, fontsize=10.5)
+    bar = axes.figure.colorbar(image, ax=axes, shrink=0.85)
+    bar.set_label("push on the logit: - down, + up", fontsize=9)
+
+
+def main() -> None:
+    """Write the figure."""
+    args = options(__doc__, "class_targets.png").parse_args()
+    write(draw(), args.out)
+
+
+if __name__ == "__main__":
+    main()
