@@ -8,6 +8,7 @@ training step and a prediction of one image.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from data_flow import DETECTIONS, IMAGES, LOSSES, OBJECTS, Arrow, Part, arrows_of, parts_of
 from detectron2.config import instantiate
@@ -71,7 +72,7 @@ def sorted_by_flow(diagrams: Sequence[Diagram]) -> list[Part]:
 def lanes_of(diagram: Diagram, roles: Sequence[str]) -> dict[str, list[Arrow]]:
     """Return the arrows that need a lane beside the boxes, by their source: all but those to the next box below."""
     own = [role for role in roles if role in {part.role for part in diagram.parts}]
-    below = dict(zip(own, own[1:], strict=False))
+    below = dict(pairwise(own))
     lanes: dict[str, list[Arrow]] = {}
     for arrow in diagram.arrows:
         if arrow.source in own and arrow.target in own and below.get(arrow.source) != arrow.target:
@@ -112,7 +113,7 @@ def _draw_part(axes: Axes, part: Part, left: float, top: float, height: float) -
     axes.add_patch(box)
     y = top + HEAD / 2 + 0.03
     axes.text(left + 0.08, y, part.role, fontsize=9.5, weight="bold", va="center", color=LIGHT["d0"])
-    axes.text(left + 1.02, y, part.kind, fontsize=9, va="center")
+    axes.text(left + 1.13, y, part.kind, fontsize=9, va="center")
     if part.parameters:
         number = f"{part.parameters / 1e6:.2f} M"
         axes.text(left + WIDTH - 0.08, y, number, fontsize=8.5, va="center", ha="right", color=LIGHT["muted"])
@@ -133,9 +134,7 @@ def _tip(axes: Axes, x: float, y: float, dx: float, dy: float, style: Mapping[st
     )
 
 
-def _draw_down(
-    axes: Axes, arrow: Arrow, x: float, tops: Mapping[str, float], heights: Mapping[str, float]
-) -> None:
+def _draw_down(axes: Axes, arrow: Arrow, x: float, tops: Mapping[str, float], heights: Mapping[str, float]) -> None:
     """Draw an arrow to the next box, or to or from an end."""
     style = _style(arrow)
     if arrow.source == IMAGES:

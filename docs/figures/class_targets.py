@@ -23,8 +23,8 @@ LEVELS = [0.2, 0.4, 0.6, 0.8]
 @dataclass
 class Field:
     """What a loss asks of matched queries, in arrays (n, n) whose rows are scores and whose columns are IoUs, both the
-    centres of n cells between 0 and 1: `target`, the probability of least loss while the weights stay, and `push`, minus
-    the derivative of the loss by the logit.
+    centres of n cells between 0 and 1: `target`, the probability of least loss while the weights stay, and `push`,
+    minus the derivative of the loss by the logit.
     """
 
     target: np.ndarray
@@ -43,40 +43,34 @@ def field_of(loss: BinaryLoss, side: int = SIDE) -> Field:
     return Field((w_pos / (w_pos + w_neg)).numpy(), -logits.grad.view(side, side).numpy())
 
 
-def draw() -> Figure:
-    """Return the figure: a panel per loss."""
+def draw(side: int = SIDE) -> Figure:
+    """Return the figure: a panel per loss, of `side` cells in each direction."""
     with settings():
-        figure = Figure(figsize=(8.6, 4.1), layout="constrained")
+        figure = Figure(figsize=(8.6, 3.7), layout="constrained")
         left, right = figure.subplots(1, 2)
-        _draw_field(left, field_of(SigmoidFocalLoss()), "Focal loss: the target is 1, whatever the IoU")
-        _draw_field(right, field_of(IABCELoss()), "IA-BCE: the target follows score and IoU")
+        _draw_field(left, field_of(SigmoidFocalLoss(), side), "Focal loss: the target is 1, whatever the IoU")
+        _draw_field(right, field_of(IABCELoss(), side), "IA-BCE: the target follows score and IoU")
         left.set_ylabel("score s of the matched query")
-        figure.supxlabel("IoU u of its box with the object", fontsize=10.5)
+        for axes in (left, right):
+            axes.set_xlabel("IoU u of its box with the object")
     return figure
 
 
 def _draw_field(axes: Axes, field: Field, title: str) -> None:
     """Draw the push as colours and the target as lines."""
-    largest = np.abs(field.push).max()
-    image = axes.imshow(
-        field.push,
-        origin="lower",
-        extent=(0, 1, 0, 1),
-        cmap="PuOr",
-        vmin=-largest,
-        vmax=largest,
-        interpolation="bilinear",
-        aspect="equal",
-    )
+    largest = np.ceil(10 * np.abs(field.push).max()) / 10
     side = len(field.push)
     centres = (np.arange(side) + 0.5) / side
+    bands = axes.contourf(centres, centres, field.push, np.linspace(-largest, largest, 24), cmap="PuOr")
     if np.ptp(field.target) > 1e-3:  # a constant has no lines
         lines = axes.contour(centres, centres, field.target, LEVELS, colors=LIGHT["ink"], linewidths=1.0)
-        axes.clabel(lines, fmt="t = %.1f", fontsize=8.5)
+        at = 0.85  # the score of the labels, where t = s^0.25 u^0.75
+        axes.clabel(lines, fmt="t = %.1f", fontsize=8.5, manual=[((t / at**0.25) ** (4 / 3), at) for t in LEVELS])
         axes.contour(centres, centres, field.push, [0.0], colors=LIGHT["d1"], linewidths=2.2, linestyles="--")
     axes.grid(False)
+    axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
     axes.set_title(title, fontsize=10.5)
-    bar = axes.figure.colorbar(image, ax=axes, shrink=0.85)
+    bar = axes.figure.colorbar(bands, ax=axes, shrink=0.9, ticks=np.linspace(-largest, largest, 5), format="%+.2f")
     bar.set_label("push on the logit: - down, + up", fontsize=9)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from align_detr.modeling import DETR
 from align_detr.structures import QueryPart, Targets
@@ -59,7 +60,7 @@ def lines_of(module: nn.Module, depth: int = 2) -> list[str]:
         if depth > 1 and type(inner).__module__.startswith("align_detr"):
             lines += [f"    {line}" for line in lines_of(inner, depth - 1)]
     copies = getattr(module, "copies", None)
-    if copies:
+    if isinstance(copies, Mapping) and copies:  # of a matcher
         lines.append("copies: " + ", ".join(f"{name} {k}" for name, k in copies.items()))
     return lines
 
@@ -80,7 +81,7 @@ def _kinds(modules: nn.Module) -> list[str]:
 
 def arrows_of(model: DETR, size: int = 128) -> list[Arrow]:
     """Return what travels between the parts of a model in training and in evaluation, of an image of `size` pixels a
-    side with two objects. Values that a part makes of nothing but other parts' values are its own.
+    side with two objects: an arrow for each tensor of another part that a part computes with or passes on.
     """
     instances = Instances((size, size), gt_classes=torch.tensor([0, 1]))
     instances.gt_boxes = Boxes(torch.tensor([[0.1, 0.1, 0.5, 0.6], [0.4, 0.3, 0.9, 0.8]]) * size)
@@ -97,70 +98,88 @@ def arrows_of(model: DETR, size: int = 128) -> list[Arrow]:
 
 
 @dataclass
-class Trace:
-    """The arrows of one forward pass, {(source, target): what}: hooks follow floating-point tensors by identity from
-    the part that has made them to those that are called with them. `last` is the part that was called last.
+class Call:
+    """A call of a part: its role, when it began, and of each tensor that it was given the maker and the name."""
+
+    role: str
+    start: int
+    given: dict[int, tuple[str, str]] = field(default_factory=dict)
+
+
+class Trace(TorchFunctionMode):
+    """The arrows of one forward pass, {(source, target): what}. Hooks on the parts say which part makes and is given
+    which floating-point tensor, by identity; every function of PyTorch says which of them are used. `last` is the part
+    that was called last.
     """
 
-    model: nn.Module
-    arrows: dict[tuple[str, str], str] = field(default_factory=dict)
-    last: str = ""
-
-    def __enter__(self) -> "Trace":
-        """Hook the model's parts."""
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.arrows: dict[tuple[str, str], str] = {}
+        self.last = ""
         self._maker: dict[int, tuple[str, int]] = {}  # id of a tensor -> the part that made it, and when
-        self._kept: list[Any] = []  # an id is one tensor's as long as that lives
-        self._calls: list[tuple[str, int]] = []
+        self._kept: list[Tensor] = []  # an id is one tensor's as long as that lives
+        self._calls: list[Call] = []
         self._time = 0
-        self._handles = []
-        for role, part in self.model.named_children():
-            self._handles += [
+        self._handles = [
+            handle
+            for role, part in model.named_children()
+            for handle in (
                 part.register_forward_pre_hook(self._before(role), with_kwargs=True),
-                part.register_forward_hook(self._after, with_kwargs=True),
-            ]
-        return self
+                part.register_forward_hook(self._after),
+            )
+        ]
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, *error: Any) -> None:
         for handle in self._handles:
             handle.remove()
+        super().__exit__(*error)
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call the function; whatever it does but reading an attribute, such as a shape, uses its tensors."""
+        if self._calls and getattr(function, "__name__", "") != "__get__":
+            for x in tensors_in([*args, *(kwargs or {}).values()]):
+                self._use(self._calls[-1], x)
+        return function(*args, **(kwargs or {}))
 
     def _before(self, role: str) -> Any:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-            outside = self._calls[-1][0] if self._calls else IMAGES
-            for value in (*args, *kwargs.values()):
-                if isinstance(value, Targets):
-                    self.arrows[OBJECTS, role] = "Targets"
-                    continue
-                for name, part in _named(value):
-                    for source in {self._maker.get(id(x), (outside, 0))[0] for x in tensors_in(part)}:
-                        self._add(source, role, name)
+            caller = self._calls[-1].role if self._calls else IMAGES
             self._time += 1
-            self._calls.append((role, self._time))
+            call = Call(role, self._time)
+            for value in (*args, *kwargs.values()):
+                outside = OBJECTS if isinstance(value, Targets) else caller
+                for name, part in _named(value):
+                    for x in tensors_in(part):
+                        call.given[id(x)] = (self._maker.get(id(x), (outside, 0))[0], name)
+                        self._kept.append(x)
+            self._calls.append(call)
 
         return hook
 
-    def _after(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        role, start = self._calls.pop()
+    def _after(self, module: nn.Module, args: Any, output: Any) -> None:
+        call = self._calls.pop()
         self._time += 1
         for x in tensors_in(output):
-            if self._maker.get(id(x), ("", 0))[1] < start:  # not made by a part within this call
-                self._maker[id(x)] = (role, self._time)
+            if self._maker.get(id(x), ("", 0))[1] < call.start:  # not made by a part within this call
+                self._use(call, x)  # passed on
+                self._maker[id(x)] = (call.role, self._time)
                 self._kept.append(x)
-        self.last = role if not self._calls else self.last
+        self.last = call.role if not self._calls else self.last
 
-    def _add(self, source: str, target: str, name: str) -> None:
-        names = self.arrows.get((source, target), "").split(", ")
-        self.arrows[source, target] = ", ".join(dict.fromkeys(filter(None, [*names, name])))
+    def _use(self, call: Call, x: Tensor) -> None:
+        """Add the arrow to a call of a tensor that it was given, with the name that it was given by."""
+        if id(x) in call.given:
+            source, name = call.given[id(x)]
+            names = self.arrows.get((source, call.role), "").split(", ")
+            self.arrows[source, call.role] = ", ".join(dict.fromkeys(filter(None, [*names, name])))
 
 
 def _named(value: Any) -> Iterator[tuple[str, Any]]:
     """Yield what an argument is called in the figure, and its value, entry by entry where it has names."""
     if isinstance(value, Mapping):
-        for name, entry in value.items():
-            yield f"{name}", entry
+        yield from ((str(name), entry) for name, entry in value.items())
     elif isinstance(value, Sequence) and any(isinstance(x, QueryPart) for x in value):
-        for part in value:
-            yield f"{part.name}", part
+        yield from ((part.name, part) for part in value)
     elif dataclasses.is_dataclass(value):
         yield type(value).__name__, value
     elif not isinstance(value, nn.Module):
@@ -170,7 +189,7 @@ def _named(value: Any) -> Iterator[tuple[str, Any]]:
 def tensors_in(value: Any) -> Iterator[Tensor]:
     """Yield the floating-point tensors in a value, through mappings, sequences and dataclasses."""
     if isinstance(value, Tensor):
-        if value.is_floating_point():
+        if value.dtype.is_floating_point:
             yield value
     elif isinstance(value, Mapping):
         for entry in value.values():

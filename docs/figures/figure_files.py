@@ -1,9 +1,11 @@
 """What the figures share: where their files lie, how they are written, and the detectors that they show."""
 
 import argparse
+from io import BytesIO
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from PIL import Image
 
 FOLDER = Path(__file__).resolve().parent
 DEMO_WEIGHTS = FOLDER.parents[1] / "output" / "demo" / "weights.pth"
@@ -23,5 +25,7 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
 
 
 def write(figure: Figure, path: Path, *, dpi: int = 110) -> None:
-    """Write a PNG on white, without version or date, so that equal figures give equal bytes."""
-    figure.savefig(path, dpi=dpi, facecolor="white", bbox_inches="tight", pad_inches=0.06, metadata={"Software": None})
+    """Write a PNG of 256 colours on white, without version or date, so that equal figures give equal bytes."""
+    content = BytesIO()
+    figure.savefig(content, format="png", dpi=dpi, facecolor="white", bbox_inches="tight", pad_inches=0.06)
+    Image.open(content).convert("RGB").quantize(256).save(path, format="png", optimize=True)

@@ -33,9 +33,9 @@ PHOTO = "BloodImage_00038.jpg"
 class Steps:
     """The steps for one image with n objects and Q queries.
 
-    image (h, w, 3) uint8; objects (n, 4) and boxes (Q, 4), absolute xyxy in pixels; names of the objects' classes; score
-    (Q,), the largest probability of any class; cost (n, Q); one_to_one and copies: the pairs (query, object, weight) of
-    either matching, of which the first have weight 1; k as configured.
+    image (h, w, 3) uint8; objects (n, 4) and boxes (Q, 4), absolute xyxy in pixels; names of the objects' classes;
+    score (Q,), the largest probability of any class; cost (n, Q); one_to_one and copies: the pairs (query, object,
+    weight) of either matching, of which the first have weight 1; k as configured.
     """
 
     image: np.ndarray
@@ -106,7 +106,8 @@ def draw(steps: Steps) -> Figure:
         axes = figure.subplots(2, 2).ravel()
         _draw_predictions(axes[0], steps)
         _draw_costs(axes[1], steps)
-        _draw_pairs(axes[2], steps, steps.one_to_one, f"3  one-to-one: {len(steps.one_to_one)} pairs of least total cost")
+        title = f"3  one-to-one: {len(steps.one_to_one)} pairs of least total cost"
+        _draw_pairs(axes[2], steps, steps.one_to_one, title)
         title = f"4  k = {steps.k}: each object {steps.k} times, weights by rank"
         _draw_pairs(axes[3], steps, steps.copies, title)
     return figure
@@ -155,7 +156,8 @@ def _draw_pairs(axes: Axes, steps: Steps, pairs: Sequence[tuple[int, int, float]
         _box(axes, box, edgecolor="white", linewidth=3.0)
         _box(axes, box, edgecolor=color(k), linewidth=1.2, linestyle=(0, (3, 2)))
     for query, target, weight in pairs:
-        _box(axes, steps.boxes[query], edgecolor=color(target), linewidth=0.7 + 1.8 * weight, alpha=0.35 + 0.65 * weight)
+        style = {"linewidth": 0.7 + 1.8 * weight, "alpha": 0.35 + 0.65 * weight}
+        _box(axes, steps.boxes[query], edgecolor=color(target), **style)
 
 
 def main() -> None:

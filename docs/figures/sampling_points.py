@@ -1,6 +1,6 @@
 """Draw where the queries of the shipped digits detector look, layer by layer: references and sampling points.
 
-    python docs/figures/sampling_points.py [--scene 7] [--out docs/figures/sampling_points.png]
+    python docs/figures/sampling_points.py [--scene 11] [--out docs/figures/sampling_points.png]
 
 The image is a scene of the built-in digits that no training sees; the locations and weights are those that the operator
 is given while the detector predicts.
@@ -28,7 +28,7 @@ from align_detr.modeling import DETR
 from align_detr.report.plotting import color, settings
 from align_detr.structures import MAIN
 
-SCENE = 7
+SCENE = 11
 SHOWN = 3  # queries: those of the most confident detections
 
 
@@ -106,12 +106,17 @@ def draw(image: np.ndarray, layers: Sequence[Layer], queries: Sequence[int]) -> 
 
 
 def _draw_query(axes: Axes, layer: Layer, query: int, of_query: str, size: Sequence[int]) -> None:
-    """Draw the reference dashed, the predicted box solid, and the points with areas in proportion to their weights."""
+    """Draw the reference in white dashes, the predicted box in the query's colour, and the points, whose areas are in
+    proportion to their weights.
+    """
     height, width = size
-    for box, style in ((layer.reference[query], (0, (3, 2))), (layer.boxes[query], "-")):
+    for box, edge, line, dashes in (
+        (layer.boxes[query], "white", 3.0, "-"),
+        (layer.boxes[query], of_query, 1.8, "-"),
+        (layer.reference[query], "white", 1.1, (0, (3, 2))),
+    ):
         x0, y0, x1, y1 = (cxcywh_to_xyxy(box) * box.new_tensor([width, height, width, height])).tolist()
-        axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor="white", linewidth=2.6))
-        axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=of_query, lw=1.4, ls=style))
+        axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=edge, lw=line, ls=dashes))
     x, y = (layer.locations[query].flatten(0, -2) * layer.locations.new_tensor([width, height])).T.numpy()
     areas = 260 * layer.weights[query].flatten().numpy()
     axes.scatter(x, y, areas, color=of_query, edgecolors="white", linewidths=0.4, alpha=0.8)

@@ -50,9 +50,7 @@ def documented_trainer() -> type:
     return namespace["Trainer"]
 
 
-def test_the_documented_trainer_takes_the_config_s_optimizer(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_documented_trainer_takes_the_config_s_optimizer(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """AdamW at the config's rate for twice its batch, its schedule, and a clipped gradient; nothing is warned of."""
     kind = type("Trainer", (OfOneBatch, documented_trainer()), {})
     with caplog.at_level(logging.WARNING, logger="align_detr"):
