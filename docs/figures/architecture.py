@@ -165,11 +165,7 @@ def _draw_lane(
         axes.plot([edge, x, x, edge + 0.06], [start, start, stop, stop], **style)
         _tip(axes, edge, stop, -0.1, 0, style)
     text = ", ".join(dict.fromkeys(name for arrow in arrows for name in arrow.what.split(", ")))
-<<<<<<< HEAD
-    middle = (start + tops[arrows[0].target]) / 2
-=======
     middle = 0.72 * start + 0.28 * tops[arrows[0].target]
->>>>>>> face
     axes.text(x + 0.03, middle, text, fontsize=8, rotation=90, va="center", ha="left", color=LIGHT["ink"])
 
 

@@ -48,13 +48,8 @@ def draw(side: int = SIDE) -> Figure:
     with settings():
         figure = Figure(figsize=(8.6, 3.7), layout="constrained")
         left, right = figure.subplots(1, 2)
-<<<<<<< HEAD
-        _draw_field(left, field_of(SigmoidFocalLoss(), side), "Focal loss: the target is 1, whatever the IoU")
-        _draw_field(right, field_of(IABCELoss(), side), "IA-BCE: the target follows score and IoU")
-=======
         _draw_field(left, field_of(SigmoidFocalLoss(), side), "Focal loss: target 1, whatever the IoU")
         _draw_field(right, field_of(IABCELoss(), side), "IA-BCE: target t from score and IoU")
->>>>>>> face
         left.set_ylabel("score s of the matched query")
         for axes in (left, right):
             axes.set_xlabel("IoU u of its box with the object")
