@@ -74,4 +74,4 @@ class GaussianBoxAttention(BoxAttention):
             for i, n in enumerate((logits.shape[-1], logits.shape[-2]))
         )
         logits = logits - 2 * (y[:, None, :, None] + x[:, None, None, :])
-        return self.gain * (logits - logits.detach().amax((2, 3), keepdim=True)).exp()
+        return self.gain * (logits - logits.amax((2, 3), keepdim=True)).exp()

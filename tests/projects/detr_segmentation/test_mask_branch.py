@@ -68,6 +68,20 @@ def test_gaussian_maps_start_at_the_box() -> None:
     assert (moved - maps).abs().max() > 0.1
 
 
+def test_gaussian_maps_have_the_gradient_of_their_formula() -> None:
+    """One map of logits a > b has gain and gain exp(b - a): of the sum of both, the gradient by a is -gain exp(b - a)
+    and by b the opposite. A common shift of the logits changes no map, so its gradient is 0.
+    """
+    attention = GaussianBoxAttention(embed_dim=DIM, num_heads=HEADS, gain=3.0)
+    logits = torch.tensor([0.7, 0.2], requires_grad=True)
+    wide = torch.tensor([[0.5, 0.5, 1e3, 1e3]])  # the Gaussian is the same in all cells
+    maps = attention.normalize(logits.view(1, 1, 1, 2), wide, torch.tensor([[2.0, 1.0]]))
+    lower = 3 * math.exp(-0.5)
+    assert_close(maps.flatten(), torch.tensor([3.0, lower]), atol=1e-5, rtol=1e-5)
+    (gradient,) = torch.autograd.grad(maps.sum(), logits)
+    assert_close(gradient, torch.tensor([-lower, lower]), atol=1e-5, rtol=1e-5)
+
+
 def head() -> MaskHead:
     return MaskHead(embed_dim=DIM, num_heads=HEADS, in_features=["b", "a"], in_channels={"a": 3, "b": 5})
 
