@@ -28,6 +28,7 @@ from align_detr.modeling.meta_arch import DETR  # noqa: E402
 
 FILE = Path(__file__).with_name("sizes.json")
 ADDS_FILE = Path(__file__).with_name("multiply_adds.json")
+COUNTED: dict[str, float] = {}
 
 
 def model_config(name: str) -> DictConfig:
@@ -74,9 +75,17 @@ def counted(call: Callable[[], object]) -> float:
 def multiply_adds_of(name: str) -> tuple[float, str]:
     """Return the multiply-adds of a config's network for one image, in 10^9, and the image's size, such as 800x1067.
 
-    Masks, whose cost depends on what is found, are left out.
+    Masks, whose cost depends on what is found, are left out. Networks that differ in losses alone are counted once.
     """
-    cfg, (height, width) = model_config(name), size_of(name)
+    cfg, size = model_config(name), size_of(name)
+    key = str((size, {part: value for part, value in cfg.items() if part != "criterion"}))
+    if key not in COUNTED:
+        COUNTED[key] = adds_of_network(cfg, *size)
+    return float(f"{COUNTED[key]:.4g}"), f"{size[0]}x{size[1]}"
+
+
+def adds_of_network(cfg: DictConfig, height: int, width: int) -> float:
+    """Return the multiply-adds of a network for one image, in 10^9."""
     target = cfg["_target_"]
     device = "meta" if isinstance(target, type) and issubclass(target, DETR) else "cpu"
     torch.manual_seed(0)
@@ -84,8 +93,7 @@ def multiply_adds_of(name: str) -> tuple[float, str]:
         model = instantiate(cfg).eval()
         network = Network(model) if device == "meta" else Detections(model)
         image = torch.rand(3, height, width) * 255
-        adds = counted(lambda: network(image))
-    return float(f"{adds:.4g}"), f"{height}x{width}"
+        return counted(lambda: network(image))
 
 
 def main(count_all: bool) -> None:

@@ -48,8 +48,12 @@ FAMILIES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "ablations": ("Ablations", "tables 4 to 8 of Align-DETR; see [ablations](docs/ablations.md)", ("test_ia_bce",)),
     "quickstart": ("Quickstarts", "none: small detectors for small data, on the CPU", ()),
 }
-# config -> time of its training, from benchmarks/RESULTS.md: "The demo", "The demo on digits", "DAB-DETR against
-# Align-DAB-DETR", "What the ideas cost" (1,200 iterations of 0.22 to 0.25 s, times the ratio), "TSP" and "Masks"
+# minutes of one core: 1,200 iterations of 0.22 to 0.25 s, times the ratio of "What the ideas cost"
+ABLATIONS = {
+    **dict.fromkeys(("ia_bce", "focal", "qfl", "vfl", "align", "mixed", "high_order", "giou_focal"), 5),
+    **dict(distinct=5, dense=5, relation=7, dac=7, mr=8),
+}
+# config -> time of its training on a CPU, by the sections of benchmarks/RESULTS.md on demos, DAB-DETR, TSP and masks
 TRAINED = {
     "quickstart/demo.py": "6.0 minutes on 2 cores",
     "quickstart/digits.py": "5.7 minutes on 2 cores",
@@ -58,10 +62,7 @@ TRAINED = {
     "quickstart/digits_detr.py": "7 minutes of one core",
     "quickstart/bccd_align_dino.py": "9.5 minutes of one core",
     "quickstart/your_data.py": "by your data",
-    **{f"ablations/digits_{x}.py": "5 minutes of one core" for x in ("ia_bce", "focal", "qfl", "vfl", "align", "mixed")},
-    **{f"ablations/digits_{x}.py": "5 minutes of one core" for x in ("high_order", "giou_focal", "distinct", "dense")},
-    **{f"ablations/digits_{x}.py": "7 minutes of one core" for x in ("relation", "dac")},
-    "ablations/digits_mr.py": "8 minutes of one core",
+    **{f"ablations/digits_{name}.py": f"{minutes} minutes of one core" for name, minutes in ABLATIONS.items()},
     "TSP/tsp_fcos_digits.py": "4.5 minutes for 2,000 of 5,000 iterations",
     "TSP/detr_digits_distilled.py": "5 minutes of one core for 2,400 iterations",
     "DETRSegmentation/digits_panoptic.py": "2.1 minutes of one core for 500 of 2,500 iterations",
@@ -97,8 +98,8 @@ def zoo_page() -> str:
         "Multiply-adds are in 10^9 per image. Those without a size are means over the sizes of COCO's photos, beside "
         "the published ones in [measurements](benchmarks/RESULTS.md#size-and-cost-of-the-detectors); those with a size "
         "(height x width) were counted at that size alone, and those in italics by PyTorch's counter, which leaves out "
-        "norms (1 % of a DETR), as masks are left out. The time of training is that of a CPU, from the same page; "
-        "detectors for COCO need several GPUs and days, and were not trained by us.",
+        "norms (below 1 %); masks are not counted. The time of training is that of a CPU, from the same page; "
+        "configs for COCO were not trained by us.",
         "Every config is built at tiny size, trained for a step and evaluated by the tests (`tests/test_contract.py`). "
         "What is compared with numbers recorded from the reference implementations stands under each family; manifests "
         "are the lists of names and shapes of published weights.",
