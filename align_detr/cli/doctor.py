@@ -1,6 +1,7 @@
 """`align-detr doctor`: what this machine has and lacks, with remedies, a self-test, and a block for an issue."""
 
 import argparse
+import importlib
 import importlib.metadata
 import importlib.util
 import os
@@ -145,6 +146,8 @@ def self_test() -> Finding:
     """Return what the shipped detector finds in an empty picture, on the CPU and on a GPU, where they have to agree."""
     start = time.perf_counter()
     try:
+        importlib.import_module("align_detr.detector")
+        imports = time.perf_counter() - start
         scores = detect()
     except (AlignDetrError, RuntimeError, ImportError, OSError) as error:
         return Finding("self-test", f"failed: {error}", f"The self-test failed: {type(error).__name__}: {error}")
@@ -154,7 +157,7 @@ def self_test() -> Finding:
         if len(found) != len(reference) or any(abs(a - b) > 1e-2 for a, b in zip(found, reference, strict=True)):
             text = f"{device} disagrees with the CPU"
             return Finding("self-test", text, f"The self-test failed: {text}: report it with the block above.")
-    return Finding("self-test", f"passed on {', '.join(scores)} in {seconds:.1f} s")
+    return Finding("self-test", f"passed on {', '.join(scores)} in {seconds:.1f} s, {imports:.1f} of them imports")
 
 
 def detect() -> dict[str, list[float]]:

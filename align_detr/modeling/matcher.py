@@ -26,7 +26,7 @@ from align_detr.modeling.matching.costs import (
 )
 from align_detr.modeling.matching.limits import FORBIDDEN, Limits
 from align_detr.modeling.matching.pairs import image_and_index, in_parts
-from align_detr.modeling.matching.solvers import solver_of
+from align_detr.modeling.matching.solvers import Solver, solver_of
 from align_detr.structures import Match, Predictions, Targets
 
 __all__ = [
@@ -84,7 +84,14 @@ class HungarianMatcher(nn.Module):
         self.costs = cast("Sequence[Cost]", nn.ModuleList(costs))  # for torch, a list of any modules
         self.limits = Limits(copies)
         self.on_nonfinite = on_nonfinite
-        self.solver = solver_of(solver)
+        self._solver: Solver | None = None if solver == "auto" else solver_of(solver)
+
+    @property
+    def solver(self) -> Solver:
+        """The solver; "auto" is settled at the first use, as prediction can do without the import of numba."""
+        if self._solver is None:
+            self._solver = solver_of("auto")
+        return self._solver
 
     def check_model(self, model: nn.Module) -> None:
         """Raise ConfigError for batch norm over processes if this process may compute a step again: it would wait for

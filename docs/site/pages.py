@@ -1,5 +1,6 @@
 """The pages of the site and their order: the repository's Markdown where it stands, and what is generated."""
 
+import json
 import os
 import re
 import shutil
@@ -17,6 +18,12 @@ NAVIGATION: dict[str, list[tuple[str, str]]] = {
         ("Evaluate, compare, report", "docs/report"),
         ("Layers and training", "docs/layers"),
         ("Export", "docs/export"),
+    ],
+    "Notebooks": [
+        ("How to run them", "docs/notebooks/README"),
+        ("", "docs/notebooks/detect"),
+        ("", "docs/notebooks/train"),
+        ("", "docs/notebooks/new_loss"),
     ],
     "Build on it": [
         ("Use it in your detectron2 project", "docs/extending"),
@@ -43,11 +50,21 @@ NAVIGATION: dict[str, list[tuple[str, str]]] = {
         ("", "datasets/*/README"),
     ],
 }
-KEPT = ("docs/*.md", "docs/ideas/*.md", "projects/*/README.md", "benchmarks/RESULTS.md", "datasets/**/README.md")
+KEPT = (
+    "docs/*.md",
+    "docs/notebooks/*.md",
+    "docs/notebooks/*.ipynb",
+    "docs/ideas/*.md",
+    "projects/*/README.md",
+    "benchmarks/RESULTS.md",
+    "datasets/**/README.md",
+)
 AT_THE_TOP = ("CONTRIBUTING.md", "CHANGELOG.md")
 LINK = re.compile(r"(\]\()([^)\s#]+)")
 SHOWN = re.compile(r"^\[\w+\.py\]\((examples/\w+\.py)\)$", re.MULTILINE)  # a line of its own: the file is shown
 CODE = re.compile(r"(^ *```.*?^ *```)", re.MULTILINE | re.DOTALL)
+NOTEBOOK = ".ipynb"
+WRITTEN = re.compile(r"%%writefile (\S+)\n")  # first line of a cell that writes its text into a file
 
 
 def kept_pages() -> list[Path]:
@@ -59,7 +76,12 @@ def kept_pages() -> list[Path]:
 def copy_pages(source: Path) -> None:
     """Copy the pages, and each file that they link to or show, into the folder `source`; the README is its index."""
     for page in kept_pages():
-        write(source / page, relinked(page, source))
+        text = relinked(page, source)
+        if page.suffix == NOTEBOOK:
+            text += f"\n[This page as a notebook]({page.name})\n"
+        write(source / page.with_suffix(".md"), text)
+        if page.suffix == NOTEBOOK:
+            shutil.copyfile(ROOT / page, source / page)
     write(source / "index.md", relinked(Path("README.md"), source) + toctrees(source))
     shutil.copytree(ROOT / "docs" / "examples", source / "docs" / "examples", dirs_exist_ok=True)
 
@@ -79,14 +101,32 @@ def relinked(page: Path, source: Path) -> str:
             return match[1] + os.path.relpath("index.md", page.parent)
         if (ROOT / target).is_dir():
             target = target / "README.md"
-        if target.suffix != ".md" and (ROOT / target).is_file():
+        if target.suffix == NOTEBOOK:
+            target = target.with_suffix(".md")
+        elif target.suffix != ".md" and (ROOT / target).is_file():
             (source / target).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(ROOT / target, source / target)
         return match[1] + os.path.relpath(target, page.parent)
 
-    parts = CODE.split((ROOT / page).read_text(encoding="utf-8"))
+    parts = CODE.split(text_of(ROOT / page))
     text = "".join(part if i % 2 else LINK.sub(follow, part) for i, part in enumerate(parts))
     return SHOWN.sub(lambda match: f"{match[0]}\n\n```{{literalinclude}} {match[1]}\n```", text)
+
+
+def text_of(page: Path) -> str:
+    """Return a page's Markdown; of a notebook, code is in blocks, below the name of the file that a cell writes."""
+    text = page.read_text(encoding="utf-8")
+    if page.suffix != NOTEBOOK:
+        return text
+    parts = []
+    for cell in json.loads(text)["cells"]:
+        part = "".join(cell["source"])
+        if cell["cell_type"] == "code":
+            file = WRITTEN.match(part)
+            parts += [f"`{file[1]}`:"] if file else []
+            part = f"```python\n{part[file.end() :] if file else part}\n```"
+        parts.append(part)
+    return "\n\n".join(parts) + "\n"
 
 
 def toctrees(source: Path) -> str:

@@ -48,7 +48,26 @@ FAMILIES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "ablations": ("Ablations", "tables 4 to 8 of Align-DETR; see [ablations](docs/ablations.md)", ("test_ia_bce",)),
     "quickstart": ("Quickstarts", "none: small detectors for small data, on the CPU", ()),
 }
-SIZES = Path(__file__).with_name("sizes.json")
+# minutes of one core: 1,200 iterations of 0.22 to 0.25 s, times the ratio of "What the ideas cost"
+ABLATIONS = {
+    **dict.fromkeys(("ia_bce", "focal", "qfl", "vfl", "align", "mixed", "high_order", "giou_focal"), 5),
+    **dict(distinct=5, dense=5, relation=7, dac=7, mr=8),
+}
+# config -> time of its training on a CPU, by the sections of benchmarks/RESULTS.md on demos, DAB-DETR, TSP and masks
+TRAINED = {
+    "quickstart/demo.py": "6.0 minutes on 2 cores",
+    "quickstart/digits.py": "5.7 minutes on 2 cores",
+    "quickstart/digits_dab_detr.py": "7 minutes of one core",
+    "quickstart/digits_align_dab_detr.py": "7 minutes of one core",
+    "quickstart/digits_detr.py": "7 minutes of one core",
+    "quickstart/bccd_align_dino.py": "9.5 minutes of one core",
+    "quickstart/your_data.py": "by your data",
+    **{f"ablations/digits_{name}.py": f"{minutes} minutes of one core" for name, minutes in ABLATIONS.items()},
+    "TSP/tsp_fcos_digits.py": "4.5 minutes for 2,000 of 5,000 iterations",
+    "TSP/detr_digits_distilled.py": "5 minutes of one core for 2,400 iterations",
+    "DETRSegmentation/digits_panoptic.py": "2.1 minutes of one core for 500 of 2,500 iterations",
+}
+SIZES, ADDS = (Path(__file__).with_name(f"{name}.json") for name in ("sizes", "multiply_adds"))
 # part of a config's name -> backbone, beside R50 and R101
 BACKBONES = {
     "swin_tiny": "Swin-T",
@@ -74,9 +93,13 @@ def zoo_page() -> str:
     parts = [
         "# Model zoo",
         "Made from the configs. **AP is the one that was published for COCO val2017 and was not run by us**; an empty "
-        "cell means that none is published. Parameters are those of the config's network, in millions; multiply-adds, "
-        "in 10^9 per image, and how they were counted: [measurements](benchmarks/RESULTS.md). Published weights, with "
-        "AP50 and AP75: [models](docs/models.md).",
+        "cell means that none is published. Parameters are those of the config's network, in millions. Published "
+        "weights, with AP50 and AP75: [models](docs/models.md).",
+        "Multiply-adds are in 10^9 per image. Those without a size are means over the sizes of COCO's photos, beside "
+        "the published ones in [measurements](benchmarks/RESULTS.md#size-and-cost-of-the-detectors); those with a size "
+        "(height x width) were counted at that size alone, and those in italics by PyTorch's counter, which leaves out "
+        "norms (below 1 %); masks are not counted. The time of training is that of a CPU, from the same page; "
+        "configs for COCO were not trained by us.",
         "Every config is built at tiny size, trained for a step and evaluated by the tests (`tests/test_contract.py`). "
         "What is compared with numbers recorded from the reference implementations stands under each family; manifests "
         "are the lists of names and shapes of published weights.",
@@ -98,7 +121,7 @@ def section(family: str) -> str:
     lines = [f"## {title}", f"Paper: {paper}. Recorded numbers: {fixtures}."]
     if project.is_file():
         lines[1] += f" Our reading: [{title}](projects/{family}/README.md)."
-    titles = ("config", "backbone", "epochs", "parameters", "multiply-adds", "AP", "source, proof")
+    titles = ("config", "backbone", "epochs", "parameters", "multiply-adds", "training", "AP", "source, proof")
     head = f"| {' | '.join(titles)} |\n|{'---|' * len(titles)}"
     return "\n\n".join([*lines, "\n".join([head, *(row(name) for name in names)])])
 
@@ -110,14 +133,15 @@ def test_file(name: str) -> str:
 
 def row(name: str) -> str:
     """Return the table's row of a config."""
-    parameters, adds = sizes()[name], multiply_adds().get(name, "")
+    parameters, adds = sizes()[name], multiply_adds().get(name) or counted_adds(name)
     ap = f"{PUBLISHED_AP[name]:.1f}" if name in PUBLISHED_AP else ""
     proof = [source_of(name)] if ap else []
     proof += [f"manifest `{x}`" for x in manifests().get(name, ())]
     if any(release.config == name for release in releases()):
         proof.append("published weights are read")
-    cells = [f"`{name}`", backbone_of(name), epochs_of(name), f"{parameters:.1f}", adds, ap, "; ".join(proof)]
-    return f"| {' | '.join(cells)} |"
+    training = TRAINED.get(name, "not run by us")
+    cells = [f"`{name}`", backbone_of(name), epochs_of(name), f"{parameters:.1f}", adds, training, ap]
+    return f"| {' | '.join([*cells, '; '.join(proof)])} |"
 
 
 def source_of(name: str) -> str:
@@ -143,6 +167,18 @@ def backbone_of(name: str) -> str:
 def sizes() -> dict[str, float]:
     """Return the parameters of each config's network, in millions (`python docs/site/sizes.py` writes them)."""
     return json.loads(SIZES.read_text())
+
+
+@cache
+def counts() -> dict[str, tuple[float, str]]:
+    """Return each config's multiply-adds and the image's size (`python docs/site/sizes.py` writes them)."""
+    return {name: (adds, size) for name, (adds, size) in json.loads(ADDS.read_text()).items()}
+
+
+def counted_adds(name: str) -> str:
+    """Return the multiply-adds of a config's network, in italics, with the image's size."""
+    adds, size = counts()[name]
+    return f"*{adds:.0f}* ({size})" if adds >= 10 else f"*{adds:.2g}* ({size})"
 
 
 @cache

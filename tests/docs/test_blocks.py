@@ -28,6 +28,7 @@ RUN_BY = {
     "docs/backbones.md": "tests/test_docs.py",
     "docs/data.md": "tests/test_docs.py",
     "docs/extending.md": "tests/engine/test_yacs_training.py",
+    "docs/export.md": "tests/docs/test_export_page.py",
 }
 # first line of a block of Python that no test runs -> the reason; its names are checked (tests/test_face.py)
 NOT_RUN = {

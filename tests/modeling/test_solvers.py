@@ -346,6 +346,12 @@ def test_a_config_names_the_solver() -> None:
     assert isinstance(default, NumbaSolver) == (importlib.util.find_spec("numba") is not None)
 
 
+def test_a_matcher_that_matches_nothing_does_not_import_numba(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A detector is built with its matcher, also for prediction alone."""
+    monkeypatch.setattr(numba_solver, "_kernels", lambda: pytest.fail("numba is imported"))
+    HungarianMatcher(costs=[L1Cost(weight=1.0)])
+
+
 def test_names_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match='solver is "hungarian": set it to "auto", "scipy" or "numba"'):
         HungarianMatcher(costs=[L1Cost(weight=1.0)], solver="hungarian")
