@@ -74,8 +74,9 @@ def zoo_page() -> str:
     parts = [
         "# Model zoo",
         "Made from the configs. **AP is the one that was published for COCO val2017 and was not run by us**; an empty "
-        "cell means that none is published. Parameters are those of the config's network, in millions; multiply-adds, "
-        "in 10^9 per image, and how they were counted: [measurements](benchmarks/RESULTS.md). Published weights, with "
+        "cell means that none is published. Parameters are those of the config's network with its number of classes "
+        "(80 in most; the measurements count 91), in millions; multiply-adds, in 10^9 per image, and how they were "
+        "counted: [measurements](benchmarks/RESULTS.md). Published weights, with "
         "AP50 and AP75: [models](docs/models.md).",
         "Every config is built at tiny size, trained for a step and evaluated by the tests (`tests/test_contract.py`). "
         "What is compared with numbers recorded from the reference implementations stands under each family; manifests "

@@ -27,6 +27,7 @@ RUN_BY = {
     "CONTRIBUTING.md": "tests/test_docs.py",
     "docs/backbones.md": "tests/test_docs.py",
     "docs/data.md": "tests/test_docs.py",
+    "docs/extending.md": "tests/docs/test_examples.py",
 }
 # first line of a block of Python that no test runs -> the reason; its names are checked (tests/test_face.py)
 NOT_RUN = {
