@@ -86,8 +86,11 @@ def _load_file(path: str) -> DictConfig:
     except Exception as error:  # a config file is code and can raise anything
         where, cause = _origin_of(error, path)
         text = " ".join(str(cause.msg if isinstance(cause, SyntaxError) else cause).split())
+        remedy = "correct the file"
+        if isinstance(cause, ModuleNotFoundError):
+            remedy = "install the module, or name its folder in PYTHONPATH (PYTHONPATH=. for the current one)"
         raise ConfigError(
-            f"The config file {path} cannot be loaded ({where}: {type(cause).__name__}: {text}): correct the file."
+            f"The config file {path} cannot be loaded ({where}: {type(cause).__name__}: {text}): {remedy}."
         ) from error
 
 

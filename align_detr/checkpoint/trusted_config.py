@@ -197,4 +197,7 @@ def _one_line(error: BaseException) -> str:
 
 
 def _refusal(path: str, what: str) -> str:
-    return f"The config in {path} {what}: nothing of it is run; name the config yourself, if you trust it."
+    return (
+        f"The config in {path} {what}: nothing of it is run; if you trust it, name the config yourself "
+        "(--config-file output/NAME/config.yaml of its training, or Detector(CONFIG, weights=FILE))."
+    )

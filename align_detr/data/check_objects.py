@@ -32,7 +32,8 @@ def repair_objects(
     repaired = _repair_ids(findings, repeated)
     image_rows, column = _repair_references(findings, "image", [image["id"] for image in images])
     repaired |= column
-    category_rows, column = _repair_references(findings, "category", [category["id"] for category in categories])
+    ids = [category["id"] for category in categories]
+    category_rows, column = _repair_references(findings, "category", ids, known=_listed(categories))
     repaired |= column
     crowd, column = _repair_crowds(findings)
     repaired |= column
@@ -78,8 +79,11 @@ def _repair_ids(findings: Findings, repeated: set[int]) -> Columns:
     return {"id": range(1, len(given) + 1)}
 
 
-def _repair_references(findings: Findings, noun: str, ids: Sequence[Any]) -> tuple[np.ndarray, Columns]:
-    """Return the row of every annotation's image or category (`noun`) among `ids`, -1 for none."""
+def _repair_references(findings: Findings, noun: str, ids: Sequence[Any], **words: str) -> tuple[np.ndarray, Columns]:
+    """Return the row of every annotation's image or category (`noun`) among `ids`, -1 for none.
+
+    `words` are of the sentence on references that are not among `ids`.
+    """
     key = f"{noun}_id"
     given = column_of(findings.annotations.annotations, key)
     rows, other_type = match_ids(given, ids)
@@ -87,7 +91,10 @@ def _repair_references(findings: Findings, noun: str, ids: Sequence[Any]) -> tup
     lost = np.flatnonzero(rows < 0).tolist()
     findings.add(f"{noun}-reference-missing", [row for row in lost if given[row] is None])
     unknown = [row for row in lost if given[row] is not None]
-    findings.add(f"{noun}-reference-unknown", unknown, given, hint=_shift_hint(given, ids) if unknown else "")
+    hint = _shift_hint(given, ids) if unknown else ""
+    if unknown and not hint and noun == "category":
+        hint = _shifted_images_hint(findings.annotations.annotations, given, unknown, ids)
+    findings.add(f"{noun}-reference-unknown", unknown, given, hint=hint, **words)
     if not other_type:
         return rows, {}
     return rows, {key: [ids[row] if row >= 0 else value for row, value in zip(rows, given, strict=True)]}
@@ -100,6 +107,30 @@ def _shift_hint(given: Sequence[Any], ids: Sequence[Any]) -> str:
         if numbers and {value + shift for value in numbers} <= known:
             return f"add {shift} to all of them if they count from {'0' if shift > 0 else '1'}, or "
     return ""
+
+
+def _shifted_images_hint(
+    annotations: Sequence[Any], given: Sequence[Any], unknown: Sequence[int], ids: Sequence[Any]
+) -> str:
+    """Return what to do where the unknown class is the number behind the last, in images without the first, 0.
+
+    Those may be labelled from 1 on, and then their other classes are wrong as well, which nothing else shows.
+    """
+    if set(ids) != set(range(len(ids))) or any(given[row] != len(ids) for row in unknown):
+        return ""
+    image_of = [str(value) for value in column_of(annotations, "image_id")]  # a value that is no id has no hash
+    images = {image_of[row] for row in unknown}
+    if any(image in images and value == 0 for image, value in zip(image_of, given, strict=True)):
+        return ""
+    return (
+        f"in the images with it ({len(images)} in all, none with a class 0) and others from the same source, "
+        "take 1 off every class if they count from 1, or "
+    )
+
+
+def _listed(categories: Sequence[dict[str, Any]]) -> str:
+    more = f" and {len(categories) - 5} more" if len(categories) > 5 else ""
+    return ", ".join(f"{category['id']} {category['name']}" for category in categories[:5]) + more
 
 
 def _sizes_of(image_rows: np.ndarray, images: Sequence[dict[str, Any]]) -> np.ndarray:

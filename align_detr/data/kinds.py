@@ -135,7 +135,7 @@ KINDS = {
     "category-reference-unknown": Kind(
         "error",
         "annotations",
-        "has category_id {value}, which is not among the file's categories",
+        "has category_id {value}, which is not among the file's categories, {known}",
         "{hint}correct it or add the category",
     ),
     "category-reference-text": Kind(

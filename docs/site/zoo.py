@@ -93,8 +93,9 @@ def zoo_page() -> str:
     parts = [
         "# Model zoo",
         "Made from the configs. **AP is the one that was published for COCO val2017 and was not run by us**; an empty "
-        "cell means that none is published. Parameters are those of the config's network, in millions. Published "
-        "weights, with AP50 and AP75: [models](docs/models.md).",
+        "cell means that none is published. Parameters are those of the config's network with its number of classes "
+        "(80 in most; the measurements count 91), in millions. Published weights, with AP50 and AP75: "
+        "[models](docs/models.md).",
         "Multiply-adds are in 10^9 per image. Those without a size are means over the sizes of COCO's photos, beside "
         "the published ones in [measurements](benchmarks/RESULTS.md#size-and-cost-of-the-detectors); those with a size "
         "(height x width) were counted at that size alone, and those in italics by PyTorch's counter, which leaves out "

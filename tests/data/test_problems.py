@@ -286,7 +286,7 @@ def test_more_cases_are_counted_and_found_by_their_rows(sound: Annotations) -> N
         sound.annotations[row]["category_id"] = 6
     (problem,) = [p for p in find_problems(sound) if p.severity == "error"]
     assert list(problem.rows) == [0, 2] and problem.count == 2
-    assert "categories (1 more like it): correct it" in problem.sentence
+    assert "categories, 5 cell, 7 star (1 more like it): correct it" in problem.sentence
 
 
 def test_places_of_annotations_without_ids_are_those_of_their_source(sound: Annotations) -> None:

@@ -27,8 +27,8 @@ RUN_BY = {
     "CONTRIBUTING.md": "tests/test_docs.py",
     "docs/backbones.md": "tests/test_docs.py",
     "docs/data.md": "tests/test_docs.py",
-    "docs/extending.md": "tests/engine/test_yacs_training.py",
     "docs/export.md": "tests/docs/test_export_page.py",
+    "docs/extending.md": "tests/docs/test_examples.py",  # and tests/engine/test_yacs_training.py
 }
 # first line of a block of Python that no test runs -> the reason; its names are checked (tests/test_face.py)
 NOT_RUN = {

@@ -1,6 +1,7 @@
 """Each file of docs/examples builds a detector that trains its new part and detects."""
 
 import importlib.util
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -10,6 +11,8 @@ import torch
 from detectron2.config import instantiate
 from detectron2.structures import Boxes, Instances
 
+from align_detr.errors import ConfigError
+from align_detr.lazy_config import load_config
 from support.paths import PROJECT
 
 FILES = sorted((PROJECT / "docs" / "examples").glob("*.py"))
@@ -55,6 +58,23 @@ def test_the_loss_has_its_formula() -> None:
     """s = 0.5, u = 0.8, w = 0.5."""
     loss = load(PROJECT / "docs/examples/new_loss.py").SoftIoULoss()
     assert loss.positive(0.5, 0.8, 0.5) == pytest.approx((0.4, 0.1)) and loss.negative(0.5) == 0.25
+
+
+def test_the_config_of_the_page_finds_a_module_in_pythonpath_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error beside it says so; with the folder of new_loss.py among Python's the loss is that of the file."""
+    page = (PROJECT / "docs/extending.md").read_text()
+    blocks = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    (block,) = (x for x in blocks if "SoftIoULoss" in x)
+    config = tmp_path / "my_config.py"
+    config.write_text(block)
+    monkeypatch.delitem(sys.modules, "new_loss", raising=False)
+    with pytest.raises(ConfigError, match="No module named 'new_loss'.*PYTHONPATH=. for the current one"):
+        load_config(str(config))
+    monkeypatch.syspath_prepend(PROJECT / "docs/examples")
+    (loss,) = [x for x in load_config(str(config)).model.criterion.losses if "SoftIoU" in str(x["_target_"])]
+    assert loss.weight == 1.0
 
 
 def test_every_example_is_on_the_page() -> None:

@@ -142,7 +142,7 @@ def _as_json(change: Change) -> dict[str, Any]:
 
 
 def _change(findings: Findings, problem: Problem, action: str, objects: int = 0) -> Change:
-    entries = [findings.describe(problem.table, row) for row in problem.rows] or [problem.where]
+    entries = [findings.describe(problem.table, row).rstrip(",") for row in problem.rows] or [problem.where]
     return Change(problem.kind, action, f"the first {problem.text}", entries, objects)
 
 

@@ -130,4 +130,4 @@ def _split_as_json(split: SplitReport) -> dict[str, Any]:
 
 def examples_of(names: Iterator[str]) -> list[str]:
     """Return the first few names of a problem's entries."""
-    return [name for _, name in zip(range(_EXAMPLES), names, strict=False)]
+    return [name.rstrip(",") for _, name in zip(range(_EXAMPLES), names, strict=False)]

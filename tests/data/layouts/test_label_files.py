@@ -283,6 +283,25 @@ def test_an_absurd_class_without_names_is_refused(tmp_path):
         _ = find(tmp_path).class_names
 
 
+@pytest.mark.parametrize(
+    ("other", "remedy"),
+    [
+        ("1 0.5 0.5 0.1 0.1", r"in the images with it \(1 in all, none with a class 0\) .* take 1 off every class if"),
+        ("0 0.5 0.5 0.1 0.1", r"0 crab, 1 fish: correct it or add the category"),
+    ],
+)
+def test_files_that_count_from_1_among_others_are_told(tmp_path, other, remedy):
+    """Two names, so that 2 is beyond them; the hint needs an image without a 0, while another counts from 0."""
+    root = yolo_folder(tmp_path, data_yaml=b"train: images\nnames: [crab, fish]\n")
+    trees.write_images(root / "images", "b")
+    trees.write_text(root / "labels/b.txt", f"{other}\n2 0.3 0.3 0.1 0.1\n")
+    with pytest.raises(DatasetError, match=remedy) as error:
+        require_sound(find(root).splits["train"].annotations)
+    assert "b.txt, line 2, has category_id 2, which is not among the file's categories, 0 crab, 1 fish: " in str(
+        error.value
+    )
+
+
 @pytest.mark.parametrize("encoding", ["shift_jis", "unheard-of"])
 def test_an_xml_file_in_an_encoding_that_is_not_read_is_named(tmp_path, encoding):
     """Python's parser knows no multi-byte encodings but Unicode's."""
