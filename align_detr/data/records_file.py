@@ -6,14 +6,14 @@ import zlib
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.lib import format as npy
 
 from align_detr.data.record_columns import ARRAYS, RecordColumns
 
-FORMAT = 2
+FORMAT = 3
 """Number in the names of files; to be raised with every change of what is stored or checked."""
 
 
@@ -36,7 +36,8 @@ def write_columns(path: Path, checked: Checked) -> None:
     """
     columns = checked.columns
     arrays = [np.ascontiguousarray(columns.arrays[name], dtype) for name, dtype in ARRAYS.items()]
-    head = {"checksum": _checksum(arrays), "categories": columns.categories, "warnings": checked.warnings}
+    described = {"categories": columns.categories, "warnings": checked.warnings}
+    head = {"checksum": _checksum(arrays, described), **described}
     beside = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         with beside.open("wb") as file:
@@ -62,10 +63,12 @@ def open_columns(path: Path) -> Checked:
             memory = np.memmap(path, np.uint8, "r")
             arrays = {name: _next_array(file, memory, dtype) for name, dtype in ARRAYS.items()}
             categories = [{**each, "id": each["id"], "name": each["name"]} for each in head["categories"]]
-            checksum, warnings = head["checksum"], [str(sentence) for sentence in head["warnings"]]
-    except (ValueError, KeyError, TypeError, EOFError, RecursionError) as error:
-        raise UnusableFile(str(error)) from error
-    if checksum != _checksum(list(arrays.values())):
+            checksum, warnings = head.pop("checksum"), [str(sentence) for sentence in head["warnings"]]
+    except OSError:
+        raise
+    except Exception as error:  # of damaged headers numpy raises anything: TokenError, MemoryError ...
+        raise UnusableFile(str(error) or type(error).__name__) from error
+    if checksum != _checksum(list(arrays.values()), head):
         raise UnusableFile("its checksum is another")
     return Checked(RecordColumns(arrays, categories), warnings)
 
@@ -83,8 +86,8 @@ def _next_array(file: BinaryIO, memory: np.memmap, expected: str) -> np.ndarray:
     return np.asarray(memory[start : start + size]).view(dtype).reshape(shape)
 
 
-def _checksum(arrays: list[np.ndarray]) -> int:
-    total = 0
+def _checksum(arrays: list[np.ndarray], described: dict[str, Any]) -> int:
+    total = zlib.crc32(json.dumps(described).encode())
     for array in arrays:
         total = zlib.crc32(array.reshape(-1).view(np.uint8).data, total)
     return total

@@ -14,6 +14,7 @@ from detectron2.utils.events import EventStorage
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
+from torchvision.ops import StochasticDepth
 
 from align_detr.errors import ConfigError
 from align_detr.evaluation.evaluate import PREFIX, VALIDATION_LOSS, EvaluationSet
@@ -24,10 +25,10 @@ class LossEvaluator(DatasetEvaluator):
     """The mean losses of `model` over the images of an evaluation, by the names of training with PREFIX; their sum is
     VALIDATION_LOSS.
 
-    The model computes them as in training, but without gradients and dropout, with the statistics of its batch norms,
-    and with the same random numbers for every batch (of denoising and of sampling), whose generators go on as if
-    nothing had been drawn. Each batch has its own number of objects as normaliser, so that sharing the images among
-    processes changes nothing.
+    The model computes them as in training, but without gradients, dropout and drop path, with the statistics of its
+    batch norms, and with the same random numbers for every batch (of denoising and of sampling), whose generators go on
+    as if nothing had been drawn. Each batch has its own number of objects as normaliser, so that sharing the images
+    among processes changes nothing.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -80,7 +81,7 @@ def with_losses(sets: Sequence[EvaluationSet], model: nn.Module) -> list[Evaluat
 
 @contextmanager
 def _as_in_training(model: nn.Module) -> Iterator[None]:
-    """Put a model into training mode but for dropout and batch norms, and every module back into its own."""
+    """Put a model into training mode but for dropout, drop path and batch norms, and every module back into its own."""
     modes = [(module, module.training) for module in model.modules()]
     for module, _ in modes:
         module.training = not _is_random_or_running(module)
@@ -92,8 +93,9 @@ def _as_in_training(model: nn.Module) -> Iterator[None]:
 
 
 def _is_random_or_running(module: nn.Module) -> bool:
-    of_attention = isinstance(getattr(module, "dropout", None), (int, float))
-    return of_attention or isinstance(module, (_DropoutNd, _BatchNorm))
+    functional = (getattr(module, name, None) for name in ("dropout", "drop_prob"))  # of attention, of timm's DropPath
+    by_number = any(isinstance(value, (int, float)) for value in functional)
+    return by_number or isinstance(module, (_DropoutNd, _BatchNorm, StochasticDepth))
 
 
 @contextmanager

@@ -7,6 +7,8 @@ from detectron2.layers import batched_nms
 from detectron2.structures import Boxes, Instances, pairwise_iou
 from torch import Tensor
 
+from align_detr.errors import ConfigError
+
 MIN_IOU = 0.55  # from which on two views' boxes are of one object: the threshold of weighted boxes fusion
 
 
@@ -20,8 +22,13 @@ def merge_views(views: Sequence[Instances], *, min_iou: float = MIN_IOU) -> Inst
     Where several boxes compete for one, the pairs depend on the order of the views.
 
     These are the box and score of weighted boxes fusion (Solovyev et al. 2019, with T members in T models), which
-    however pairs detections of one model as well.
+    however pairs detections of one model as well. Raise ConfigError for detections with masks, which have no mean.
     """
+    if any(view.has("pred_masks") for view in views):
+        raise ConfigError(
+            "Several views of an image are merged into boxes without masks, but this detector finds masks: keep those "
+            "of the best view by NMS (nms=0.7, for example), or leave out flip and sides."
+        )
     boxes = views[0].pred_boxes.tensor.new_zeros((0, 4), dtype=torch.float64)  # sums of score x box
     scores, classes = boxes.new_zeros(0), views[0].pred_classes.new_zeros(0)
     for view in views:

@@ -53,6 +53,8 @@ class View:
         x0, y0, x1, y1 = found.pred_boxes.tensor.unbind(1)
         width = found.image_size[1]
         fields = {**found.get_fields(), "pred_boxes": Boxes(torch.stack([width - x1, y0, width - x0, y1], dim=1))}
+        if found.has("pred_masks"):  # (N, H, W)
+            fields["pred_masks"] = found.pred_masks.flip(-1)
         return Instances(found.image_size, **fields)
 
 

@@ -56,7 +56,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, *, mask: Tensor | None = N
 def keep_mask(shape: torch.Size, p: float) -> Tensor:
     """Return 1 where an element stays, with probability 1 - `p`, and otherwise 0: int8 on the CPU."""
     count = shape.numel()
-    bits = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(1 << 63), None).view(torch.int16)[:count]
+    numbers = torch.empty(-(-count // 4), dtype=torch.int64, device="cpu").random_(-(1 << 63), None)
+    bits = numbers.view(torch.int16)[:count]
     least = _dropped(p) - _VALUES // 2  # of the numbers that stay
     # a clamp takes a tenth of a comparison's time
     return bits.clamp_(least - 1, least).sub_(least - 1).to(torch.int8).view(shape)

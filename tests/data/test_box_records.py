@@ -293,7 +293,14 @@ def test_only_what_was_kept_of_the_file_itself_is_removed(sound: dict, tmp_path:
 
 @pytest.mark.parametrize(
     "damage",
-    [lambda data: data[:-9], lambda data: data[:-9] + b"X" + data[-8:], lambda data: b"", lambda data: b"PK" + data],
+    [
+        lambda data: data[:-9],
+        lambda data: data[:-9] + b"X" + data[-8:],
+        lambda data: b"",
+        lambda data: b"PK" + data,
+        lambda data: data.replace(b'"star"', b'"stir"'),
+        lambda data: data.replace(b"'shape': (3,)", b"'shape': (3,("),
+    ],
 )
 def test_a_damaged_cache_is_made_anew(
     damage: Callable[[bytes], bytes],

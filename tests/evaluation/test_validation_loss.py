@@ -53,6 +53,18 @@ def test_it_is_the_loss_of_training_without_dropout(name: str) -> None:
     assert found == pytest.approx({"val_loss": sum(expected.values()), **expected}, rel=1e-5)
 
 
+@pytest.mark.parametrize("name", ["dino/dino_swin_tiny_224_4scale_12ep.py", "dino/dino_vit_base_4scale_12ep.py"])
+def test_it_is_the_loss_without_drop_path(name: str) -> None:
+    """Of torchvision's blocks, and of timm's."""
+    found = []
+    for drop_path in (0.0, 0.9):
+        torch.manual_seed(0)
+        node = small_model(name)
+        node.backbone.get("net", node.backbone).drop_path = drop_path
+        found.append(losses_of(instantiate(node).eval(), [images(3)])["val_loss"])
+    assert found[0] == pytest.approx(found[1], rel=1e-6)
+
+
 def test_images_count_alike_and_each_evaluation_gives_the_same() -> None:
     """The mean of batches of one image and of two is weighted by images, also of one without objects."""
     model = detector(CONFIGS[1]).eval()

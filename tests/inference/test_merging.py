@@ -4,7 +4,9 @@ import pytest
 import torch
 from detectron2.structures import Boxes, Instances
 
+from align_detr.errors import ConfigError
 from align_detr.inference.merging import merge_views, merge_with_nms
+from align_detr.inference.views import View
 
 A, B, C = (0.0, 0, 10, 10, 0.8, 0), (0.0, 0, 10, 9, 0.6, 0), (50.0, 50, 60, 60, 0.5, 1)
 
@@ -51,3 +53,21 @@ def test_nms_on_request_keeps_the_best() -> None:
     """A and B overlap by 0.9 and (1, 0, 11, 10) overlaps A by 0.82: of the three A remains."""
     merged = merge_with_nms([view(A, B, C), view((1, 0, 11, 10, 0.4, 0))], 0.7)
     assert rows(merged) == [pytest.approx(A), pytest.approx(C)]
+
+
+def test_masks_are_turned_back_with_their_boxes() -> None:
+    """What lies in the left column of a flipped view lies in the right one of the image."""
+    found = view((0, 0, 10, 10, 0.8, 0))
+    found.pred_masks = torch.zeros(1, 100, 100, dtype=torch.bool)
+    found.pred_masks[0, 3, 0] = True
+    turned = View(flip=True).in_image(found)
+    assert turned.pred_boxes.tensor.tolist() == [[90, 0, 100, 10]]
+    assert turned.pred_masks.nonzero().tolist() == [[0, 3, 99]]
+
+
+def test_masks_are_not_lost_in_a_mean() -> None:
+    found = view(A)
+    found.pred_masks = torch.ones(1, 100, 100, dtype=torch.bool)
+    with pytest.raises(ConfigError, match=r"merged into boxes without masks.*nms=0\.7"):
+        merge_views([found, found])
+    assert merge_with_nms([found, found], 0.7).pred_masks.shape == (1, 100, 100)

@@ -130,6 +130,42 @@ def test_a_norm_behind_an_activation_is_not_folded() -> None:
     assert_close(sequence(x), expected)
 
 
+class Activated(nn.BatchNorm2d):
+    """A norm with an activation, as timm has."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).relu()
+
+
+class Standardised(nn.Conv2d):
+    """A convolution that changes its weight before it uses it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, F.normalize(self.weight, dim=1), self.bias)
+
+
+@pytest.mark.parametrize("kinds", [(nn.Conv2d, Activated), (Standardised, nn.BatchNorm2d)], ids=["norm", "convolution"])
+def test_subclasses_that_do_more_are_not_folded(kinds: tuple[type[nn.Module], type[nn.Module]]) -> None:
+    torch.manual_seed(0)
+    sequence = nn.Sequential(kinds[0](3, 4, 1), kinds[1](4)).eval()
+    sequence[1].running_mean.fill_(0.5), sequence[1].running_var.fill_(4.0)
+    x = torch.randn(1, 3, 5, 5)
+    expected = sequence(x)
+    fold_norms(sequence)
+    assert_close(sequence(x), expected)
+
+
+def test_routes_of_training_are_left_out() -> None:
+    """The copy is that of the plain detector: heads of the last layer alone, and no weight of a route."""
+    model = build("mr_detr/mr_dino_r50_4scale_12ep.py")
+    optimized = optimize_for_inference(model)
+    assert isinstance(optimized.model.decoder, LastLayerDecoder)
+    assert any(".routes." in name for name, _ in model.named_modules())
+    assert not any(".routes." in name for name, _ in optimized.named_modules())
+    found, expected = predicted(optimized.model, noise(SIZES[0])), predicted(model, noise(SIZES[0]))
+    assert_close(found.boxes[-1], expected.boxes[-1], atol=1e-4, rtol=0)
+
+
 def test_masks_and_segments_are_the_same_and_may_be_changed() -> None:
     model = build("DETRSegmentation/detr_r50_panoptic_25ep.py")
     (found,), (expected,) = optimize_for_inference(model)(noise(SIZES[0])), model(noise(SIZES[0]))
@@ -243,3 +279,9 @@ def test_what_cannot_be_optimized_is_refused() -> None:
     assert isinstance(optimized, OptimizedDetector) and not optimized.eval().training
     with pytest.raises(ConfigError, match="cannot be trained"):
         optimized.train()
+    for move in (optimized.double, optimized.half, lambda: optimized.to("meta")):
+        with pytest.raises(ConfigError, match="cannot become torch.*move the original"):
+            move()
+    with pytest.raises(ConfigError, match="takes no weights: load them into the original"):
+        optimized.load_state_dict(model.state_dict(), strict=False)
+    assert optimized.to("cpu") is optimized and len(optimized(noise(SIZES[0]))) == 1

@@ -103,6 +103,12 @@ def test_mask_takes_a_byte_per_element() -> None:
     assert [(t.dtype, t.numel()) for t in kept] == [(torch.int8, 64)]
 
 
+def test_the_mask_is_on_the_cpu_whatever_the_default_device() -> None:
+    x = torch.ones(8)
+    with torch.device("meta"):
+        assert dropout(x, 0.5).device == x.device
+
+
 def test_attention_of_float32_under_autocast() -> None:
     """Autocast computes products in bfloat16, also those of inputs that no linear layer has converted."""
     query, key, value = (torch.randn(1, 2, 3, 4, requires_grad=True) for _ in range(3))

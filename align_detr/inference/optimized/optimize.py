@@ -2,7 +2,7 @@
 
 import contextlib
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from align_detr.inference.optimized.fused import Kernels, has_bfloat16
 from align_detr.inference.optimized.parts import LastLayerDecoder, has_last_layer
 from align_detr.inference.optimized.replacing import Replacements
 from align_detr.modeling.meta_arch import DETR
+from align_detr.modeling.routes import RoutedDecoder
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -31,7 +32,7 @@ def optimize_for_inference(model: nn.Module, *, precision: str = "float32") -> "
     processors with instructions for it.
 
     The copy has its own weights. It can be copied and pickled, but neither trained nor moved to another device:
-    optimize again.
+    optimize again, also for other weights.
     Raise ConfigError for what is no detector, and EnvironmentProblem without bfloat16 instructions.
     """
     if not isinstance(model, nn.Module) or not isinstance(getattr(model, "backbone", None), nn.Module):
@@ -63,6 +64,8 @@ def _rewritten(model: nn.Module, kernels: Kernels) -> Any:
     copied.backbone.to(memory_format=torch.channels_last)
     known = isinstance(copied, DETR) and type(copied).predict is DETR.predict  # others may read more of the decoder
     last_layer = known and has_last_layer(copied.decoder, copied.head)
+    if last_layer and isinstance(copied.decoder, RoutedDecoder):
+        copied.decoder.routes = nn.ModuleList()  # of training alone
     Replacements(kernels).apply(copied)
     if last_layer:
         copied.decoder = LastLayerDecoder(copied.decoder, copied.head)
@@ -91,6 +94,22 @@ class OptimizedDetector(nn.Module):
         if self.precision is torch.float32:
             return contextlib.nullcontext()
         return torch.autocast(next(self.model.parameters()).device.type, dtype=self.precision)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "OptimizedDetector":
+        """Raise ConfigError for another device or type, which half of the weights would miss."""
+        weight = next(self.parameters())
+        asked = fn(weight.detach()[:0])
+        if (asked.device, asked.dtype) != (weight.device, weight.dtype):
+            raise ConfigError(
+                f"An optimized detector cannot become {asked.dtype} on {asked.device}: move the original and optimize "
+                "it afterwards."
+            )
+        super()._apply(fn, recurse)
+        return self
+
+    def load_state_dict(self, *args: Any, **options: Any) -> Any:
+        """Raise ConfigError: its weights have other names and shapes than a file's, which would be left out."""
+        raise ConfigError("An optimized detector takes no weights: load them into the original and optimize it again.")
 
     def train(self, mode: bool = True) -> "OptimizedDetector":
         """Stay in evaluation mode; raise ConfigError for training mode."""

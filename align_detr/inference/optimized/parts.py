@@ -15,6 +15,7 @@ from align_detr.modeling.decoder import Decoder
 from align_detr.modeling.deformable import DeformableEncoder, token_references
 from align_detr.modeling.head import Head, LayerwiseHead, LayerwiseIoUHead, SharedHead, SoftmaxHead
 from align_detr.modeling.proposals import ClassProposals, ObjectProposals, TwoStageProposals, gather_tokens
+from align_detr.modeling.routes import RoutedDecoder
 from align_detr.structures import Memory, Predictions, Proposals, QueryPart
 
 TOKENS_AT_ONCE = 1024  # of a feed-forward block on a CPU: 8 MiB of 2,048 channels
@@ -138,7 +139,8 @@ class LastLayerDecoder(nn.Module):
 def has_last_layer(decoder: nn.Module, head: nn.Module) -> bool:
     """Say whether decoder and head are the library's, of which the last row can be computed alone."""
     heads = (SoftmaxHead, SharedHead, LayerwiseHead, LayerwiseIoUHead)
-    return type(head) in heads and isinstance(decoder, Decoder) and type(decoder).forward is Decoder.forward
+    forwards = (Decoder.forward, RoutedDecoder.forward)  # routes are of training alone
+    return type(head) in heads and isinstance(decoder, Decoder) and type(decoder).forward in forwards
 
 
 def _last_layer(head: nn.Module) -> nn.Module:

@@ -42,9 +42,10 @@ class OneToManyAssigner(nn.Module):
     query prefers another one may have none. Of the positives of an object the best `most` remain; of equal ones those
     of lower index.
 
-    So it is in the released code but for two things that are left out: that draws 75 of an image's positives at random
-    where there are more, and in place of an object's positives takes as many of the best queries for it, whatever
-    object these belong to, so that a query may be trained for two objects.
+    So it is in the released code but for three things: that draws 75 of an image's positives at random where there are
+    more; in place of an object's positives it takes as many of the best queries for it, whatever object these belong
+    to, so that a query may be trained for two objects; and u is the IoU of the query's box in the one-to-one pass
+    there, beside s of the pass without self-attention, where both are of the latter here.
     """
 
     def __init__(self, *, threshold: float = 0.4, most: int = 6, share: float = 0.7) -> None:

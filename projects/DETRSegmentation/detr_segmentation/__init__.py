@@ -14,6 +14,7 @@ from align_detr.projects.detr_segmentation.checkpoint import (
 from align_detr.projects.detr_segmentation.head import ConvBlock, MaskHead
 from align_detr.projects.detr_segmentation.losses import DiceLoss, MaskFocalLoss, MaskLoss
 from align_detr.projects.detr_segmentation.masks import (
+    ClassifyingHiddenHead,
     HiddenHead,
     HiddenPredictions,
     MaskBranch,
@@ -31,6 +32,7 @@ register_release(
 
 __all__ = [
     "BoxAttention",
+    "ClassifyingHiddenHead",
     "ConvBlock",
     "DiceLoss",
     "GaussianBoxAttention",

@@ -3,13 +3,14 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from align_detr.errors import ConfigError, DatasetError
-from align_detr.modeling.head import Head, RefiningHead
+from align_detr.modeling.head import ClassifyingHead, Head, RefiningHead
 from align_detr.modeling.neck import valid_size
 from align_detr.projects.detr_segmentation.attention import BoxAttention
 from align_detr.projects.detr_segmentation.head import MaskHead
@@ -152,9 +153,27 @@ class RefiningHiddenHead(HiddenHead):
         return self.head.refine(x, reference, layer)
 
 
+class ClassifyingHiddenHead(RefiningHiddenHead):
+    """`RefiningHiddenHead` for a head whose classes can be read between the layers."""
+
+    head: Any
+
+    @property
+    def softmax(self) -> bool:
+        """Whether the logits have a column of "no object"."""
+        return bool(getattr(self.head, "softmax", False))
+
+    def classify(self, x: Tensor, layer: int) -> Tensor:
+        """Return the logits of a layer as the head does."""
+        logits: Tensor = self.head.classify(x, layer)
+        return logits
+
+
 def reading(head: Head) -> HiddenHead:
-    """Return the head that also hands on what it reads."""
-    return RefiningHiddenHead(head) if isinstance(head, RefiningHead) else HiddenHead(head)
+    """Return the head that also hands on what it reads, and does between the layers what `head` does."""
+    if not isinstance(head, RefiningHead):
+        return HiddenHead(head)
+    return ClassifyingHiddenHead(head) if isinstance(head, ClassifyingHead) else RefiningHiddenHead(head)
 
 
 class QueryMasks:

@@ -5,12 +5,14 @@ from typing import Any
 
 import pytest
 import torch
+from detectron2.config import LazyCall as L
 from detectron2.config import instantiate
 from omegaconf import DictConfig
 from torch.testing import assert_close
 
-from align_detr.modeling import DETR, FusedPostprocess
+from align_detr.modeling import DETR, DistinctQueries, FusedPostprocess, SharedHead, SoftmaxHead
 from align_detr.projects.detr_segmentation import GaussianBoxAttention, PanopticMerge, SegmentationDETR
+from align_detr.projects.detr_segmentation.masks import reading
 from align_detr.projects.detr_segmentation.meta_arch import query_numbers
 from align_detr.structures import MAIN
 from support.shrink import small_model
@@ -162,3 +164,23 @@ def test_groups_of_queries_get_the_masks_of_their_own_queries() -> None:
         total = total + (1 - (2 * (p * mask).sum() + 1) / (p.sum() + mask.sum() + 1)) / 3
     assert len(last) == 3 * groups
     assert_close(losses["loss_dice"], total / groups, rtol=1e-4, atol=1e-6)
+
+
+def test_masks_go_with_distinct_queries() -> None:
+    """These read classes between the layers, from the head that hands on what it reads; boxes are as without masks."""
+    node, parent = small_model(DINO_NAME), small_model(PARENTS[DINO_NAME])
+    for each in (node, parent):
+        each.decoder.query_masks = [L(DistinctQueries)(iou=0.3)]
+    model, plain = build(node), instantiate(parent).eval()
+    plain.load_state_dict({key: x for key, x in model.state_dict().items() if not key.startswith("masks.")})
+    (found,), (expected,) = run(model, images(1)), run(plain, images(1))
+    assert torch.equal(found["instances"].scores, expected["instances"].scores)
+    assert found["instances"].pred_masks.shape == (len(expected["instances"]), 96, 70)
+
+
+def test_classes_between_the_layers_are_the_head_s() -> None:
+    """A head with "no object" says so through the one that hands on what it reads."""
+    head = SharedHead(num_classes=3, embed_dim=8, softmax=True)
+    x, between = torch.randn(1, 2, 8), reading(head)
+    assert between.softmax is True and torch.equal(between.classify(x, 0), head.classify(x, 0))
+    assert not hasattr(reading(SoftmaxHead(num_classes=3, embed_dim=8)), "classify")
