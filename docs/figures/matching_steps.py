@@ -1,6 +1,6 @@
 """Draw the matching of a photo's objects step by step: predictions, costs, one-to-one, and Align-DETR's k-to-one.
 
-    python docs/figures/matching_steps.py [--weights output/demo/weights.pth] [--photo BloodImage_00038.jpg]
+    python docs/figures/matching_steps.py [--weights output/demo/weights.pth] [--photo BloodImage_00323.jpg]
 
 The detector is that of `make demo`, the photo one of its test photos. Both matchings are those of the library's matcher
 on the same predictions, of the last layer that trains with copies: nothing but the copies differs.
@@ -26,7 +26,7 @@ from align_detr.modeling import DETR, HungarianMatcher
 from align_detr.report.plotting import LIGHT, color, settings
 from align_detr.structures import MAIN, Match, Predictions, Targets
 
-PHOTO = "BloodImage_00038.jpg"
+PHOTO = "BloodImage_00323.jpg"
 
 
 @dataclass
@@ -155,8 +155,8 @@ def _draw_pairs(axes: Axes, steps: Steps, pairs: Sequence[tuple[int, int, float]
     for k, box in enumerate(steps.objects):
         _box(axes, box, edgecolor="white", linewidth=3.0)
         _box(axes, box, edgecolor=color(k), linewidth=1.2, linestyle=(0, (3, 2)))
-    for query, target, weight in pairs:
-        style = {"linewidth": 0.7 + 1.8 * weight, "alpha": 0.35 + 0.65 * weight}
+    for query, target, weight in sorted(pairs, key=lambda pair: -pair[2]):
+        style = {"linewidth": 0.8 + 1.7 * weight, "alpha": 0.5 + 0.5 * weight}
         _box(axes, steps.boxes[query], edgecolor=color(target), **style)
 
 
@@ -171,7 +171,7 @@ def main() -> None:
     found = [x for x in held_out(cfg, count=1000) if x["file_name"].endswith(args.photo)]
     if not found:
         parser.error(f"{args.photo} is none of the test photos: name one of {cfg.dataloader.test.dataset}.")
-    write(draw(steps_of(detector.model, found[0], detector.class_names)), args.out)
+    write(draw(steps_of(detector.model, found[0], detector.class_names)), args.out, dpi=95)
 
 
 if __name__ == "__main__":

@@ -107,7 +107,7 @@ def test_families_of_the_readme() -> None:
     """A row per family with the number of its configs, and one of them with its epochs and published AP."""
     rows = re.findall(r"^\| .+ \| (\d+) \| `((\w+)/\w+\.py)` \| (\d*) ?\| (.*?) ?\|$", README, flags=re.MULTILINE)
     sizes = Counter(name.partition("/")[0] for name in model_zoo.names())
-    assert {family: int(size) for size, _, family, _, _ in rows} == dict(sizes)
+    assert {family: int(size) for size, _, family, _, _ in rows} == dict(sizes), "write the numbers into the README"
     for _, name, _, epochs, published in rows:
         assert epochs_of(name) == epochs, name
         expected = PUBLISHED_AP.get(name)
