@@ -65,7 +65,7 @@ def _rewritten(model: nn.Module, kernels: Kernels) -> Any:
     known = isinstance(copied, DETR) and type(copied).predict is DETR.predict  # others may read more of the decoder
     last_layer = known and has_last_layer(copied.decoder, copied.head)
     if last_layer and isinstance(copied.decoder, RoutedDecoder):
-        copied.decoder.routes = nn.ModuleList()  # of training alone
+        copied.decoder._modules["routes"] = nn.ModuleList()  # of training alone
     Replacements(kernels).apply(copied)
     if last_layer:
         copied.decoder = LastLayerDecoder(copied.decoder, copied.head)

@@ -28,6 +28,6 @@ class TSPRCNN(RCNN):
             raise ConfigError(
                 "model.roi_heads has no form for export: make it TSPROIHeads with ClassWiseNMS as its postprocess."
             )
-        features = self.backbone(images)
+        features: dict[str, Tensor] = cast(nn.Module, self.backbone)(images)
         rois = propose(cast(nn.Module, self.proposal_generator), features, sizes)
         return heads.postprocess.of_padded(*heads.predict(features, rois))
