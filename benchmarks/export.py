@@ -2,7 +2,7 @@
 
     python benchmarks/export.py models                      # R50 detectors: file, time, parity (minutes each)
     python benchmarks/export.py latency [--threads 2]        # onnxruntime, OpenVINO and PyTorch, batch 1
-    python benchmarks/export.py zoo [--part 3/10]           # every graph of the model zoo, shrunk, free batch and size
+    python benchmarks/export.py zoo [--configs NAME ...]    # every graph of the model zoo, shrunk, free batch and size
 
 Weights are seeded random ones; a file is compared with its detector before it is written. The extra [export] is needed,
 OpenVINO is measured where it is installed, `latency --compiled` needs a C++ compiler. AP: onnx_ap.py.
@@ -148,17 +148,17 @@ def _openvino(path: Path, images: Tensor, sizes: Tensor, threads: int, seconds: 
         return {}
 
 
-def zoo(part: int, parts: int) -> None:
+def zoo(names: Sequence[str]) -> None:
     """Export each graph of the model zoo, shrunk, with free batch, height and width, and print what came of it.
 
-    Configs that differ in sizes alone, or in what only training reads, have one graph. Of `parts` that share the
-    graphs, this is number `part`.
+    Configs that differ in sizes alone, or in what only training reads, have one graph. `names` are some configs in
+    place of one per graph.
     """
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
     from support.graphs import GRAPHS
     from support.subject import subject
 
-    for name in GRAPHS[part - 1 :: parts]:
+    for name in names or GRAPHS:
         model = subject(name).model.eval()
         classes, start = Classes([str(k) for k in range(model.num_classes)]), time.process_time()
         with tempfile.TemporaryDirectory() as temporary:
@@ -182,7 +182,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("datasets/bccd/images"), help="photos for parity")
     parser.add_argument("--kept", type=Path, default=Path("output/export"), help="folder for exported files")
     parser.add_argument("--compiled", action="store_true", help="latency: also of PyTorch's ahead-of-time compiler")
-    parser.add_argument("--part", default="1/1", metavar="I/N", help="zoo: the I-th of N parts")
+    parser.add_argument("--configs", nargs="+", default=[], metavar="NAME", help="zoo: of these alone")
     args = parser.parse_args()
     size = (args.size[0], args.size[1])
     if args.what == "models":
@@ -190,8 +190,7 @@ def main() -> None:
     elif args.what == "latency":
         latency(args.names, size, args.threads, args.seconds, args.kept, compiled=args.compiled)
     else:
-        part, _, parts = args.part.partition("/")
-        zoo(int(part), int(parts))
+        zoo(args.configs)
 
 
 if __name__ == "__main__":

@@ -58,6 +58,10 @@ def read_weights(path: str | os.PathLike[str], *, averaged: bool = True) -> Weig
             f"{path} is an exported file, which predicts alone: use align_detr.OnnxDetector or align-detr predict, or "
             "pass the weights that it was exported from."
         )
+    if path.lower().endswith(".pt2"):
+        raise ConfigError(
+            f"{path} is an exported program, which PyTorch runs (docs/export.md): name the weights that it came from."
+        )
     return weights_in(read_checkpoint(path), path, averaged=averaged)
 
 

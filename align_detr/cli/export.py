@@ -45,9 +45,10 @@ def build_parser() -> argparse.ArgumentParser:
         default="uint8",
         help="pixels in RGB, which the file normalises, or normalised images (default: uint8)",
     )
-    parser.add_argument("--fp16", action="store_true", help="half precision: half the size of the file")
-    parser.add_argument("--int8", metavar="FOLDER", help="8 bits, calibrated with the images of a folder")
-    parser.add_argument("--simplify", action="store_true", help="also run onnxscript's rewriting rules, for minutes")
+    onnx = parser.add_argument_group("ONNX files alone")
+    onnx.add_argument("--fp16", action="store_true", help="half precision: half the size of the file")
+    onnx.add_argument("--int8", metavar="FOLDER", help="8 bits, calibrated with the images of a folder")
+    onnx.add_argument("--simplify", action="store_true", help="also run onnxscript's rewriting rules, for minutes")
     return parser
 
 

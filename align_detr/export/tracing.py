@@ -38,8 +38,9 @@ def trace(module: ExportedDetector, options: ExportOptions) -> ExportedProgram:
             return torch.export.export(module, example(options), dynamic_shapes=shapes, strict=False)
     except Exception as error:  # PyTorch raises errors of many kinds
         where = "with free sizes: give size, such as 800x1333" if any(free.values()) else "into one graph"
+        kind = type(module.model).__name__
         raise EnvironmentProblem(
-            f"PyTorch {torch.__version__} cannot export this {type(module.model).__name__} {where} ({first_line(error)})."
+            f"PyTorch {torch.__version__} cannot export this {kind} {where} ({first_line(error)})."
         ) from error
 
 

@@ -1,10 +1,11 @@
 """Exported files: they find what the detector finds, in any batch and size that they allow, and say what they are.
 
-An export takes seconds, so that two detectors are exported, once for all tests; benchmarks/export.py exports them all.
+An export takes seconds, so that two graphs are traced and translated, once for all tests; benchmarks/export.py exports
+all detectors.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from torch import Tensor, nn
 
 from align_detr.cli.main import main
 from align_detr.errors import ConfigError, EnvironmentProblem
-from align_detr.export import tracing
+from align_detr.export import onnx_file, tracing
+from align_detr.export.description import describe
 from align_detr.export.export import export
 from align_detr.export.module import ExportedDetector, detection_copy
 from align_detr.export.onnx_detector import OnnxDetector
@@ -44,6 +46,30 @@ def write(path: Path, model: nn.Module, size: tuple[int, int] | None, batch: int
     options = ExportOptions(size, batch, **others)
     export(path, "onnx" if path.suffix == ".onnx" else "torch", options, model=model, classes=CLASSES, view=VIEW)
     return path
+
+
+@pytest.fixture(scope="module", autouse=True)
+def once() -> Iterator[None]:
+    """Trace and translate once what tests export of one detector in several forms."""
+    graphs: dict[tuple[str, object, ExportOptions], Any] = {}
+
+    def trace(module: ExportedDetector, options: ExportOptions) -> Any:
+        key = "program", type(module.model), ExportOptions(options.size, options.batch, options.normalised)
+        if key not in graphs:
+            graphs[key] = tracing.trace(module, options)
+        return graphs[key]
+
+    def translate(program: Any, options: ExportOptions) -> Any:
+        key = "onnx", id(program), ExportOptions(None)
+        if key not in graphs:
+            graphs[key] = translated(program, options).SerializeToString()
+        return onnx.load_from_string(graphs[key])
+
+    translated = onnx_file.translate
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("align_detr.export.export.trace", trace)
+        patch.setattr(onnx_file, "translate", translate)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -145,26 +171,41 @@ def test_only_standard_operators(fixed: Path) -> None:
     assert {"images", "sizes"} == {x.name for x in model.graph.input}
 
 
-def test_int8_and_normalised_images(tmp_path: Path, detr: nn.Module) -> None:
+def test_int8(tmp_path: Path, detr: nn.Module) -> None:
     """Calibrated with photos; convolutions have 8-bit weights, the heads do not."""
     folder = tmp_path / "photos"
     folder.mkdir()
     generator = np.random.default_rng(0)
     for i in range(2):
         Image.fromarray(generator.integers(0, 256, (48, 60, 3), np.uint8)).save(folder / f"{i}.png")
-    path = write(tmp_path / "int8.onnx", detr, FIXED, 1, normalised=True, int8=folder)
+    path = write(tmp_path / "int8.onnx", detr, None, None, int8=folder)
     model = onnx.load(str(path))
     assert sum(node.op_type == "QuantizeLinear" for node in model.graph.node) > 5
     text = {x.key: x.value for x in model.metadata_props}["align_detr"]
-    assert (json.loads(text)["precision"], json.loads(text)["input"]) == ("int8", "normalised")
+    assert json.loads(text)["precision"] == "int8"
+    assert 0 < difference_of_scores(path, detr) < 0.1
+
+
+def test_half_precision(tmp_path: Path, detr: nn.Module, free: Path) -> None:
+    """The weights take half as much, inputs and outputs keep their types."""
+    path = write(tmp_path / "half.onnx", detr, None, None, fp16=True)
+    assert path.stat().st_size < 0.8 * free.stat().st_size
+    text = {x.key: x.value for x in onnx.load(str(path)).metadata_props}["align_detr"]
+    assert json.loads(text)["precision"] == "fp16"
+    assert 0 < difference_of_scores(path, detr) < 0.01
+
+
+def difference_of_scores(path: Path, model: nn.Module) -> float:
+    """Return the greatest difference between the scores of a file and of its detector."""
     images, sizes = batch_of(FIXED, padded=FIXED)
-    module = ExportedDetector(detection_copy(detr), normalised=True).eval()
     with torch.no_grad():
-        expected = module(detr.normalize(images), sizes)[1].numpy()
-    found = run(path, detr.normalize(images), sizes)[1]
-    assert 0 < np.abs(found - expected).max() < 0.1
-    with pytest.raises(ConfigError, match="which is no folder"):
-        write(tmp_path / "x.onnx", detr, FIXED, 1, int8=tmp_path / "none")
+        expected = ExportedDetector(detection_copy(model), flip=True).eval()(images, sizes)[1].numpy()
+    return float(np.abs(run(path, images, sizes)[1] - expected).max())
+
+
+def test_a_file_of_normalised_images_says_so(detr: nn.Module) -> None:
+    others = {"size": None, "batch": None, "num_detections": 12, "precision": "fp32"}
+    assert describe(detr, CLASSES, VIEW, normalised=True, **others)["input"] == "normalised"
 
 
 @torch.no_grad()
@@ -181,7 +222,7 @@ def test_a_file_that_finds_something_else_is_not_written(detr: nn.Module) -> Non
 
 def test_a_program_of_torch_export(tmp_path: Path, detr: nn.Module) -> None:
     """It loads with PyTorch alone, and has the same description."""
-    path = write(tmp_path / "detr.pt2", detr, FIXED, None)
+    path = write(tmp_path / "detr.pt2", detr, None, None)
     files = {"align_detr": ""}
     loaded = torch.export.load(path, extra_files=files).module()
     images, sizes = batch_of((50, 96), FIXED, (64, 31), padded=FIXED)
@@ -212,6 +253,11 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkey
     assert "end it with .onnx" in capsys.readouterr().err
     assert main(["export", "digits", "--out", str(tmp_path / "x.pt2"), "--format", "torch", "--fp16"]) == 2
     assert "fp16 is for ONNX files" in capsys.readouterr().err
+    assert main(["export", "digits", "--out", str(tmp_path / "x.onnx"), "--int8", str(tmp_path / "none")]) == 2
+    assert "which is no folder: name one with a hundred images" in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    assert main(["export", "digits", "--out", str(tmp_path / "file/x.onnx")]) == 2
+    assert "file cannot be written to: name another folder" in capsys.readouterr().err
     monkeypatch.setattr("align_detr.export.options.PACKAGES", ("no_such_package",))
     assert main(["export", "digits", "--out", str(tmp_path / "x.onnx"), "--size", "64"]) == 2
     assert "pip install 'align_detr[export]'" in capsys.readouterr().err

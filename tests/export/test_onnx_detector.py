@@ -142,6 +142,9 @@ def test_files_that_cannot_be_used(tmp_path: Path, detector: OnnxDetector) -> No
     refuses(other, "outputs boxes, scores, kinds in place of images, sizes and boxes, scores, labels")
     with pytest.raises(ConfigError, match="other.onnx is an exported file, which predicts alone: use align_detr.OnnxD"):
         Detector(weights=tmp_path / "other.onnx")
+    (tmp_path / "program.pt2").touch()
+    with pytest.raises(ConfigError, match="program.pt2 is an exported program, which PyTorch runs"):
+        Detector(weights=tmp_path / "program.pt2")
     few = OnnxDetector(write_onnx(tmp_path / "few.onnx", described(class_names=["red"], category_ids=None)))
     with pytest.raises(ConfigError, match="predicts a class outside of its 1 class names"):
         few.predict(Image.new("RGB", (8, 8)))

@@ -38,6 +38,7 @@ from align_detr.projects.tsp.rcnn.losses import (
     ProposalCriterion,
     ProposalOwnerMatcher,
 )
+from align_detr.projects.tsp.rcnn.padded import PaddedRoIs
 from align_detr.projects.tsp.rcnn.predictors import AgnosticBoxes, ClassBoxes, SigmoidClassifier, SoftmaxClassifier
 from align_detr.projects.tsp.rcnn.roi_heads import ClassWiseNMS, RoIStage, TSPROIHeads
 from align_detr.projects.tsp.rcnn.rois import BoxCoder, RoIOutputs, RoIPredictions, RoIs
@@ -82,6 +83,7 @@ __all__ = [
     "FoIs",
     "HybridOptimizer",
     "LevelNormTower",
+    "PaddedRoIs",
     "PointAssigner",
     "PointCriterion",
     "PointGIoUCost",
