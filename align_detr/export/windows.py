@@ -17,23 +17,21 @@ class PlainWindowAttention(ShiftedWindowAttention):
         """Attend in windows: (B, h, w, C) -> (B, h, w, C)."""
         height, width, channels = x.shape[1:]
         window = self.window_size
-        x = F.pad(x, (0, 0, 0, -width % window[1], 0, -height % window[0]))
-        counts = [x.shape[1] // window[0], x.shape[2] // window[1]]  # windows along each side
+        counts = [-(-n // side) for n, side in zip((height, width), window, strict=True)]  # windows along each side
+        rows, columns = (n * side for n, side in zip(counts, window, strict=True))
+        x = F.pad(x, (0, 0, 0, columns - width, 0, rows - height))
         bias = self.get_relative_position_bias()  # (1, H, N, N)
         places, back = None, None
         if any(self.shift_size):
             shifts = [torch.sym_min(s, (n - 1) * s) for s, n in zip(self.shift_size, counts, strict=True)]
-            places, back = (
-                _rolled(x.shape[1:3], shifts, x.device),
-                _rolled(x.shape[1:3], [-s for s in shifts], x.device),
-            )
+            places, back = (_rolled((rows, columns), s, x.device) for s in (shifts, [-s for s in shifts]))
             x = x[:, places[0]][:, :, places[1]]
             bias = bias + self._blocked(counts, shifts, x)[:, None]  # (windows, H, N, N)
         tokens = self._windows(x, counts)  # (B, windows, N, C)
         query, key, value = self.qkv(tokens).unflatten(-1, (3, self.num_heads, -1)).permute(3, 0, 1, 4, 2, 5)
         product = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1) + bias  # (B, windows, H, N, N)
         out = self.proj((product.softmax(-1) @ value).transpose(2, 3).flatten(3))  # (B, windows, N, C)
-        out = out.unflatten(2, window).unflatten(1, counts).transpose(2, 3).reshape(-1, *x.shape[1:3], channels)
+        out = out.unflatten(2, window).unflatten(1, counts).transpose(2, 3).reshape(-1, rows, columns, channels)
         if back is not None:
             out = out[:, back[0]][:, :, back[1]]
         return out[:, :height, :width]
@@ -55,7 +53,7 @@ class PlainWindowAttention(ShiftedWindowAttention):
         return -100.0 * (part[:, None] != part[..., None]).to(x.dtype)
 
 
-def _rolled(size: torch.Size, shifts: list[int], device: torch.device) -> list[Tensor]:
+def _rolled(size: tuple[int, int], shifts: list[int], device: torch.device) -> list[Tensor]:
     """Return, for each side, the place from which each row or column comes that moves up or left by a shift."""
     return [(torch.arange(n, device=device) + s) % n for n, s in zip(size, shifts, strict=True)]
 

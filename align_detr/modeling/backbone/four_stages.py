@@ -76,8 +76,10 @@ class FourStages(Backbone):
 def pad_to_multiple(x: Tensor, divisor: int) -> Tensor:
     """Pad (B, C, h, w) with zeros at the right and the bottom to multiples of `divisor`."""
     height, width = x.shape[-2:]
-    bottom, right = -height % divisor, -width % divisor
-    return F.pad(x, (0, right, 0, bottom)) if bottom or right else x
+    bottom, right = (-(-n // divisor) * divisor - n for n in (height, width))
+    if isinstance(bottom, int) and isinstance(right, int) and not (bottom or right):
+        return x  # a graph with free sizes pads always: it would keep the answer for its example
+    return F.pad(x, (0, right, 0, bottom))
 
 
 def cropped(maps: dict[str, Tensor], shapes: dict[str, ShapeSpec], height: int, width: int) -> dict[str, Tensor]:
