@@ -61,9 +61,7 @@ class PlainPatchMerging(PatchMerging):
         height, width = x.shape[1:3]
         rows, columns = (height + 1) // 2, (width + 1) // 2
         x = F.pad(x, (0, 0, 0, 2 * columns - width, 0, 2 * rows - height))
-        x = x.reshape(x.shape[0], rows, 2, columns, 2, x.shape[3]).permute(
-            0, 1, 3, 4, 2, 5
-        )  # rows of a patch are inner
+        x = x.reshape(x.shape[0], rows, 2, columns, 2, x.shape[3]).permute(0, 1, 3, 4, 2, 5)
         return self.reduction(self.norm(x.flatten(3)))
 
 
