@@ -54,7 +54,7 @@ class PlainWindowAttention(ShiftedWindowAttention):
 
 
 class PlainPatchMerging(PatchMerging):
-    """torchvision's reduction for export: sizes of maps as simple as they can be, as the exporter reasons about each."""
+    """torchvision's reduction for export: sizes of maps stay simple, as the exporter reasons about each."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Merge 2x2 tokens: (B, h, w, C) -> (B, h / 2, w / 2, 2 C), sizes rounded up."""
