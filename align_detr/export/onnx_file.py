@@ -17,6 +17,7 @@ from align_detr.export.tracing import quiet
 
 OPSET = 20  # GridSample in its present form
 LARGEST = 2**31 - 1  # bytes of a protocol buffer
+_GRAPH, _GRAPHS = 5, 10  # AttributeProto's types of attributes that hold graphs
 
 
 def translate(program: ExportedProgram, options: ExportOptions) -> Any:
@@ -74,13 +75,26 @@ def _name_dimensions(model: Any) -> Any:
 
 
 def add_description(model: Any, text: str) -> None:
-    """Write a description into a model's metadata, and its producer."""
+    """Write a description into a model's metadata, and its producer; remove the exporter's notes."""
     from align_detr import __version__
 
+    _remove_notes(model.graph)
     del model.metadata_props[:]
     entry = model.metadata_props.add()
     entry.key, entry.value = KEY, text
     model.producer_name, model.producer_version = "align_detr", __version__
+
+
+def _remove_notes(graph: Any) -> None:
+    """Remove what the exporter notes on a graph and its parts, which takes megabytes: modules, constraints, sources."""
+    del graph.metadata_props[:]
+    for part in [*graph.node, *graph.input, *graph.output, *graph.initializer, *graph.value_info]:
+        del part.metadata_props[:]
+    for node in graph.node:
+        node.doc_string = ""
+        for attribute in node.attribute:
+            for inner in [attribute.g, *attribute.graphs] if attribute.type in (_GRAPH, _GRAPHS) else []:
+                _remove_notes(inner)
 
 
 def to_half(model: Any) -> Any:

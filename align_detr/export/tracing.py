@@ -35,13 +35,16 @@ def trace(module: ExportedDetector, options: ExportOptions) -> ExportedProgram:
     try:
         with torch.no_grad(), quiet():
             shapes = free if any(free.values()) else None
-            return torch.export.export(module, example(options), dynamic_shapes=shapes, strict=False)
+            program = torch.export.export(module, example(options), dynamic_shapes=shapes, strict=False)
     except Exception as error:  # PyTorch raises errors of many kinds
         where = "with free sizes: give size, such as 800x1333" if any(free.values()) else "into one graph"
         kind = type(module.model).__name__
         raise EnvironmentProblem(
             f"PyTorch {torch.__version__} cannot export this {kind} {where} ({first_line(error)})."
         ) from error
+    for node in program.graph.nodes:  # a file would name folders of the machine that wrote it
+        node.meta.pop("stack_trace", None)
+    return program
 
 
 def example(options: ExportOptions, *, second: bool = False) -> tuple[Tensor, Tensor]:

@@ -1,9 +1,9 @@
-"""Attention in shifted windows whose graph holds for maps of any size, in place of torchvision's."""
+"""Parts of Swin Transformers whose graph holds for maps of any size, in place of torchvision's."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models.swin_transformer import ShiftedWindowAttention
+from torchvision.models.swin_transformer import PatchMerging, ShiftedWindowAttention
 
 
 class PlainWindowAttention(ShiftedWindowAttention):
@@ -53,13 +53,27 @@ class PlainWindowAttention(ShiftedWindowAttention):
         return -100.0 * (part[:, None] != part[..., None]).to(x.dtype)
 
 
+class PlainPatchMerging(PatchMerging):
+    """torchvision's reduction for export: sizes of maps stay simple, as the exporter reasons about each."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Merge 2x2 tokens: (B, h, w, C) -> (B, h / 2, w / 2, 2 C), sizes rounded up."""
+        height, width = x.shape[1:3]
+        rows, columns = (height + 1) // 2, (width + 1) // 2
+        x = F.pad(x, (0, 0, 0, 2 * columns - width, 0, 2 * rows - height))
+        x = x.reshape(x.shape[0], rows, 2, columns, 2, x.shape[3]).permute(0, 1, 3, 4, 2, 5)
+        return self.reduction(self.norm(x.flatten(3)))
+
+
 def _rolled(size: tuple[int, int], shifts: list[int], device: torch.device) -> list[Tensor]:
     """Return, for each side, the place from which each row or column comes that moves up or left by a shift."""
     return [(torch.arange(n, device=device) + s) % n for n, s in zip(size, shifts, strict=True)]
 
 
 def use_plain_windows(model: nn.Module) -> None:
-    """Let the shifted windows of a model hold for any size; names and weights stay."""
+    """Let the Swin Transformers in a model hold for any size; names and weights stay."""
     for module in model.modules():
         if type(module) is ShiftedWindowAttention:
             module.__class__ = PlainWindowAttention
+        elif type(module) is PatchMerging:
+            module.__class__ = PlainPatchMerging

@@ -8,11 +8,11 @@ import torch
 from detectron2.structures import ImageList, Instances
 from torch import Tensor, nn
 from torch.testing import assert_close
-from torchvision.models.swin_transformer import ShiftedWindowAttention
+from torchvision.models.swin_transformer import PatchMerging, ShiftedWindowAttention
 
 from align_detr.errors import ConfigError
 from align_detr.export.module import ExportedDetector, detection_copy
-from align_detr.export.windows import PlainWindowAttention, use_plain_windows
+from align_detr.export.windows import PlainPatchMerging, PlainWindowAttention, use_plain_windows
 from align_detr.modeling.batching import features_of_padded_batch, pad_and_stack
 from align_detr.modeling.meta_arch import DETR
 from align_detr.projects.tsp import TSPFCOS, TSPRCNN
@@ -95,6 +95,11 @@ def test_windows_are_torchvisions(size: tuple[int, int]) -> None:
     use_plain_windows(nn.Sequential(attention))
     assert isinstance(attention, PlainWindowAttention)
     assert_close(attention(x), expected)
+    merging = PatchMerging(dim=8)
+    expected = merging(x)
+    use_plain_windows(nn.Sequential(merging))
+    assert isinstance(merging, PlainPatchMerging)
+    assert_close(merging(x), expected)
 
 
 @torch.no_grad()
