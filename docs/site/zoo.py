@@ -99,7 +99,7 @@ def zoo_page() -> str:
         "Multiply-adds are in 10^9 per image. Those without a size are means over the sizes of COCO's photos, beside "
         "the published ones in [measurements](benchmarks/RESULTS.md#size-and-cost-of-the-detectors); those with a size "
         "(height x width) were counted at that size alone, and those in italics by PyTorch's counter, which leaves out "
-        "norms (below 1 %); masks are not counted. The time of training is that of a CPU, from the same page; "
+        "norms (below 2 %); masks are not counted. The time of training is that of a CPU, from the same page; "
         "configs for COCO were not trained by us.",
         "Every config is built at tiny size, trained for a step and evaluated by the tests (`tests/test_contract.py`). "
         "What is compared with numbers recorded from the reference implementations stands under each family; manifests "
