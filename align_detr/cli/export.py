@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from align_detr.cli.help_texts import EXIT_CODES
 from align_detr.cli.requirements import require_detectron2
@@ -62,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from align_detr.detector import Detector  # here, as it needs torch: `--help` works without it
     from align_detr.export.options import DYNAMIC, check_file, read_options
 
-    options = {
+    options: dict[str, Any] = {
         "batch": args.batch,
         "normalised": args.input == "normalised",
         "fp16": args.fp16,

@@ -21,7 +21,7 @@ class PlainWindowAttention(ShiftedWindowAttention):
         rows, columns = (n * side for n, side in zip(counts, window, strict=True))
         x = F.pad(x, (0, 0, 0, columns - width, 0, rows - height))
         bias = self.get_relative_position_bias()  # (1, H, N, N)
-        places, back = None, None
+        back: list[Tensor] | None = None
         if any(self.shift_size):
             shifts = [torch.sym_min(s, (n - 1) * s) for s, n in zip(self.shift_size, counts, strict=True)]
             places, back = (_rolled((rows, columns), s, x.device) for s in (shifts, [-s for s in shifts]))
