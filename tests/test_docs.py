@@ -46,6 +46,8 @@ OF_A_RUN = (
     "matching.json",
     "predictions.json",
     "predictions.png",
+    "my_config.py",  # files that a reader writes
+    "new_loss.py",
     ".venv/bin/python",
     "site/",
 )  # made, not kept
