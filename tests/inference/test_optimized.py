@@ -13,7 +13,7 @@ from torch.testing import assert_close
 
 from align_detr import ConfigError, optimize_for_inference
 from align_detr.inference.optimized.folding import fold_norms
-from align_detr.inference.optimized.fused import FusedConv2d, FusedLinear, Kernels
+from align_detr.inference.optimized.fused import FusedConv2d, FusedLinear, Kernels, has_bfloat16
 from align_detr.inference.optimized.layout import KEPT_SHAPES, KeptNeck
 from align_detr.inference.optimized.optimize import OptimizedDetector
 from align_detr.inference.optimized.parts import TOKENS_AT_ONCE, FusedFeedForward, LastLayerDecoder
@@ -260,6 +260,7 @@ def test_detections_can_be_changed_in_place() -> None:
     assert not found["instances"].scores.is_inference()
 
 
+@pytest.mark.skipif(not has_bfloat16(torch.device("cpu")), reason="this processor has no bfloat16 instructions")
 def test_bfloat16_finds_nearly_the_same() -> None:
     model = build("dino/dino_r50_4scale_12ep.py")
     (found,), (expected,) = optimize_for_inference(model, precision="bfloat16")(noise(SIZES[0])), model(noise(SIZES[0]))
