@@ -32,7 +32,7 @@ class Suppression(nn.Module):
 def test_half_precision_is_refused_where_boxes_are_suppressed() -> None:
     """Of 80 classes in 1333 pixels, each class shifted to a place of its own: up to 106,560."""
     box = torch.tensor([0.0, 0.0, 1333.0, 800.0])
-    program = torch.onnx.export(Suppression(), (box.expand(1, 160, 4), torch.rand(1, 160)), dynamo=True, verbose=False)
+    program = torch.onnx.export(Suppression().eval(), (box.expand(1, 160, 4), torch.rand(1, 160)), dynamo=True, verbose=False)
     with pytest.raises(ConfigError, match="fp16 rounds the boxes that this detector's NMS compares"):
         to_half(program.model_proto)
 

@@ -29,6 +29,7 @@ GRAPHS = [
     "ablations/digits_align.py",
     "ablations/digits_dac.py",
     "ablations/digits_distinct.py",
+    "ablations/digits_distinct_relation.py",
     "ablations/digits_relation.py",
     "ablations/dino_r50_dw_12ep.py",
     "ablations/dino_r50_iou_branch_12ep.py",
