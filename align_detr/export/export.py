@@ -1,13 +1,15 @@
 """`Detector.export`: a detector into one file."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
-from align_detr.errors import ConfigError
+from align_detr.errors import ConfigError, EnvironmentProblem
 from align_detr.export import compiled_file, description, onnx_file, quantization, torch_file
 from align_detr.export.metadata import KEY, read_description
 from align_detr.export.module import ExportedDetector, detection_copy
@@ -73,5 +75,14 @@ def _write_onnx(path: Path, program: Any, options: ExportOptions, module: Export
         described = read_description({KEY: text}, str(path))
         translated = quantization.quantize(translated, options.int8, described)
     onnx_file.add_description(translated, text)
-    onnx_file.OnnxRun(translated.SerializeToString())(*example(options))  # a smaller file runs, too
+    found = onnx_file.OnnxRun(translated.SerializeToString())(*example(options))  # a smaller file runs, too
+    require_finite(found, options.precision)
     onnx_file.write(translated, path)
+
+
+def require_finite(found: Sequence[np.ndarray], precision: str) -> None:
+    """Raise EnvironmentProblem for NaN and infinity among boxes, scores and labels of a file in some precision."""
+    if not all(np.isfinite(x).all() for x in found):
+        raise EnvironmentProblem(
+            f"In {precision}, this detector predicts NaN or infinity, so nothing was written: export it in fp32."
+        )

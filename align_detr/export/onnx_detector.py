@@ -128,8 +128,8 @@ class OnnxDetector:
         those. Arrays hold uint8 from 0 to 255 or floats from 0 to 1. Nothing is fetched from URLs. Boxes are in the
         pixels of the image as shown.
         threshold: least score; by default none. top_k: the best detections alone. batch_size: images per pass; a file
-        with a fixed batch runs in its own. white_level: the level of grey images of more than 8 bits that becomes 255;
-        by default the file's, else 65535.
+        with a fixed batch runs in its own, the last pass filled up with copies. white_level: the level of grey images
+        of more than 8 bits that becomes 255; by default the file's, else 65535.
         Raise ConfigError for a source or a number that cannot be used, and DatasetError for an image that cannot be
         read.
         """
@@ -156,19 +156,21 @@ class OnnxDetector:
     ) -> Iterator[OnnxDetections]:
         """Return an iterator of the OnnxDetections of each image or frame, which are read as they are asked for.
 
-        source: as in `predict`, also an iterator of images. No more than `batch_size` images are in memory. on_error:
-        called with the DatasetError of each image that cannot be read, which is then left out; by default it is raised.
+        source: as in `predict`, also an iterator of images. No more than `batch_size` images, rounded up to a multiple
+        of the file's fixed batch, are in memory. on_error: called with the DatasetError of each image that cannot be
+        read, which is then left out; by default it is raised.
         All other arguments are as in `predict`.
         """
-        picking = Picking(threshold, top_k, white_level or self.description.white_level)
+        picking = Picking(threshold, top_k, self.description.white_level if white_level is None else white_level)
         picking.check_for(self.description.num_detections)
         check_count(batch_size, "batch_size")
         check_choice(channels, "channels", CHANNELS)
+        of_pass = self.description.batch or 1
         return detect_in_batches(
             pictures(source, channels=channels, on_error=on_error),
             partial(self._see, white_level=picking.white_level),
             partial(self._detect, picking=picking),
-            batch_size=batch_size,
+            batch_size=-(-batch_size // of_pass) * of_pass,  # else a fixed batch would be filled with copies
             on_error=on_error,
         )
 

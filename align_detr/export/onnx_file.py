@@ -98,7 +98,15 @@ def _remove_notes(graph: Any) -> None:
 
 
 def to_half(model: Any) -> Any:
-    """Return a model with weights and arithmetic in float16, but for positions, which need more, and the outputs."""
+    """Return a model with weights and arithmetic in float16, but for positions, which need more, and the outputs.
+
+    Raise ConfigError for one with NMS, whose boxes, in pixels and shifted by their class, float16 rounds by pixels.
+    """
+    if any(node.op_type == "NonMaxSuppression" for node in model.graph.node):
+        raise ConfigError(
+            "fp16 rounds the boxes that this detector's NMS compares, by pixels and beyond 65504 to infinity: leave it "
+            "out."
+        )
     from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
     return convert_float_to_float16(

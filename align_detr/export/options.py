@@ -100,7 +100,7 @@ def read_batch(batch: object) -> int | None:
     """Return the number of images per pass, None for "dynamic"; raise ConfigError for anything else."""
     if batch == DYNAMIC:
         return None
-    count: Any = int(batch) if isinstance(batch, str) and batch.isdigit() else batch
+    count: Any = int(batch) if isinstance(batch, str) and batch.isdecimal() else batch
     return check_count(count, "batch", 1, 'give the number of images per pass, or "dynamic"')
 
 

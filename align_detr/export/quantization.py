@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from align_detr.errors import ConfigError
 from align_detr.export.inputs import feed, prepare
 from align_detr.export.metadata import Description
 from align_detr.inference.sources import pictures
@@ -19,12 +20,18 @@ def quantize(model: Any, folder: Path, description: Description) -> Any:
     """Return an ONNX model with 8-bit weights, with a scale per channel, and activations in the backbone.
 
     The backbone's first quarter, its depth-wise convolutions and all that follows the backbone stay in float. Raise
-    DatasetError as `calibration_inputs`.
+    ConfigError where nothing of the backbone is left, and DatasetError as `calibration_inputs`.
     """
     import onnx
     from onnxruntime.quantization import QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
+    nodes = quantized_nodes(model)
+    if not nodes:  # which would stand for all
+        raise ConfigError(
+            f"int8 is for the convolutions of a backbone, and that of this {description.architecture} has none beyond "
+            "its first quarter and the depth-wise ones: leave int8 out."
+        )
     reader = _Reader(calibration_inputs(folder, description))
     with tempfile.TemporaryDirectory() as temporary:
         plain, prepared, quantized = (Path(temporary) / name for name in ("plain.onnx", "prepared.onnx", "int8.onnx"))
@@ -35,7 +42,7 @@ def quantize(model: Any, folder: Path, description: Description) -> Any:
             str(quantized),
             reader,
             op_types_to_quantize=["Conv"],
-            nodes_to_quantize=quantized_nodes(model),
+            nodes_to_quantize=nodes,
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,

@@ -64,7 +64,9 @@ class Session:
             ) from error
         count = len(self.description.classes.names)
         if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
-            raise NonFinitePrediction(f"{self.path} predicts NaN or infinity: export it from another checkpoint.")
+            whole = self.description.precision == "fp32"
+            remedy = "export it from another checkpoint" if whole else "export the detector in fp32"
+            raise NonFinitePrediction(f"{self.path} predicts NaN or infinity: {remedy}.")
         if labels.size and not (labels.min() >= 0 and labels.max() < count):
             raise ConfigError(
                 f"{self.path} predicts a class outside of its {count} class names: export the detector again."

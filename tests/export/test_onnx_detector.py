@@ -12,7 +12,7 @@ from PIL import Image
 
 from align_detr import Detector, OnnxDetector
 from align_detr.cli.main import main
-from align_detr.errors import ConfigError, DatasetError, EnvironmentProblem
+from align_detr.errors import ConfigError, DatasetError, EnvironmentProblem, NonFinitePrediction
 from support.onnx_file import described, write_onnx
 
 onnx = pytest.importorskip("onnx", reason="needs onnx, which writes the file")
@@ -64,6 +64,8 @@ def test_every_form_of_an_image_is_taken(detector: OnnxDetector, tmp_path: Path)
     assert detector.predict(tmp_path / "turned.png").image_size == (16, 12)
     deep = np.full((12, 16), 819, np.uint16)  # a fifth of 4095
     assert detector.predict(deep, white_level=4095).scores.tolist() == pytest.approx([0.2, 0.2])
+    with pytest.raises(ConfigError, match="white_level is 0, but must be a positive number"):
+        detector.predict(deep, white_level=0)
 
 
 def test_a_batch_finds_what_single_images_find(detector: OnnxDetector) -> None:
@@ -82,6 +84,30 @@ def test_a_fixed_size_and_batch(tmp_path: Path) -> None:
     found = OnnxDetector(path, providers=["CPUExecutionProvider"]).predict([Image.new("RGB", (80, 60), COLOR)] * 3)
     assert [x.boxes.tolist() for x in found] == [[[0, 0, 40, 30], [0, 0, 80, 60]]] * 3
     assert found[2].scores.tolist() == pytest.approx([0.8 * 0.75, 0.2 * 0.75])
+
+
+def test_a_file_with_a_fixed_batch_runs_in_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five images are three passes of two, whatever number is asked for."""
+    detector = OnnxDetector(write_onnx(tmp_path / "a.onnx", described(batch=2)), threads=1)
+    run, shapes = detector._session.run, []
+    monkeypatch.setattr(detector._session, "run", lambda inputs: shapes.append(inputs["images"].shape[0]) or run(inputs))
+    images = [Image.new("RGB", (8, 8), (50 * k, 0, 9)) for k in range(5)]
+    for batch_size in (1, 3):
+        found = detector.predict(images, batch_size=batch_size)
+        assert [x[x.pred_classes == 0].scores.tolist() for x in found] == [pytest.approx([k * 50 / 255]) for k in range(5)]
+    assert shapes == [2] * 6
+
+
+def test_numbers_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    """A mean colour over 0; a file in half precision may be finite in another."""
+    for precision, remedy in {"fp32": "from another checkpoint", "fp16": "the detector in fp32"}.items():
+        path = write_onnx(tmp_path / "a.onnx", described(precision=precision))
+        model = onnx.load(str(path))
+        (white,) = (x for x in model.graph.initializer if x.name == "white")
+        white.float_data[0] = 0.0
+        onnx.save(model, str(path))
+        with pytest.raises(NonFinitePrediction, match=f"predicts NaN or infinity: export (it )?{remedy}"):
+            OnnxDetector(path, threads=1).predict(Image.new("RGB", (8, 8), COLOR))
 
 
 def test_a_normalised_file_in_bgr(tmp_path: Path) -> None:

@@ -6,12 +6,16 @@ import pytest
 import torch
 import torchvision
 from detectron2.layers import ROIAlign, batched_nms, roi_align
+from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.modeling.box_regression import Box2BoxTransform
-from detectron2.structures import Boxes, Instances
+from detectron2.modeling.matcher import Matcher
+from detectron2.modeling.proposal_generator import RPN
+from detectron2.structures import Boxes, ImageList, Instances
 from torch.testing import assert_close
 
 from align_detr.errors import ConfigError
 from align_detr.projects.tsp.rcnn.losses import BackgroundFocalLoss
+from align_detr.projects.tsp.rcnn.padded import propose
 from align_detr.projects.tsp.rcnn.roi_heads import ClassWiseNMS
 from align_detr.projects.tsp.rcnn.rois import BoxCoder, RoIs, pad_images
 from align_detr.projects.tsp.rcnn.rpn import TowerRPNHead
@@ -223,3 +227,33 @@ def test_region_operators_are_torchvisions() -> None:
     expected = torchvision.ops.roi_align(maps, rois, (7, 7), 0.25, 0, aligned=True)
     assert_close(ROIAlign((7, 7), 0.25, 0, aligned=True)(maps, rois), expected)
     assert batched_nms(boxes, torch.arange(5.0), torch.zeros(5, dtype=torch.int64), 0.5)[0] == 4
+
+
+class TwoAnchors(torch.nn.Module):
+    """A head that prefers the first of two anchors and moves none."""
+
+    def forward(self, features: list[torch.Tensor]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Return logits (B, 2, h, w) and deltas (B, 8, h, w) of each map."""
+        logits = [torch.tensor([1.0, 0.0]).view(1, 2, 1, 1).expand(len(x), -1, *x.shape[2:]) for x in features]
+        return logits, [x.new_zeros(len(x), 8, *x.shape[2:]) for x in features]
+
+
+def test_proposals_that_are_too_small_remove_no_others() -> None:
+    """Anchors of 14 and 16 pixels around (16, 16), IoU 196/256; in detectron2, too, the larger remains."""
+    generator = RPN(
+        in_features=["p4"],
+        head=TwoAnchors(),
+        anchor_generator=DefaultAnchorGenerator(sizes=[[14, 16]], aspect_ratios=[1.0], strides=[32], offset=0.5),
+        anchor_matcher=Matcher([0.3, 0.7], [0, -1, 1]),
+        box2box_transform=Box2BoxTransform(weights=(1.0, 1.0, 1.0, 1.0)),
+        batch_size_per_image=4,
+        positive_fraction=0.5,
+        pre_nms_topk=(10, 10),
+        post_nms_topk=(10, 10),
+        nms_thresh=0.7,
+        min_box_size=15,
+    ).eval()
+    features = {"p4": torch.zeros(1, 4, 1, 1)}
+    rois = propose(generator, features, torch.tensor([[32, 32]]))
+    (theirs,), _ = generator(ImageList(torch.zeros(1, 3, 32, 32), [(32, 32)]), features)
+    assert rois.boxes[rois.valid].tolist() == theirs.proposal_boxes.tensor.tolist() == [[8, 8, 24, 24]]

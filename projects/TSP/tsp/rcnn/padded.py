@@ -83,8 +83,9 @@ def propose(generator: torch.nn.Module, features: Mapping[str, Tensor], sizes: T
     level = torch.cat([torch.full_like(x, index) for index, (_, x) in enumerate(chosen)], dim=1)
     boxes = boxes.clamp(min=0.0).minimum(limits_of(sizes))
     real = ((boxes[..., 2:] - boxes[..., :2]) > generator.min_box_size).all(-1)
-    real = real & kept_by_nms(boxes, scores, level, generator.nms_thresh)
-    scores, index = scores.masked_fill(~real, -torch.inf).topk(
+    scores = scores.masked_fill(~real, -torch.inf)  # last in the NMS, so that they remove no other
+    kept = kept_by_nms(boxes, scores, level, generator.nms_thresh)
+    scores, index = scores.masked_fill(~kept, -torch.inf).topk(
         torch.sym_min(generator.post_nms_topk[False], scores.shape[1]), dim=1
     )
     real = scores > -torch.inf
