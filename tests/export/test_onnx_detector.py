@@ -90,11 +90,15 @@ def test_a_file_with_a_fixed_batch_runs_in_its_own(tmp_path: Path, monkeypatch: 
     """Five images are three passes of two, whatever number is asked for."""
     detector = OnnxDetector(write_onnx(tmp_path / "a.onnx", described(batch=2)), threads=1)
     run, shapes = detector._session.run, []
-    monkeypatch.setattr(detector._session, "run", lambda inputs: shapes.append(inputs["images"].shape[0]) or run(inputs))
+    monkeypatch.setattr(
+        detector._session, "run", lambda inputs: shapes.append(inputs["images"].shape[0]) or run(inputs)
+    )
     images = [Image.new("RGB", (8, 8), (50 * k, 0, 9)) for k in range(5)]
     for batch_size in (1, 3):
         found = detector.predict(images, batch_size=batch_size)
-        assert [x[x.pred_classes == 0].scores.tolist() for x in found] == [pytest.approx([k * 50 / 255]) for k in range(5)]
+        assert [x[x.pred_classes == 0].scores.tolist() for x in found] == [
+            pytest.approx([k * 50 / 255]) for k in range(5)
+        ]
     assert shapes == [2] * 6
 
 

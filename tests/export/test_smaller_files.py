@@ -32,7 +32,9 @@ class Suppression(nn.Module):
 def test_half_precision_is_refused_where_boxes_are_suppressed() -> None:
     """Of 80 classes in 1333 pixels, each class shifted to a place of its own: up to 106,560."""
     box = torch.tensor([0.0, 0.0, 1333.0, 800.0])
-    program = torch.onnx.export(Suppression().eval(), (box.expand(1, 160, 4), torch.rand(1, 160)), dynamo=True, verbose=False)
+    program = torch.onnx.export(
+        Suppression().eval(), (box.expand(1, 160, 4), torch.rand(1, 160)), dynamo=True, verbose=False
+    )
     with pytest.raises(ConfigError, match="fp16 rounds the boxes that this detector's NMS compares"):
         to_half(program.model_proto)
 
@@ -54,7 +56,9 @@ def test_int8_is_refused_for_a_backbone_of_one_convolution(tmp_path: Path) -> No
     several = [f"model.backbone.{k}" for k in range(4)]
     assert quantized_nodes(convolutions(*several, "model.neck")) == ["conv1", "conv2", "conv3"]
     with pytest.raises(ConfigError, match="that of this DETR has none beyond its first quarter .*leave int8 out"):
-        quantize(convolutions("model.backbone.patches", "model.neck"), tmp_path, read_description(described(), "a.onnx"))
+        quantize(
+            convolutions("model.backbone.patches", "model.neck"), tmp_path, read_description(described(), "a.onnx")
+        )
 
 
 def test_a_file_that_predicts_infinity_is_not_written() -> None:
