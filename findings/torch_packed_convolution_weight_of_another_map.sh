@@ -9,7 +9,7 @@
 # reorder alone ("simple:any"), in each call; from the unpacked weight it has a compiled one. So the unpacked weight is
 # the fast one. Results are right in all cases. Seen on x86-64 (AMD EPYC, AVX2), Python 3.11, two threads:
 #
-#     2.14.1: packed without a size 104 ms (reorder simple:any), for this size 11 ms, not packed 13 ms
+#     2.14.1: packed without a size 112 ms (reorder simple:any), for this size 10 ms, not packed 13 ms
 #
 # ONEDNN_MAX_CPU_ISA gives a processor with AVX-512 the same choice. Exits 0 if the reference reorder is still run and
 # a packed weight takes at least twice as long as one that is not, 1 if not. The install is about 6 GB.
