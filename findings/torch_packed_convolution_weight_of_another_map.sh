@@ -11,7 +11,7 @@
 #
 #     2.14.1: packed without a size 112 ms (reorder simple:any), for this size 10 ms, not packed 13 ms
 #
-# ONEDNN_MAX_CPU_ISA gives a processor with AVX-512 the same choice. Exits 0 if the reference reorder is still run and
+# ONEDNN_MAX_CPU_ISA=AVX2 is set for processors with AVX-512, of which none was tried. Exits 0 if that reorder still runs and
 # a packed weight takes at least twice as long as one that is not, 1 if not. The install is about 6 GB.
 set -euo pipefail
 folder=$(mktemp -d)
