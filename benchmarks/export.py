@@ -2,7 +2,7 @@
 
     python benchmarks/export.py models                      # R50 detectors: file, time, parity (minutes each)
     python benchmarks/export.py latency [--threads 2]        # onnxruntime, OpenVINO and PyTorch, batch 1
-    python benchmarks/export.py zoo [--configs NAME ...]    # every graph of the model zoo, shrunk, free batch and size
+    python benchmarks/export.py zoo [--size 192 256]         # every graph of the model zoo, shrunk; else of free sizes
 
 Weights are seeded random ones; a file is compared with its detector before it is written. The extra [export] is needed,
 OpenVINO is measured where it is installed, `latency --compiled` needs a C++ compiler. AP: onnx_ap.py.
@@ -148,8 +148,8 @@ def _openvino(path: Path, images: Tensor, sizes: Tensor, threads: int, seconds: 
         return {}
 
 
-def zoo(names: Sequence[str]) -> None:
-    """Export each graph of the model zoo, shrunk, with free batch, height and width, and print what came of it.
+def zoo(names: Sequence[str], options: ExportOptions) -> None:
+    """Export each graph of the model zoo, shrunk, and print what came of it.
 
     Configs that differ in sizes alone, or in what only training reads, have one graph. `names` are some configs in
     place of one per graph.
@@ -163,7 +163,7 @@ def zoo(names: Sequence[str]) -> None:
         classes, start = Classes([str(k) for k in range(model.num_classes)]), time.process_time()
         with tempfile.TemporaryDirectory() as temporary:
             try:
-                path, options = Path(temporary) / "model.onnx", ExportOptions(None, None)
+                path = Path(temporary) / "model.onnx"
                 export(path, "onnx", options, model=model, classes=classes, view=TestView())
                 result = f"{path.stat().st_size / 1e6:.1f} MB"
             except AlignDetrError as error:
@@ -176,7 +176,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("models", "latency", "zoo"))
     parser.add_argument("--names", nargs="+", choices=list(MODELS), default=list(MODELS))
-    parser.add_argument("--size", type=int, nargs=2, default=(480, 640))
+    parser.add_argument("--size", type=int, nargs=2, help="480 640 if left out; of the zoo, free with a free batch")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=10.0, help="per measurement of latency")
     parser.add_argument("--folder", type=Path, default=Path("datasets/bccd/images"), help="photos for parity")
@@ -184,13 +184,13 @@ def main() -> None:
     parser.add_argument("--compiled", action="store_true", help="latency: also of PyTorch's ahead-of-time compiler")
     parser.add_argument("--configs", nargs="+", default=[], metavar="NAME", help="zoo: of these alone")
     args = parser.parse_args()
-    size = (args.size[0], args.size[1])
+    size = (args.size[0], args.size[1]) if args.size else (480, 640)
     if args.what == "models":
         models(args.names, size, args.folder)
     elif args.what == "latency":
         latency(args.names, size, args.threads, args.seconds, args.kept, compiled=args.compiled)
     else:
-        zoo(args.configs)
+        zoo(args.configs, ExportOptions(size, 1) if args.size else ExportOptions(None, None))
 
 
 if __name__ == "__main__":

@@ -32,16 +32,21 @@ def read_archive(path: Path | None) -> bytes:
         ) from error
 
 
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command."""
+    description = "Make `import detectron2` work where the package index is all there is."
+    parser = argparse.ArgumentParser(prog="align-detr install-detectron2", description=description)
+    parser.add_argument("--archive", type=Path, metavar="FILE", help="a local copy of the pinned source archive")
+    parser.add_argument("--wheel-dir", type=Path, metavar="DIR", help=f"only write {WHEEL_NAME} into DIR")
+    return parser
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the subcommand with `argv` (default: the process's) and return its exit status.
 
     Raise EnvironmentProblem for what the user can act on.
     """
-    description = "Make `import detectron2` work where the package index is all there is."
-    parser = argparse.ArgumentParser(prog="align-detr install-detectron2", description=description)
-    parser.add_argument("--archive", type=Path, metavar="FILE", help="a local copy of the pinned source archive")
-    parser.add_argument("--wheel-dir", type=Path, metavar="DIR", help=f"only write {WHEEL_NAME} into DIR")
-    arguments = parser.parse_args(argv)
+    arguments = build_parser().parse_args(argv)
     if arguments.wheel_dir is not None:
         print(f"wrote {write_wheel(read_archive(arguments.archive), arguments.wheel_dir)}")
     elif needs_install():

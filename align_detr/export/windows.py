@@ -5,6 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.swin_transformer import PatchMerging, ShiftedWindowAttention
 
+from align_detr.modeling.backbone.four_stages import ceil_divide
+
 
 class PlainWindowAttention(ShiftedWindowAttention):
     """torchvision's attention of a Swin Transformer for export: the shift is arithmetic on the size of the map.
@@ -17,14 +19,17 @@ class PlainWindowAttention(ShiftedWindowAttention):
         """Attend in windows: (B, h, w, C) -> (B, h, w, C)."""
         height, width, channels = x.shape[1:]
         window = self.window_size
-        counts = [-(-n // side) for n, side in zip((height, width), window, strict=True)]  # windows along each side
+        counts = [
+            ceil_divide(n, side) for n, side in zip((height, width), window, strict=True)
+        ]  # windows along each side
         rows, columns = (n * side for n, side in zip(counts, window, strict=True))
         x = F.pad(x, (0, 0, 0, columns - width, 0, rows - height))
         bias = self.get_relative_position_bias()  # (1, H, N, N)
         back: list[Tensor] | None = None
         if any(self.shift_size):
             shifts = [torch.sym_min(s, (n - 1) * s) for s, n in zip(self.shift_size, counts, strict=True)]
-            places, back = (_rolled((rows, columns), s, x.device) for s in (shifts, [-s for s in shifts]))
+            ends = [n - s for n, s in zip((rows, columns), shifts, strict=True)]
+            places, back = (_rolled((rows, columns), first, x.device) for first in (shifts, ends))
             x = x[:, places[0]][:, :, places[1]]
             bias = bias + self._blocked(counts, shifts, x)[:, None]  # (windows, H, N, N)
         tokens = self._windows(x, counts)  # (B, windows, N, C)
@@ -65,9 +70,13 @@ class PlainPatchMerging(PatchMerging):
         return self.reduction(self.norm(x.flatten(3)))
 
 
-def _rolled(size: tuple[int, int], shifts: list[int], device: torch.device) -> list[Tensor]:
-    """Return, for each side, the place from which each row or column comes that moves up or left by a shift."""
-    return [(torch.arange(n, device=device) + s) % n for n, s in zip(size, shifts, strict=True)]
+def _rolled(size: tuple[int, int], first: list[int], device: torch.device) -> list[Tensor]:
+    """Return, for each side, the places of its rows or columns from the `first` on, and then those before it."""
+    # of two ranges, as ONNX's translation of a remainder takes no divisor that depends on the size
+    return [
+        torch.cat([torch.arange(k, n, device=device), torch.arange(k, device=device)])
+        for n, k in zip(size, first, strict=True)
+    ]
 
 
 def use_plain_windows(model: nn.Module) -> None:

@@ -1,5 +1,6 @@
 """The reference: one page per package of public names, from `__all__`, signatures and docstrings; and the commands."""
 
+import argparse
 import importlib
 import inspect
 import re
@@ -226,12 +227,17 @@ def write_reference(source: Path) -> None:
 
 
 def commands() -> str:
-    """Return a page with the help of every subcommand."""
+    """Return a page with the help of every subcommand, and of those that it has."""
     parts = ["# Commands", "What `align-detr SUBCOMMAND --help` prints."]
     for name, (module, line) in COMMANDS.items():
-        found = importlib.import_module(module)
-        text = found.build_parser().format_help() if hasattr(found, "build_parser") else ""
         parts.append(f"## align-detr {name}\n\n{line[:1].upper()}{line[1:]}.")
-        if text:
-            parts.append(f"```text\n{text}```")
+        found = importlib.import_module(module)
+        if hasattr(found, "build_parser"):
+            parts += [f"```text\n{text}```" for text in helps(found.build_parser())]
     return "\n\n".join(parts) + "\n"
+
+
+def helps(parser: argparse.ArgumentParser) -> list[str]:
+    """Return the help of a parser, and of each of its subcommands."""
+    inner = [x for action in parser._actions if isinstance(action.choices, dict) for x in action.choices.values()]
+    return [parser.format_help(), *(text for x in inner for text in helps(x))]

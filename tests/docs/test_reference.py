@@ -48,6 +48,8 @@ def test_the_pages_of_the_reference(tmp_path: Path) -> None:
     assert "{py:class} align_detr.modeling.IABCELoss(" in losses and "{py:method} positive(" in losses
     commands = (tmp_path / "reference" / "commands.md").read_text()
     assert "## align-detr train\n" in commands and "usage: align-detr train" in commands
+    for name in ("weights", "weights convert", "weights mean", "install-detectron2"):
+        assert f"usage: align-detr {name} [-h]" in commands
     assert str(Path.home()) not in commands
 
 

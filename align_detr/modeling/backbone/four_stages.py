@@ -73,10 +73,18 @@ class FourStages(Backbone):
         return {name: ShapeSpec(channels=self._channels[name], stride=strides[name]) for name in self._out_features}
 
 
+def ceil_divide(n: int, divisor: int) -> int:
+    """Return n / divisor, rounded up, so that it holds in a graph, too.
+
+    ONNX's translation of `//` cuts towards zero, so that -(-n // divisor) is wrong there without a word.
+    """
+    return (n + divisor - 1) // divisor
+
+
 def pad_to_multiple(x: Tensor, divisor: int) -> Tensor:
     """Pad (B, C, h, w) with zeros at the right and the bottom to multiples of `divisor`."""
     height, width = x.shape[-2:]
-    bottom, right = (-(-n // divisor) * divisor - n for n in (height, width))
+    bottom, right = (ceil_divide(n, divisor) * divisor - n for n in (height, width))
     if isinstance(bottom, int) and isinstance(right, int) and not (bottom or right):
         return x  # a graph with free sizes pads always: it would keep the answer for its example
     return F.pad(x, (0, right, 0, bottom))
@@ -84,5 +92,7 @@ def pad_to_multiple(x: Tensor, divisor: int) -> Tensor:
 
 def cropped(maps: dict[str, Tensor], shapes: dict[str, ShapeSpec], height: int, width: int) -> dict[str, Tensor]:
     """Return the part of each map that an image of `height` and `width` covers, sizes rounded up."""
-    sizes = {name: (-(-height // shape.stride), -(-width // shape.stride)) for name, shape in shapes.items()}
+    sizes = {
+        name: (ceil_divide(height, shape.stride), ceil_divide(width, shape.stride)) for name, shape in shapes.items()
+    }
     return {name: maps[name][..., :h, :w] for name, (h, w) in sizes.items()}
