@@ -1,4 +1,6 @@
-"""Deformable attention in operators that every runtime has, in place of the library's own operator."""
+"""Attention in operators that every runtime has: deformable attention in place of our own operator, and timm's in place
+of a fused one.
+"""
 
 import functools
 from collections.abc import Sequence
@@ -66,7 +68,11 @@ class PlainDeformableAttention(MultiScaleDeformableAttention):
 
 
 def use_plain_attention(model: nn.Module) -> None:
-    """Let all deformable attention in a model be computed by ordinary operators; names and weights stay."""
+    """Let all deformable attention and timm's attention in a model be computed by ordinary operators; names and weights
+    stay.
+    """
     for module in model.modules():
         if type(module) is MultiScaleDeformableAttention:
             module.__class__ = PlainDeformableAttention
+        elif getattr(module, "fused_attn", False):  # timm's, of 3 dimensions in ViTDet, of which ONNX's takes 4 alone
+            module.fused_attn = False

@@ -1,6 +1,7 @@
-"""Parts of detectors as ONNX files of free height and width: they hold in sizes of which the exporter has seen none."""
+"""Parts of backbones as ONNX files, of free height and width: they hold in sizes that the exporter has not seen."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch.export import Dim
 from torch.testing import assert_close
 from torchvision.models.swin_transformer import ShiftedWindowAttention
 
+from align_detr.export.attention import use_plain_attention
 from align_detr.export.windows import PlainWindowAttention, use_plain_windows
 from align_detr.modeling.backbone.four_stages import pad_to_multiple
 
@@ -44,9 +46,13 @@ def session(attention: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> "
     plain.attention.load_state_dict(attention.state_dict())
     use_plain_windows(plain)
     assert isinstance(plain.attention, PlainWindowAttention)
-    path: Path = tmp_path_factory.mktemp("windows") / "windows.onnx"
     free = {"x": {2: Dim.DYNAMIC, 3: Dim.DYNAMIC}}
-    program = torch.export.export(plain, (torch.rand(2, 8, 18, 33),), dynamic_shapes=free, strict=False)
+    return written(plain, torch.rand(2, 8, 18, 33), tmp_path_factory.mktemp("windows") / "windows.onnx", free)
+
+
+def written(module: nn.Module, x: Tensor, path: Path, free: Any = None) -> "onnxruntime.InferenceSession":
+    """The file of a module, written as those of detectors are."""
+    program = torch.export.export(module, (x,), dynamic_shapes=free, strict=False)
     torch.onnx.export(program, dynamo=True, opset_version=20, optimize=False, verbose=False).save(str(path))
     return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
@@ -57,5 +63,18 @@ def test_shifted_windows(size: tuple[int, int], attention: nn.Module, session: "
     x = torch.rand(2, 8, *size, generator=torch.Generator().manual_seed(1))
     height, width = (-size[0] % 4, -size[1] % 4)
     expected = attention(nn.functional.pad(x, (0, width, 0, height)).permute(0, 2, 3, 1))
+    found = session.run(None, {session.get_inputs()[0].name: x.numpy()})[0]
+    assert_close(torch.from_numpy(found), expected, atol=1e-5, rtol=0)
+
+
+def test_attention_of_timms_plain_backbone(tmp_path: Path) -> None:
+    """Its fused attention has no batch of heads, which PyTorch's translation to ONNX asks for."""
+    sam = pytest.importorskip("timm.models.vision_transformer_sam", reason="the extra [timm] is optional")
+    attention = sam.Attention(16, num_heads=2, use_rel_pos=True, input_size=(4, 6)).eval().requires_grad_(False)
+    nn.init.normal_(attention.rel_pos_h)
+    x = torch.rand(2, 4, 6, 16)
+    expected = attention(x)
+    use_plain_attention(attention)
+    session = written(attention, x, tmp_path / "attention.onnx")
     found = session.run(None, {session.get_inputs()[0].name: x.numpy()})[0]
     assert_close(torch.from_numpy(found), expected, atol=1e-5, rtol=0)
