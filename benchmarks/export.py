@@ -2,7 +2,7 @@
 
     python benchmarks/export.py models                      # R50 detectors: file, time, parity (minutes each)
     python benchmarks/export.py latency [--threads 2]        # onnxruntime, OpenVINO and PyTorch, batch 1
-    python benchmarks/export.py zoo [--size 192 256]         # every graph of the model zoo, shrunk; else of free sizes
+    python benchmarks/export.py zoo [--size 192 256]         # every graph of the zoo, shrunk; sizes are free without it
 
 Weights are seeded random ones; a file is compared with its detector before it is written. The extra [export] is needed,
 OpenVINO is measured where it is installed, `latency --compiled` needs a C++ compiler. AP: onnx_ap.py.

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 WEIGHTS = "weights.pth"
 """The evaluated weights alone, which training leaves in its output folder."""
-CONFIGS = {"bccd": "quickstart/demo.py", "digits": "quickstart/digits.py"}
+CONFIGS = {"bccd": "quickstart/demo.py", "digits": "quickstart/digits_dense.py"}
 
 
 def build_parser() -> argparse.ArgumentParser:

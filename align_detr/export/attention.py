@@ -1,6 +1,4 @@
-"""Attention in operators that every runtime has: deformable attention in place of our own operator, and timm's in place
-of a fused one.
-"""
+"""Attention in operators that every runtime has, in place of the library's own operator and of a fused one of timm."""
 
 import functools
 from collections.abc import Sequence
@@ -68,11 +66,17 @@ class PlainDeformableAttention(MultiScaleDeformableAttention):
 
 
 def use_plain_attention(model: nn.Module) -> None:
-    """Let all deformable attention and timm's attention in a model be computed by ordinary operators; names and weights
-    stay.
-    """
+    """Let all deformable attention in a model be computed by ordinary operators; names and weights stay."""
     for module in model.modules():
         if type(module) is MultiScaleDeformableAttention:
             module.__class__ = PlainDeformableAttention
-        elif getattr(module, "fused_attn", False):  # timm's, of 3 dimensions in ViTDet, of which ONNX's takes 4 alone
+
+
+def use_unfused_attention(model: nn.Module) -> None:
+    """Let timm's attention in a model be computed by products and a softmax.
+
+    ViTDet's has tensors of 3 dimensions, and ONNX's translation of a fused attention takes 4 alone.
+    """
+    for module in model.modules():
+        if getattr(module, "fused_attn", False):
             module.fused_attn = False

@@ -11,6 +11,7 @@ from torch import nn
 
 from align_detr.errors import ConfigError, EnvironmentProblem
 from align_detr.export import compiled_file, description, onnx_file, quantization, torch_file
+from align_detr.export.attention import use_unfused_attention
 from align_detr.export.metadata import KEY, read_description
 from align_detr.export.module import ExportedDetector, detection_copy
 from align_detr.export.options import ExportOptions
@@ -43,6 +44,8 @@ def export(
     module = ExportedDetector(
         detection_copy(model), flip=view.image_format == "BGR", normalised=options.normalised
     ).eval()
+    if file_format == "onnx":
+        use_unfused_attention(module)
     with torch.no_grad():
         count = module(*example(options))[1].shape[1]
     described = description.describe(

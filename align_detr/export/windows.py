@@ -19,9 +19,8 @@ class PlainWindowAttention(ShiftedWindowAttention):
         """Attend in windows: (B, h, w, C) -> (B, h, w, C)."""
         height, width, channels = x.shape[1:]
         window = self.window_size
-        counts = [
-            ceil_divide(n, side) for n, side in zip((height, width), window, strict=True)
-        ]  # windows along each side
+        # windows along each side
+        counts = [ceil_divide(n, side) for n, side in zip((height, width), window, strict=True)]
         rows, columns = (n * side for n, side in zip(counts, window, strict=True))
         x = F.pad(x, (0, 0, 0, columns - width, 0, rows - height))
         bias = self.get_relative_position_bias()  # (1, H, N, N)

@@ -1,4 +1,4 @@
-"""A small Align-DINO from scratch on the built-in digits, on the CPU: the detector of `make demo DATA=digits`.
+"""A small Align-DINO from scratch on the built-in digits, on the CPU: the detector that comes with the package.
 
 Needs: nothing. The pictures are drawn from scikit-learn's digits and photos at the first use, without network, and kept
 in the cache folder (`ALIGN_DETR_CACHE`, default `~/.cache/align_detr`).

@@ -231,13 +231,12 @@ def commands() -> str:
     parts = ["# Commands", "What `align-detr SUBCOMMAND --help` prints."]
     for name, (module, line) in COMMANDS.items():
         parts.append(f"## align-detr {name}\n\n{line[:1].upper()}{line[1:]}.")
-        found = importlib.import_module(module)
-        if hasattr(found, "build_parser"):
-            parts += [f"```text\n{text}```" for text in helps(found.build_parser())]
+        parts += [f"```text\n{text}```" for text in helps(importlib.import_module(module).build_parser())]
     return "\n\n".join(parts) + "\n"
 
 
 def helps(parser: argparse.ArgumentParser) -> list[str]:
     """Return the help of a parser, and of each of its subcommands."""
-    inner = [x for action in parser._actions if isinstance(action.choices, dict) for x in action.choices.values()]
+    groups = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    inner = [x for action in groups for x in action.choices.values()]
     return [parser.format_help(), *(text for x in inner for text in helps(x))]

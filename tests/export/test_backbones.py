@@ -10,7 +10,8 @@ from torch.export import Dim
 from torch.testing import assert_close
 from torchvision.models.swin_transformer import ShiftedWindowAttention
 
-from align_detr.export.attention import use_plain_attention
+from align_detr.export.attention import use_unfused_attention
+from align_detr.export.tracing import EXAMPLE, SECOND
 from align_detr.export.windows import PlainWindowAttention, use_plain_windows
 from align_detr.modeling.backbone.four_stages import pad_to_multiple
 
@@ -67,6 +68,12 @@ def test_shifted_windows(size: tuple[int, int], attention: nn.Module, session: "
     assert_close(torch.from_numpy(found), expected, atol=1e-5, rtol=0)
 
 
+def test_examples_have_one_window_and_several() -> None:
+    """Of Swin-L's 12 tokens, at stride 32; of a single window PyTorch asks whether it is one, and keeps the answer."""
+    assert all(-(-side // 32) > 12 for side in EXAMPLE)
+    assert all(-(-side // 32) <= 12 for side in SECOND)
+
+
 def test_attention_of_timms_plain_backbone(tmp_path: Path) -> None:
     """Its fused attention has no batch of heads, which PyTorch's translation to ONNX asks for."""
     sam = pytest.importorskip("timm.models.vision_transformer_sam", reason="the extra [timm] is optional")
@@ -74,7 +81,7 @@ def test_attention_of_timms_plain_backbone(tmp_path: Path) -> None:
     nn.init.normal_(attention.rel_pos_h)
     x = torch.rand(2, 4, 6, 16)
     expected = attention(x)
-    use_plain_attention(attention)
+    use_unfused_attention(attention)
     session = written(attention, x, tmp_path / "attention.onnx")
     found = session.run(None, {session.get_inputs()[0].name: x.numpy()})[0]
     assert_close(torch.from_numpy(found), expected, atol=1e-5, rtol=0)
