@@ -1,7 +1,8 @@
 """Attention in operators that every runtime has, in place of the library's own operator and of a fused one of timm."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -77,6 +78,7 @@ def use_unfused_attention(model: nn.Module) -> None:
 
     ViTDet's has tensors of 3 dimensions, and ONNX's translation of a fused attention takes 4 alone.
     """
-    for module in model.modules():
+    modules: Iterable[Any] = model.modules()
+    for module in modules:
         if getattr(module, "fused_attn", False):
             module.fused_attn = False
