@@ -1,7 +1,8 @@
 """The Align-DINO of digits on mosaics and sums of images up to the middle of training, with a flat-cosine schedule: the
 detector of `make demo DATA=digits`.
 
-In the time of the 3,200 iterations of its parent, as mixed images take longer to read.
+Needs: nothing, as its parent: the pictures are drawn at the first use, without network. It takes the time of the
+parent's 3,200 iterations, since mixed images take longer to read.
 """
 
 from ..common.dense_data import mix_images
