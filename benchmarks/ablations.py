@@ -48,6 +48,7 @@ STUDY = Study(
         Variant("k 3, instructive routes", "ablations/digits_mr.py"),
         Variant("k 3, dense data", "ablations/digits_dense.py"),
         Variant("k 3, distinct queries, position relations", "ablations/digits_distinct_relation.py"),
+        Variant("k 3, distinct queries, dense data", "ablations/digits_distinct_dense.py"),
     ),
 )
 

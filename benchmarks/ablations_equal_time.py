@@ -19,6 +19,7 @@ COSTS = {
     "k 3, DAC": 1.43,
     "k 3, instructive routes": 1.71,
     "k 3, dense data": 1.09,
+    "k 3, distinct queries, dense data": 1.15,
 }
 
 

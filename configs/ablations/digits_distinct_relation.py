@@ -1,4 +1,4 @@
-"""The ablations' Align-DINO with the two ideas that gain most, distinct queries and position relations."""
+"""The ablations' Align-DINO with distinct queries and position relations, the two ideas of the model that gain most."""
 
 from detectron2.config import LazyCall as L
 

@@ -51,7 +51,7 @@ FAMILIES: dict[str, tuple[str, str, tuple[str, ...]]] = {
 # minutes of one core: 1,200 iterations of 0.22 to 0.25 s, times the ratio of "What the ideas cost"
 ABLATIONS = {
     **dict.fromkeys(("ia_bce", "focal", "qfl", "vfl", "align", "mixed", "high_order", "giou_focal"), 5),
-    **dict(distinct=5, dense=5, relation=7, dac=7, mr=8),
+    **dict(distinct=5, dense=5, distinct_dense=5, relation=7, distinct_relation=7, dac=7, mr=8),
 }
 # config -> time of its training on a CPU, by the sections of benchmarks/RESULTS.md on demos, DAB-DETR, TSP and masks
 TRAINED = {

@@ -77,6 +77,7 @@ ABLATIONS = {
     "k 3, instructive routes": ("IABCELoss", {"alpha": 0.25, "gamma": 2}, THREE, (0.25, 1.5)),
     "k 3, dense data": ("IABCELoss", {"alpha": 0.25, "gamma": 2}, THREE, (0.25, 1.5)),
     "k 3, distinct queries, position relations": ("IABCELoss", {"alpha": 0.25, "gamma": 2}, THREE, (0.25, 1.5)),
+    "k 3, distinct queries, dense data": ("IABCELoss", {"alpha": 0.25, "gamma": 2}, THREE, (0.25, 1.5)),
 }
 
 
