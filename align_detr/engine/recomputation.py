@@ -15,6 +15,7 @@ from align_detr.errors import ConfigError
 logger = logging.getLogger(__name__)
 
 PARTS = ("backbone", "encoder", "decoder")
+NO_BLOCKS = ("query_masks", "routes")  # lists of a decoder, beside its layers, that are no steps of its computation
 
 
 class Recomputed:
@@ -45,7 +46,7 @@ def checkpoint_activations(model: nn.Module, parts: bool | str | Sequence[str] |
 
     `parts` is True for every part with a name of PARTS, or the dotted names of parts. Blocks are the entries of the
     outermost lists of a part: layers of an encoder or decoder, residual blocks of a backbone. Raise ConfigError for a
-    part that the model has not, and if there is no block.
+    part that the model has not, and if there is no block. Lists of NO_BLOCKS are left out.
     """
     if not parts:
         return
@@ -87,7 +88,9 @@ def _names(model: nn.Module, parts: bool | str | Sequence[str]) -> list[str]:
 def _blocks(module: nn.Module) -> Iterator[nn.Module]:
     """Yield the entries of the outermost lists in a module, but for lists in lists and for single layers."""
     of_list = isinstance(module, (nn.ModuleList, nn.Sequential))
-    for child in module.children():
+    for name, child in module.named_children():
+        if name in NO_BLOCKS:
+            continue
         if of_list and not isinstance(child, nn.ModuleList) and next(child.children(), None) is not None:
             yield child
         else:

@@ -110,8 +110,8 @@ class Watch(threading.Thread):
             self.team = IdleTeam()
             logger.log(
                 logging.DEBUG if self._told else logging.INFO,
-                "Other programs leave %.1f CPUs to the %d threads of this one, which now sleep while they wait: steps "
-                "take longer.",
+                "Other programs, or workers that read data, leave %.1f CPUs to the %d threads of this process, which "
+                "now sleep while they wait: steps take longer.",
                 available,
                 self.threads,
             )

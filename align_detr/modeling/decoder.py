@@ -90,11 +90,13 @@ class Decoder(nn.Module):
         blocked = None if runs > 1 else blocked_pairs(queries)
         outputs: list[Tensor] = []
         starts = [] if reference is None else [reference] * len(self.layers)  # of each layer's boxes
-        state = DecoderState(queries, head, hidden=outputs, references=[])
+        references: list[Tensor | None] = []
         for i, layer in enumerate(layers):
             position, sine = self.query_position(x, given_position, reference, memory, i)
-            state.references.append(reference)
+            references.append(reference)
             mask = blocked
+            # lists of its own: a mask that is computed again in the backward pass finds what it found before
+            state = DecoderState(queries, head, hidden=list(outputs), references=list(references))
             for change in masks:
                 mask = change(mask, state)
             place = QueryPlace(position=position, sine=sine, reference=reference, blocked=mask, runs=runs)

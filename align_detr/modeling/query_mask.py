@@ -22,7 +22,7 @@ class DecoderState:
     parts: Sequence[QueryPart]
     head: Head
     hidden: Sequence[Tensor]
-    references: list[Tensor | None]
+    references: Sequence[Tensor | None]
 
     @property
     def layer(self) -> int:

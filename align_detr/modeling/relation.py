@@ -34,6 +34,11 @@ class PositionRelation(nn.Module):
     ) -> None:
         super().__init__()
         self.num_features = check_count(num_features, "model.decoder.query_masks: num_features")
+        if num_features % 2:
+            raise ConfigError(
+                f"num_features of PositionRelation in model.decoder.query_masks is {num_features}, but sines and "
+                "cosines come in pairs: give an even number."
+            )
         self.temperature = check_number(temperature, "model.decoder.query_masks: temperature", least=1)
         self.scale = check_number(scale, "model.decoder.query_masks: scale")
         self.projection = nn.Linear(4 * num_features, num_heads)

@@ -74,6 +74,9 @@ class Route(nn.Module):
 class CrossAttentionRoute(Route):
     """The layers without self-attention: cross-attention and feed-forward block alone (DAC-DETR, Hu et al. 2023, its
     C-decoder). Without exchange among queries, many of them learn to gather one object. It has no parameters.
+
+    As in the paper, no layer has self-attention; the released code starts from the queries as they are after that of
+    the decoder's first layer.
     """
 
     def layers(self, layers: Iterable[DecoderLayer]) -> list[QueryLayer]:
@@ -108,13 +111,14 @@ class FeedForwardRoute(Route):
         initialize_matrices(self.ffns)
 
     def check_model(self, model: Any) -> None:
-        """Raise ConfigError for another number of layers than the decoder's."""
+        """Raise ConfigError for another number of layers than the decoder's, or another size of the queries."""
         count = len(model.decoder.layers)
         if len(self.ffns) != count:
             raise ConfigError(
                 f"num_layers of FeedForwardRoute in {KEY} is {len(self.ffns)}, but model.decoder.num_layers is "
                 f"{count}: give both the same number."
             )
+        _require_size(model, self, self.ffns[0].linear1.in_features)
 
     def layers(self, layers: Iterable[DecoderLayer]) -> list[QueryLayer]:
         """Return the layers with the feed-forward blocks of this route."""
@@ -125,27 +129,22 @@ class InstructionRoute(Route):
     """The layers with `num_tokens` learned instruction tokens beside the queries in self-attention (Mr.DETR, Zhang et
     al. 2025, the route of instructive self-attention): they tell the shared weights that this is the one-to-many task.
 
-    The tokens have no position, are the same in all layers, and do not go on to cross-attention; the paper's code was
-    not at hand to verify these three.
+    The tokens have no position, are the same in all layers, and do not go on to cross-attention; these three are not
+    verified. Queries that do not see each other, as those of different groups, all see the tokens, which tell nothing
+    of one to another since every layer takes them anew.
     """
 
     def __init__(self, *, embed_dim: int = 256, num_tokens: int = 10, **others: Any) -> None:
         super().__init__(**others)
         self.tokens = nn.Embedding(check_count(num_tokens, f"{KEY}: num_tokens"), embed_dim)
 
+    def check_model(self, model: Any) -> None:
+        """Raise ConfigError for tokens of another size than the decoder's queries."""
+        _require_size(model, self, self.tokens.embedding_dim)
+
     def layers(self, layers: Iterable[DecoderLayer]) -> list[QueryLayer]:
         """Return the layers whose queries also attend to the tokens."""
         return [partial(_with_tokens, layer, self.tokens.weight) for layer in layers]
-
-    def chosen(self, queries: Sequence[QueryPart]) -> list[QueryPart]:
-        """Return the parts that go this way. Raise ConfigError for query groups, which all would see the tokens."""
-        parts = super().chosen(queries)
-        if any(part.groups > 1 and part.match is None for part in parts):
-            raise ConfigError(
-                f"{KEY} has an InstructionRoute, which knows no query groups, but model.queries gives several: use a "
-                "source with one group, or another route."
-            )
-        return parts
 
 
 class RoutedDecoder(Decoder):
@@ -198,12 +197,27 @@ def _with_ffn(layer: DecoderLayer, ffn: nn.Module, x: Tensor, place: QueryPlace,
 
 
 def _with_tokens(layer: DecoderLayer, tokens: Tensor, x: Tensor, place: QueryPlace, memory: Memory) -> Tensor:
-    """Update the contents x (B, Q, C) by a layer whose self-attention also has `tokens` (N, C), before the queries."""
-    count = len(tokens)
-    joined = torch.cat([tokens.to(x.dtype).expand(len(x), -1, -1), x], dim=1)
-    position = None if place.position is None else nn.functional.pad(place.position, (0, 0, count, 0))
+    """Update the contents x (B, Q, C) by a layer whose self-attention also has `tokens` (N, C), before the queries of
+    each run.
+    """
+    count, runs = len(tokens), place.runs
+    own = x.unflatten(1, (runs, -1)).flatten(0, 1)  # (B runs, Q / runs, C): runs join the batch
+    joined = torch.cat([tokens.to(x.dtype).expand(len(own), -1, -1), own], dim=1)
+    position = place.position
+    if position is not None:
+        position = nn.functional.pad(position.unflatten(1, (runs, -1)).flatten(0, 1), (0, 0, count, 0))
     # in a mask, False and 0 alike let a query attend
     blocked = None if place.blocked is None else nn.functional.pad(place.blocked, (count, 0, count, 0))
-    beside = dataclasses.replace(place, position=position, blocked=blocked)
-    x = layer.exchange(joined, beside)[:, count:]
+    beside = dataclasses.replace(place, position=position, blocked=blocked, runs=1)
+    x = layer.exchange(joined, beside)[:, count:].unflatten(0, (-1, runs)).flatten(1, 2)
     return layer.transform(layer.observe(x, place, memory))
+
+
+def _require_size(model: Any, route: Route, embed_dim: int) -> None:
+    """Raise ConfigError for a route of another embed_dim than that of the decoder's layers."""
+    expected = model.decoder.layers[0].self_attn_norm.normalized_shape[0]
+    if embed_dim != expected:
+        raise ConfigError(
+            f"embed_dim of {type(route).__name__} in {KEY} is {embed_dim}, but that of model.decoder.layer is "
+            f"{expected}: give both the same number."
+        )

@@ -13,6 +13,7 @@ from align_detr.modeling.losses.quality import alignment_quality, matched_iou, m
 from align_detr.structures import Match, Predictions, Targets
 
 SMALLEST_IOU = 1e-6  # of `DualWeighting`: its logarithm is finite
+LARGEST_EXPONENT = 80  # of `DualWeighting`: exp(88.7) exceeds float32
 
 
 class PrimeSampleWeighting(ReadsLogits):
@@ -62,6 +63,11 @@ class DualWeighting(ReadsLogits):
         self.beta = check_number(beta, f"{key}.beta", least=0)
         self.mu = check_number(mu, f"{key}.mu")
         self.bag_mu = mu if bag_mu is None else check_number(bag_mu, f"{key}.bag_mu")
+        if self.mu - self.bag_mu > LARGEST_EXPONENT:
+            raise ConfigError(
+                f"{key}.mu is {mu} and bag_mu {bag_mu}: weights of up to exp(mu - bag_mu) exceed float32; let mu "
+                f"exceed bag_mu by at most {LARGEST_EXPONENT}."
+            )
 
     @torch.no_grad()
     def forward(self, preds: Predictions, targets: Targets, match: Match) -> Match:

@@ -64,6 +64,32 @@ def test_losses_and_gradients_are_the_same(kind: str, autocast: bool) -> None:
     assert torch.equal(rest, torch.rand(3)), "the generators go on alike"
 
 
+@pytest.mark.parametrize("parts", [True, ["decoder.query_masks"]])
+def test_a_mask_of_pairs_finds_its_own_layer_again(parts: bool | list[str]) -> None:
+    """Also of three layers, whose boxes differ: the relation before the second is not computed again with those before
+    the third.
+    """
+
+    def related() -> nn.Module:
+        torch.manual_seed(0)
+        model = instantiate(small_model("ablations/digits_relation.py", num_layers=3)).train()
+        for name, p in model.named_parameters():
+            if "query_masks" in name or "bbox_embed" in name:
+                nn.init.normal_(p, std=0.3)
+        return model
+
+    saving = related()
+    checkpoint_activations(saving, parts)
+    (mask,) = saving.decoder.query_masks
+    assert isinstance(mask.forward, Recomputed) is (parts is not True), "a mask is no block unless it is named"
+    losses, gradients = step(related())
+    same_losses, same_gradients = step(saving)
+    assert gradients["decoder.query_masks.0.projection.weight"].abs().max() > 0
+    assert all(torch.equal(losses[name], same_losses[name]) for name in losses)
+    assert gradients.keys() == same_gradients.keys()
+    assert all(torch.equal(gradients[name], same_gradients[name]) for name in gradients)
+
+
 def saved_bytes(model: nn.Module) -> int:
     """The bytes of different tensors that a forward pass keeps for the backward pass, inputs of blocks included."""
     kept: dict[int, Tensor] = {}

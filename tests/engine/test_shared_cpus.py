@@ -55,7 +55,9 @@ def test_the_idle_team_follows_the_load(two_threads: None, caplog: pytest.LogCap
         kept.append(watch.team is not None)
     assert kept == [False, False, True, True, True, False, False, True, False]
     (told,) = caplog.messages
-    assert told.startswith("Other programs leave 3.5 CPUs to the 4 threads of this one, which now sleep")
+    assert told.startswith(
+        "Other programs, or workers that read data, leave 3.5 CPUs to the 4 threads of this process, which now sleep"
+    )
 
 
 def test_the_watch_ends_with_the_block(two_threads: None, monkeypatch: pytest.MonkeyPatch) -> None:

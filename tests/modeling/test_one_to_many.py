@@ -42,6 +42,13 @@ def test_a_query_has_one_object() -> None:
     assert pairs_of(OneToManyAssigner(most=2), [[0.5, 0.5, 0.5]]) == {(0, 0), (1, 0)}, "equal: the lower index"
 
 
+def test_an_object_that_may_have_no_query_takes_none_from_another() -> None:
+    """Both queries are below the threshold, and the better one is the best of object 0 alone."""
+    cost = np.array([[[-0.1, -0.3], [FORBIDDEN, FORBIDDEN]]], dtype=np.float32)
+    row, query, target = OneToManyAssigner().assign(cost)
+    assert (row.tolist(), query.tolist(), target.tolist()) == ([0], [1], [0])
+
+
 def slow_pairs(cost: np.ndarray, counts: list[int], skipped: tuple[int, ...], most: int) -> set[tuple[int, ...]]:
     """Return what the docstring of the assigner says, object after object."""
     found, start = set(), 0
@@ -50,7 +57,8 @@ def slow_pairs(cost: np.ndarray, counts: list[int], skipped: tuple[int, ...], mo
         start += n
         for row in range(len(cost) if n and image not in skipped else 0):
             owner = [min(range(n), key=lambda t, q=q: own[row, t, q]) for q in range(cost.shape[2])]
-            best_of = {min(range(cost.shape[2]), key=lambda q, t=t: own[row, t, q]) for t in range(n)}
+            may_have = [t for t in range(n) if min(own[row, t]) < FORBIDDEN]
+            best_of = {min(range(cost.shape[2]), key=lambda q, t=t: own[row, t, q]) for t in may_have}
             for target in range(n):
                 mine = [q for q, t in enumerate(owner) if t == target and own[row, t, q] < FORBIDDEN]
                 mine = [q for q in mine if own[row, target, q] <= -0.4 or q in best_of]

@@ -169,6 +169,10 @@ def test_misfits_are_named() -> None:
     node.decoder.query_masks = [L(PositionRelation)(num_heads=3)]
     with pytest.raises(ConfigError, match="num_heads of PositionRelation .* is 3"):
         build(node)
+    with pytest.raises(
+        ConfigError, match="num_features of PositionRelation .* is 15, but sines and cosines come in pairs"
+    ):
+        PositionRelation(num_features=15)
     node.decoder.query_masks[0].num_heads, node.decoder.refine = 2, False
     with pytest.raises(ConfigError, match="boxes of several layers"):
         build(node)

@@ -3,6 +3,7 @@ plain sets know nothing of them.
 """
 
 import copy
+import dataclasses
 import math
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from align_detr.modeling import (
     RoutedDecoder,
 )
 from align_detr.structures import Memory, Predictions, QueryPart, QueryPlace, Targets
-from support.detectors import DIM, QUERIES, SIZES, build, deformable_node, tiny_dino
+from support.detectors import DIM, GROUPS, QUERIES, SIZES, build, deformable_node, tiny_dino
 from support.inputs import image_input
 from support.shrink import as_json, config, small_model
 
@@ -215,6 +216,34 @@ def test_a_route_s_losses_are_those_of_its_pairs() -> None:
     assert losses["loss_bbox_o2m"].item() == pytest.approx(5 * total / (3 * sum(targets.counts)), rel=1e-4)
 
 
+def test_tokens_stand_before_each_group() -> None:
+    """Queries of a group, or of a part of the same length, are decoded with the tokens as they are alone."""
+    parts, memory = parts_and_memory(tiny_dino(GroupDINO))
+    (main,) = (part for part in parts if part.name == "main")
+    assert main.groups == GROUPS > 1
+    model = routed_dino(
+        L(InstructionRoute)(name="tokens", parts=["main", "other"], embed_dim=DIM, num_tokens=3)
+    ).train()
+
+    def decoded(*parts: QueryPart) -> dict[str, Predictions]:
+        with torch.no_grad():
+            return model.decoder(parts, memory, model.head)
+
+    length = main.content.shape[1] // GROUPS
+    grouped = decoded(main)["tokens"]
+    groups = []
+    for i in range(GROUPS):
+        own = slice(i * length, (i + 1) * length)
+        fields = dict(content=main.content[:, own], reference=main.reference[:, own])
+        groups.append(dataclasses.replace(main, groups=1, **fields))
+    rows = grouped.boxes.unflatten(0, (-1, GROUPS))  # (layers, groups, B, Q, 4)
+    for i, group in enumerate(groups):
+        assert_close(rows[:, i], decoded(group)["tokens"].boxes, atol=1e-5, rtol=1e-5)
+    both = decoded(groups[0], dataclasses.replace(groups[1], name="other"))
+    assert_close(both["tokens"].boxes, rows[:, 0], atol=1e-5, rtol=1e-5)
+    assert_close(both["tokens_other"].boxes, rows[:, 1], atol=1e-5, rtol=1e-5)
+
+
 def test_masks_hold_in_routes_with_self_attention() -> None:
     """A relation's bias is that of the route's own boxes; the tokens have none, and the relation gets a gradient."""
     node = deformable_node("dino")
@@ -271,8 +300,7 @@ def test_misfits_are_named() -> None:
     node = small_model("SMCA/smca_r50_50ep.py", **SIZES).decoder.layer
     with pytest.raises(ConfigError, match="ModulatedDecoderLayer, whose blocks"):
         build(L(RoutedDecoder)(layer=node, num_layers=1, routes=[L(CrossAttentionRoute)()]))
-    grouped = tiny_dino(GroupDINO)
-    parts, memory = parts_and_memory(grouped)
-    routed = routed_dino(L(InstructionRoute)(embed_dim=DIM)).decoder.train()
-    with pytest.raises(ConfigError, match="InstructionRoute, which knows no query groups"):
-        routed(parts, memory, grouped.head)
+    with pytest.raises(ConfigError, match=rf"FeedForwardRoute .* is 5, but that of model.decoder.layer is {DIM}"):
+        routed_dino(L(FeedForwardRoute)(num_layers=2, embed_dim=5))
+    with pytest.raises(ConfigError, match=rf"InstructionRoute .* is 5, but that of model.decoder.layer is {DIM}"):
+        routed_dino(L(InstructionRoute)(embed_dim=5))

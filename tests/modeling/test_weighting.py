@@ -7,6 +7,7 @@ import torch
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from align_detr.errors import ConfigError
 from align_detr.modeling.criterion import SetCriterion
 from align_detr.modeling.losses import DualWeightingLoss, GIoULoss, IABCELoss, L1Loss
 from align_detr.modeling.matcher import FocalCost, HungarianMatcher, L1Cost
@@ -149,6 +150,11 @@ def test_dual_weights_where_nothing_overlaps(case: tuple[Predictions, Targets, M
     assert_close(DualWeighting()(preds, targets, match).weight, torch.tensor([2 / 8, 3 / 8, 3 / 8, 1.0]))
     preds.logits[0, 0, :, :] = -1e4
     assert_close(DualWeighting()(preds, targets, match).weight, torch.tensor([1 / 3, 1 / 3, 1 / 3, 1.0]))
+
+
+def test_dual_weights_beyond_float32_are_refused() -> None:
+    with pytest.raises(ConfigError, match="mu is 90 and bag_mu 3: weights of up to"):
+        DualWeighting(mu=90, bag_mu=3)
 
 
 def test_dual_weights_reach_classes_and_boxes(case: tuple[Predictions, Targets, Match]) -> None:

@@ -74,7 +74,8 @@ class OneToManyAssigner(nn.Module):
         """
         owner, least = cost.argmin(1), cost.min(1)  # (R, Q)
         positive = least <= -self.threshold
-        np.put_along_axis(positive, cost.argmin(2), True, axis=1)  # the best query of each object, (R, n)
+        some, objects = np.nonzero(cost.min(2) < FORBIDDEN)
+        positive[some, cost.argmin(2)[some, objects]] = True  # the best query of each object that may have one
         row, query = np.nonzero(positive & (least < FORBIDDEN))
         target, own = owner[row, query], least[row, query]
         order = np.lexsort((query, own, target, row))
