@@ -11,6 +11,7 @@ from align_detr.data.datasets import (
     datasets_read_once,
     load_dataset,
 )
+from align_detr.data.dense_data import mix_images
 from align_detr.data.layouts import DataFolder, Split, find
 from align_detr.data.mapper import DetrMapper
 from align_detr.data.mask_mapper import MaskMapper
@@ -39,6 +40,7 @@ __all__ = [
     "datasets_read_once",
     "find",
     "load_dataset",
+    "mix_images",
     "register_builtin_datasets",
     "register_panoptic",
 ]

@@ -2,7 +2,10 @@
 
 import math
 
+from detectron2.config import LazyCall as L
+from detectron2.solver import WarmupParamScheduler
 from fvcore.common.param_scheduler import ParamScheduler
+from omegaconf import DictConfig
 
 from align_detr.checks import check_number, check_share
 from align_detr.errors import ConfigError
@@ -27,3 +30,17 @@ class FlatCosine(ParamScheduler):
         """Return the multiplier of the rate after the share `where` of training."""
         share = (where - self.flat_until) / (self.constant_from - self.flat_until)
         return self.final + (1 - self.final) * (1 + math.cos(math.pi * min(max(share, 0.0), 1.0))) / 2
+
+
+def flat_cosine_with_warmup(
+    epochs: float, warmup_epochs: float, flat_until: float, constant_from: float, final: float = 0.5
+) -> DictConfig:
+    """Linear from 0.001 of the rate over `warmup_epochs`, the rate up to epoch `flat_until`, half a cosine to `final`
+    of it at epoch `constant_from`, and `final` to the end: the schedule of dense one-to-one data (DEIM).
+    """
+    return L(WarmupParamScheduler)(
+        scheduler=L(FlatCosine)(flat_until=flat_until / epochs, constant_from=constant_from / epochs, final=final),
+        warmup_factor=0.001,
+        warmup_length=warmup_epochs / epochs,
+        warmup_method="linear",
+    )

@@ -32,6 +32,7 @@ from align_detr.modeling.encoder import (
     ScaledPositionEncoder,
 )
 from align_detr.modeling.head import LayerwiseHead, LayerwiseIoUHead, SharedHead, SoftmaxHead
+from align_detr.modeling.high_order import switch_to_high_order
 from align_detr.modeling.losses import (
     AlignLoss,
     BinaryLoss,
@@ -250,6 +251,7 @@ __all__ = [
     "pixel_statistics",
     "rescaled_squares",
     "set_class_loss",
+    "switch_to_high_order",
 ]
 
 

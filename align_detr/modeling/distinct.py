@@ -69,9 +69,10 @@ class DistinctQueries(nn.Module):
 
     The queries of `main` are suppressed at `iou`, whatever their classes, by their highest probability in the layer
     before and the boxes at which the next layer starts. Two queries that are both removed are blocked, but for a query
-    and itself; a query that is kept sees all others and is seen by them: this is the mask of the released code, whose
-    authors found it best. Each layer decides anew. Unlike in the paper, removed queries stay in the matching, the
-    losses and the detections. Evaluation suppresses, too.
+    and itself; a query that is kept sees all others and is seen by them: this is, but for itself, the mask of mmdet's
+    code, whose authors found it best. There the scores are of queries without the decoder's norm. Each layer decides
+    anew. Unlike in the paper, removed queries stay in the matching, the losses and the detections. Evaluation
+    suppresses, too.
     """
 
     def __init__(self, *, iou: float = 0.8) -> None:

@@ -1,17 +1,7 @@
-"""Rank-DETR's high-order matching cost in one line of a config: `switch_to_high_order(model)`."""
+"""Rank-DETR's high-order matching cost in one line of a config: `switch_to_high_order(model)`. Its home is
+`align_detr.modeling`.
+"""
 
-from detectron2.config import LazyCall as L
-from omegaconf import DictConfig
+from align_detr.modeling import switch_to_high_order
 
-from align_detr.modeling import HighOrderCost, SwitchedMatcher
-
-
-def switch_to_high_order(model: DictConfig, *, power: float = 4.0, switch: float = 0.75) -> None:
-    """Let the config `model` match by the cost -s u^`power` once the share `switch` of training is over.
-
-    The defaults are Rank-DETR's. Everything else of the matcher stays, copies of objects as well.
-    """
-    matcher = model.criterion.matcher
-    matcher._target_ = SwitchedMatcher
-    matcher.late_costs = [L(HighOrderCost)(weight=1.0, power=power)]
-    matcher.switch = switch
+__all__ = ["switch_to_high_order"]

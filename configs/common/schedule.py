@@ -7,7 +7,7 @@ from detectron2.solver import WarmupParamScheduler
 from fvcore.common.param_scheduler import CosineParamScheduler, MultiStepParamScheduler
 from omegaconf import DictConfig
 
-from align_detr.engine import FlatCosine
+from align_detr.engine import flat_cosine_with_warmup
 
 
 def multi_step(epochs: int, drops: Sequence[int], gamma: float = 0.1) -> DictConfig:
@@ -20,20 +20,6 @@ def cosine_with_warmup(epochs: int, warmup_epochs: float, final: float = 0.0) ->
     """Linear from 0.001 of the rate over `warmup_epochs`, then half a cosine that ends at `final` of the rate."""
     return L(WarmupParamScheduler)(
         scheduler=L(CosineParamScheduler)(start_value=1.0, end_value=final),
-        warmup_factor=0.001,
-        warmup_length=warmup_epochs / epochs,
-        warmup_method="linear",
-    )
-
-
-def flat_cosine_with_warmup(
-    epochs: float, warmup_epochs: float, flat_until: float, constant_from: float, final: float = 0.5
-) -> DictConfig:
-    """Linear from 0.001 of the rate over `warmup_epochs`, the rate up to epoch `flat_until`, half a cosine to `final`
-    of it at epoch `constant_from`, and `final` to the end: the schedule of dense one-to-one data (DEIM).
-    """
-    return L(WarmupParamScheduler)(
-        scheduler=L(FlatCosine)(flat_until=flat_until / epochs, constant_from=constant_from / epochs, final=final),
         warmup_factor=0.001,
         warmup_length=warmup_epochs / epochs,
         warmup_method="linear",

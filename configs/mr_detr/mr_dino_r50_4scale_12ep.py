@@ -1,6 +1,7 @@
 """DINO-R50, 4 scales, with Mr.DETR's two instructive routes in training, matched one-to-many: 12 epochs.
 
-Published: 50.9 AP (Zhang et al. 2025).
+Published: 50.9 AP (Zhang et al. 2025). Whether its routes have DINO's focal loss, as here, or IA-BCE with rank weights,
+as those of Mr.DETR-Align, is not verified.
 """
 
 from detectron2.config import LazyCall as L

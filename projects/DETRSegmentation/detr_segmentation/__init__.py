@@ -11,6 +11,7 @@ from align_detr.projects.detr_segmentation.checkpoint import (
     is_panoptic_detr,
     panoptic_detr_config,
 )
+from align_detr.projects.detr_segmentation.config import add_masks
 from align_detr.projects.detr_segmentation.head import ConvBlock, MaskHead
 from align_detr.projects.detr_segmentation.losses import DiceLoss, MaskFocalLoss, MaskLoss
 from align_detr.projects.detr_segmentation.masks import (
@@ -49,4 +50,5 @@ __all__ = [
     "RefiningHiddenHead",
     "SegmentationDETR",
     "SegmentationDeformableDETR",
+    "add_masks",
 ]
