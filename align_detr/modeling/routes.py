@@ -104,6 +104,7 @@ class FeedForwardRoute(Route):
         **others: Any,
     ) -> None:
         super().__init__(**others)
+        self.embed_dim = embed_dim
         self.ffns = nn.ModuleList(
             FeedForward(embed_dim=embed_dim, ffn_dim=ffn_dim, dropout=dropout, activation=activation)
             for _ in range(num_layers)
@@ -118,7 +119,7 @@ class FeedForwardRoute(Route):
                 f"num_layers of FeedForwardRoute in {KEY} is {len(self.ffns)}, but model.decoder.num_layers is "
                 f"{count}: give both the same number."
             )
-        _require_size(model, self, self.ffns[0].linear1.in_features)
+        _require_size(model, self, self.embed_dim)
 
     def layers(self, layers: Iterable[DecoderLayer]) -> list[QueryLayer]:
         """Return the layers with the feed-forward blocks of this route."""
