@@ -20,6 +20,7 @@ from align_detr.errors import ConfigError
 
 FORMATS = (".pth", ".npz")
 CLASSIFIER = "class_embed"
+_NUMPY_FLOATS = (torch.float16, torch.float32, torch.float64)
 
 
 def renamed(weights: Weights) -> Weights:
@@ -28,11 +29,7 @@ def renamed(weights: Weights) -> Weights:
     Official files of one row per COCO id (91) get the rows of the 80 classes. Raise ConfigError for files whose names
     detectron2 matches by similarity, which need a model.
     """
-    if weights.by_similarity:
-        raise ConfigError(
-            f"{weights.path} has names that are matched with a model's by similarity: load it into a model, with "
-            "train.init_checkpoint, and take the weights that the training writes."
-        )
+    require_names(weights)
     release = find_release(weights.state)
     if release is None:
         return weights
@@ -41,11 +38,17 @@ def renamed(weights: Weights) -> Weights:
     return replace(weights, state=state, class_names=None if names is None else [str(name) for name in names])
 
 
-def write_renamed(weights: Weights, path: str | os.PathLike[str], config: str | None = None) -> None:
-    """Write weights as a new file: .pth with class names, iteration and the YAML text `config`, or .npz, of arrays.
+def require_names(weights: Weights) -> None:
+    """Raise ConfigError for a file whose names detectron2 matches with a model's by similarity."""
+    if weights.by_similarity:
+        raise ConfigError(
+            f"{weights.path} has names that are matched with a model's by similarity: load it into a model, with "
+            "train.init_checkpoint, and take the weights that the training writes."
+        )
 
-    numpy has no bfloat16: .npz has float32 instead. Raise ConfigError for a file that exists and for another ending.
-    """
+
+def require_new_file(path: str | os.PathLike[str]) -> Path:
+    """Return the path of a file that can be written; raise ConfigError for one that exists and for another ending."""
     target = Path(path)
     if target.suffix.lower() not in FORMATS:
         raise ConfigError(f"{target} ends in neither {' nor '.join(FORMATS)}: choose one, the format follows from it.")
@@ -53,6 +56,15 @@ def write_renamed(weights: Weights, path: str | os.PathLike[str], config: str | 
         raise ConfigError(f"{target} exists already: choose another name, or remove it.")
     if not target.parent.is_dir():
         raise ConfigError(f"The folder {target.parent} does not exist: create it first.")
+    return target
+
+
+def write_renamed(weights: Weights, path: str | os.PathLike[str], config: str | None = None) -> None:
+    """Write weights as a new file: .pth with class names, iteration and the YAML text `config`, or .npz, of arrays.
+
+    numpy has neither bfloat16 nor floats of 8 bits: .npz has float32 instead. Raise as `require_new_file` does.
+    """
+    target = require_new_file(path)
     unfinished = target.with_name(f".{os.getpid()}.{target.name}")
     try:
         if target.suffix.lower() == ".npz":
@@ -131,4 +143,4 @@ def _contiguous(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _array(value: Tensor) -> np.ndarray:
     value = value.detach().cpu()
-    return (value.float() if value.dtype == torch.bfloat16 else value).numpy()
+    return (value.float() if value.is_floating_point() and value.dtype not in _NUMPY_FLOATS else value).numpy()

@@ -52,8 +52,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     # imported here, as all that needs torch: `--help` works without it
     from align_detr.checkpoint.contents import read_weights
     from align_detr.checkpoint.mean import mean_of
-    from align_detr.checkpoint.rewriting import describe, renamed, write_renamed
+    from align_detr.checkpoint.rewriting import describe, renamed, require_new_file, write_renamed
 
+    if args.command != "show":
+        require_new_file(args.out)  # before files of gigabytes are read
     if args.command == "mean":
         mean = mean_of([str(weights_file(file)) for file in args.files], averaged=not args.plain_weights)
         write_renamed(mean, args.out)

@@ -1,8 +1,10 @@
 """`align-detr weights mean`: the mean of checkpoints, and files that have none."""
 
+import pickle
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -70,6 +72,67 @@ def test_files_without_a_mean(
     status, out = mean(tmp_path, content(1.0), second)
     err = capsys.readouterr().err
     assert status == 2 and sentence in err and len(err.splitlines()) == 1 and not out.exists()
+
+
+@pytest.mark.parametrize("kind", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_floats_of_eight_bits(kind: torch.dtype, tmp_path: Path) -> None:
+    """Of 1 and 4, and of 2 and 6; numpy has none of 8 bits, and gets float32."""
+    both = [{"model": {"weight": torch.tensor(values).to(kind)}} for values in ((1.0, 2.0), (4.0, 6.0))]
+    _, out = mean(tmp_path, *both)
+    found = read_weights(out).state["weight"]
+    assert found.dtype == kind and found.float().tolist() == [2.5, 4]
+    files = [str(tmp_path / f"{number}.pth") for number in range(2)]
+    assert main(["weights", "mean", *files, "--out", str(tmp_path / "out.npz")]) == 0
+    assert read_weights(tmp_path / "out.npz").state["weight"].tolist() == [2.5, 4]
+
+
+@pytest.mark.skipif(not hasattr(torch, "float4_e2m1fn_x2"), reason="PyTorch has floats of 4 bits from 2.8 on")
+def test_floats_of_four_bits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    four = {"model": {"weight": torch.zeros(2, dtype=torch.uint8).view(torch.float4_e2m1fn_x2)}}
+    assert mean(tmp_path, four, four)[0] == 2
+    assert "'weight' as float4_e2m1fn_x2, which has no mean: save wider floats." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("state", [{}, {"batches": torch.tensor(3)}])
+def test_files_without_floats(state: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, out = mean(tmp_path, {"model": state}, {"model": state})
+    assert status == 2 and not out.exists()
+    assert "0.pth holds no floats, which alone have a mean: take checkpoints of a training." in capsys.readouterr().err
+
+
+def test_a_file_named_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By the same path, and by a link to it."""
+    file, link = tmp_path / "a.pth", tmp_path / "b.pth"
+    torch.save(content(1.0), file)
+    link.symlink_to(file)
+    for second, again in ((file, "again"), (link, f"again, as {link}")):
+        assert main(["weights", "mean", str(file), str(second), "--out", str(tmp_path / "out.pth")]) == 2
+        sentence = f"{file} is named {again}, and a mean counts each file once: name it once."
+        assert sentence in capsys.readouterr().err and not (tmp_path / "out.pth").exists()
+
+
+def test_files_matched_by_similarity(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The mean would lack the mark by which a file's names are matched."""
+    files = [tmp_path / "a.pkl", tmp_path / "b.pkl"]
+    for file in files:
+        state = {"conv1.weight": np.ones((2, 2), np.float32)}
+        file.write_bytes(pickle.dumps({"model": state, "__author__": "x", "matching_heuristics": True}))
+    assert main(["weights", "mean", *map(str, files), "--out", str(tmp_path / "out.pth")]) == 2
+    assert f"{files[0]} has names that are matched with a model's by similarity" in capsys.readouterr().err
+    assert not (tmp_path / "out.pth").exists()
+
+
+@pytest.mark.parametrize(
+    "command", [("mean", "no.pth", "none.pth", "--out"), ("convert", "no.pth")], ids=["mean", "convert"]
+)
+def test_the_new_file_is_checked_first(
+    command: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before a file is read: those named here are missing, which is not what the sentence says."""
+    (tmp_path / "old.pth").touch()
+    for name, sentence in (("old.pth", "exists already"), ("a.bin", "ends in neither"), ("no/a.pth", "does not exist")):
+        assert main(["weights", *command, str(tmp_path / name)]) == 2
+        assert sentence in capsys.readouterr().err
 
 
 def test_one_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
