@@ -2,11 +2,13 @@
 
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import timm
 import torch
 from detectron2.modeling import Backbone
+from huggingface_hub.utils import LocalEntryNotFoundError
 from timm.models import convnext as timm_convnext
 from timm.models import swin_transformer as timm_swin
 from torch import Tensor, nn
@@ -296,6 +298,45 @@ def test_pixel_statistics() -> None:
     assert pixel_statistics("vit_base_patch16_224")["pixel_mean"] == [127.5] * 3
 
 
+@pytest.mark.parametrize(
+    ("raised", "kind", "reason"),
+    [
+        (LocalEntryNotFoundError("Check the connection.\nIt is off."), EnvironmentProblem, "LocalEntryNotFoundError"),
+        (RuntimeError("No weights exist.\nUse others."), ConfigError, "No weights exist"),
+    ],
+)
+def test_weights_that_cannot_be_downloaded(
+    raised: Exception, kind: type[Exception], reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = timm.create_model
+
+    def without_network(name: str, pretrained: bool = False, **arguments: Any) -> nn.Module:
+        if pretrained:
+            raise raised
+        return build(name, **arguments)
+
+    monkeypatch.setattr(timm, "create_model", without_network)
+    with pytest.raises(kind) as caught:
+        TimmBackbone(name="resnet10t", pretrained=True)
+    assert str(caught.value) == (
+        f"timm's weights of 'resnet10t' cannot be loaded ({reason}): set model.backbone.pretrained=False, and "
+        "train.init_checkpoint to a file of them."
+    )
+
+
+@torch.no_grad()
+def test_convolutions_that_do_not_pad() -> None:
+    """100 x 90 pixels are padded to 128 x 96. Kernels of 3 with strides 2, 1, 1 (this one padded), 2 (a pool), 1
+    (of one cell), 1 and 2 (a pool) make 63, 61, 61, 30, 30, 28, 13 of 128 and 47, 45, 45, 22, 22, 20, 9 of 96, while a
+    stride of 8 says 16 and 12.
+    """
+    model = TimmBackbone(name="inception_v3", out_features=["res3"]).eval()
+    with pytest.raises(
+        ConfigError, match="'inception_v3' gives 'res3' in 13 x 9 cells for 128 x 96 .* says 16 x 12: set"
+    ):
+        model(torch.zeros(1, 3, 90, 100))
+
+
 def test_what_cannot_be_built(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="SwinTransformer has no output 'p3'"):
         SwinTransformer(out_features=["p3"])
@@ -308,11 +349,27 @@ def test_what_cannot_be_built(monkeypatch: pytest.MonkeyPatch) -> None:
         (dict(name="resnet10t", frozen_stages=6), "frozen_stages is 6, but timm's 'resnet10t' has 5 stages"),
         (dict(name="resnet10t", options=dict(no=1)), "does not take the arguments"),
         (dict(name="resnet10t", options=dict(checkpoint_path="a")), "has 'checkpoint_path'"),
+        (dict(name="resnet10t", options=dict(output_stride=5)), r"arguments of model.backbone \(.*correct its options"),
+        (dict(name="resnet10t", options=dict(in_chans=1)), "has in_chans=1, but images have 3 channels: remove it"),
+        (dict(name="resnet10t", options=dict(features_only=False)), "has 'features_only', which .*name: remove it"),
+        (dict(name="resnet10t", options=dict(out_indices=[1])), "has 'out_indices', which .*out_features: remove it"),
+        (dict(name="resnet10t", options=dict(drop_path_rate=0.1), drop_path=0.2), "has drop_path, and drop_path_rate"),
+        (dict(name="resnet10t", out_features=[]), "out_features is empty: set it to some of stage0, .*, res5"),
+        (dict(name="resnet18.no"), r"timm has no weights 'resnet18.no': take one of .*'resnet18\.\*'.* or 'resnet18'"),
     ]:
         with pytest.raises(ConfigError, match=message):
             TimmBackbone(**arguments)
-    with pytest.raises(ConfigError, match="no output 'res2' of a map of stride 32: choose from res3, res4, res5"):
+    with pytest.raises(
+        ConfigError, match="no output 'res2' of a map of stride 32: set .*out_features to some of res3, res4, res5"
+    ):
         SimplePyramid(net=TimmBackbone(name="resnet10t"), in_feature="res5", out_features=["res2"])
+    dino = TimmBackbone(name="vit_small_patch14_dinov2", out_features=["stage1"], options=SMALL_VIT)
+    with pytest.raises(
+        ConfigError, match="'stage1' has stride 14, of which .* set model.backbone.net to a model whose"
+    ):
+        SimplePyramid(net=dino, in_feature="stage1")
+    with pytest.raises(ConfigError, match="timm has no weights 'resnet18.no'"):
+        pixel_statistics("resnet18.no")
     with pytest.raises(ConfigError, match="in_feature is 'res4', but the net gives res3"):
         SimplePyramid(net=TimmBackbone(name="resnet10t", out_features=["res3"]))
     monkeypatch.setitem(sys.modules, "timm", None)

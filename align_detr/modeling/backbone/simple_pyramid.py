@@ -39,6 +39,13 @@ class SimplePyramid(Backbone):
                 f"model.backbone.in_feature is '{in_feature}', but the net gives {', '.join(net.output_shape())}: set "
                 "it to one of these."
             )
+        possible = [name for name, stride in _STRIDES.items() if shape.stride / stride in (0.5, 1, 2, 4)]
+        if not possible:
+            raise ConfigError(
+                f"model.backbone.in_feature '{in_feature}' has stride {shape.stride}, of which SimplePyramid makes no "
+                "stride of 4 to 32: set model.backbone.net to a model whose stride is a power of two, such as a ViT of "
+                "patch 16."
+            )
         self._out_features = list(out_features)
         self._out_channels = out_channels
         self.net = net
@@ -48,8 +55,8 @@ class SimplePyramid(Backbone):
             doublings = math.log2(shape.stride / _STRIDES[name]) if name in _STRIDES else None
             if doublings not in (-1.0, 0.0, 1.0, 2.0):
                 raise ConfigError(
-                    f"SimplePyramid has no output '{name}' of a map of stride {shape.stride}: choose from "
-                    f"{', '.join(key for key, s in _STRIDES.items() if shape.stride / s in (0.5, 1, 2, 4)) or 'none'}."
+                    f"SimplePyramid has no output '{name}' of a map of stride {shape.stride}: set "
+                    f"model.backbone.out_features to some of {', '.join(possible)}."
                 )
             self.levels[name] = _level(shape.channels, out_channels, int(doublings))
 
