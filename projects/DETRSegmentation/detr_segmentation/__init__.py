@@ -12,6 +12,7 @@ from align_detr.projects.detr_segmentation.checkpoint import (
     panoptic_detr_config,
 )
 from align_detr.projects.detr_segmentation.config import add_masks
+from align_detr.projects.detr_segmentation.features import MaskFeatures
 from align_detr.projects.detr_segmentation.head import ConvBlock, MaskHead
 from align_detr.projects.detr_segmentation.losses import DiceLoss, MaskFocalLoss, MaskLoss
 from align_detr.projects.detr_segmentation.masks import (
@@ -19,7 +20,6 @@ from align_detr.projects.detr_segmentation.masks import (
     HiddenHead,
     HiddenPredictions,
     MaskBranch,
-    MaskFeatures,
     MatchedMasks,
     QueryMasks,
     RefiningHiddenHead,

@@ -1,4 +1,4 @@
-"""From decoded queries to masks: the features that masks are made of, and the prediction set that makes them."""
+"""From decoded queries to masks: the branch that makes them, and the prediction set that asks for them."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -11,47 +11,12 @@ from torch import Tensor, nn
 
 from align_detr.errors import ConfigError, DatasetError
 from align_detr.modeling.head import ClassifyingHead, Head, RefiningHead
-from align_detr.modeling.neck import valid_size
 from align_detr.projects.detr_segmentation.attention import BoxAttention
+from align_detr.projects.detr_segmentation.features import MaskFeatures, Size, cell_side
 from align_detr.projects.detr_segmentation.head import MaskHead
 from align_detr.structures import Match, Memory, Predictions, Targets, fields_of
 
-Size = tuple[int, int]
 QUERIES_AT_ONCE = 25  # in evaluation: their maps of the finest resolution take most of the memory
-
-
-@dataclass
-class MaskFeatures:
-    """What the masks of a batch are made of.
-
-    encoded and projected (B, C, h, w): tokens of one level behind and before the encoder; `padding` (B, h * w) True
-    outside of the image, or None; maps: the finer backbone maps, (B, C_l, h_l, w_l). The batch is padded to
-    `padded_size`, the images have `image_sizes`, (height, width) in pixels.
-    """
-
-    encoded: Tensor
-    projected: Tensor
-    padding: Tensor | None
-    maps: list[Tensor]
-    image_sizes: list[Size]
-    padded_size: Size
-
-    def cells(self) -> Tensor:
-        """Return each image's own width and height in cells of the tokens' map, not rounded: (B, 2) float32."""
-        (rows, columns), (height, width) = self.encoded.shape[-2:], self.padded_size
-        cells = torch.tensor([(w * columns / width, h * rows / height) for h, w in self.image_sizes])
-        return cells.to(self.encoded.device, non_blocking=True)
-
-    def of_image(self, index: int) -> "MaskFeatures":
-        """Return the features of one image alone, without what lies outside of it."""
-
-        def inside(x: Tensor) -> Tensor:
-            height, width = valid_size(self.image_sizes[index], self.padded_size, (x.shape[-2], x.shape[-1]))
-            return x[index : index + 1, :, :height, :width]
-
-        size = self.image_sizes[index]
-        maps = [inside(x) for x in self.maps]
-        return MaskFeatures(inside(self.encoded), inside(self.projected), None, maps, [size], size)
 
 
 class MaskBranch(nn.Module):
@@ -74,10 +39,12 @@ class MaskBranch(nn.Module):
         encoded: Memory,
         image_sizes: Sequence[Size],
         padded_size: Size,
+        strides: Sequence[int],
     ) -> MaskFeatures:
-        """Collect the features of a batch: backbone maps by name, tokens before and behind the encoder.
+        """Collect the features of a batch: backbone maps by name, tokens before and behind the encoder. `strides` are
+        those of the backbone's maps in pixels.
 
-        Raise ConfigError for a level or a backbone map that is not there.
+        Raise ConfigError for a level or a backbone map that is not there, and as `cell_side`.
         """
         if not 0 <= self.level < len(projected.shapes):
             raise ConfigError(f"model.masks.level is {self.level}, but model.neck has {len(projected.shapes)} levels.")
@@ -88,6 +55,7 @@ class MaskBranch(nn.Module):
                 "it to model.backbone.out_features."
             )
         height, width = projected.shapes[self.level]
+        stride = cell_side((height, width), padded_size, strides)
         start = sum(h * w for h, w in projected.shapes[: self.level])
         part = slice(start, start + height * width)
         encoded_map, projected_map = (
@@ -96,7 +64,7 @@ class MaskBranch(nn.Module):
         )
         padding = None if projected.padding is None else projected.padding[:, part]
         maps = [backbone[name] for name in self.head.in_features]
-        return MaskFeatures(encoded_map, projected_map, padding, maps, list(image_sizes), padded_size)
+        return MaskFeatures(encoded_map, projected_map, padding, maps, list(image_sizes), padded_size, stride)
 
     def forward(self, features: MaskFeatures, hidden: Tensor, boxes: Tensor, image: Tensor) -> Tensor:
         """Return the mask logits (M, h', w') of queries hidden (M, C) with boxes (M, 4), normalised cxcywh, in the

@@ -2,11 +2,11 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from detectron2.config import configurable
-from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.modeling import META_ARCH_REGISTRY, Backbone
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
@@ -14,7 +14,8 @@ from align_detr.errors import ConfigError
 from align_detr.modeling.batching import features_of_each_size, features_of_padded_batch
 from align_detr.modeling.half_precision import in_precision_of_weights
 from align_detr.modeling.meta_arch import DETR, DeformableDETR
-from align_detr.projects.detr_segmentation.masks import HiddenPredictions, MaskBranch, MaskFeatures, reading, with_masks
+from align_detr.projects.detr_segmentation.features import MaskFeatures
+from align_detr.projects.detr_segmentation.masks import HiddenPredictions, MaskBranch, reading, with_masks
 from align_detr.projects.detr_segmentation.panoptic import PanopticMerge
 from align_detr.structures import MAIN, PROPOSED, Memory, Predictions, Targets
 
@@ -71,7 +72,8 @@ class SegmentationDETR(DETR):
         sizes = [(x.shape[-2], x.shape[-1]) for x in images]
         projected = self.neck(maps, sizes, padded_size)
         encoded = self.encoder(projected)
-        features = self.masks.features(maps, projected, encoded, sizes, padded_size)
+        strides = [shape.stride for shape in cast(Backbone, self.backbone).output_shape().values()]
+        features = self.masks.features(maps, projected, encoded, sizes, padded_size, strides)
         return self.predict(encoded, targets), features
 
     def _segment(

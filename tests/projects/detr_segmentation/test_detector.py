@@ -95,6 +95,25 @@ def test_masks_are_the_same_in_any_batch_and_in_the_output_s_size(name: str) -> 
         assert 0.01 < masks.float().mean() < 0.99
 
 
+@pytest.mark.parametrize(
+    ("name", "stride"), [(DETR_NAME, 32), (DINO_NAME, 32), ("DETRSegmentation/digits_panoptic.py", 16)]
+)
+def test_cells_are_those_of_the_map_whatever_the_batch_is(name: str, stride: int) -> None:
+    """Sizes that are no multiples of the stride: alone, in a batch, and padded in training."""
+    model = detector(name)
+    pixels = [model.normalize(x["image"]) for x in images(1, 0, 2)]
+    expected = torch.tensor([[x.shape[2] / stride, x.shape[1] / stride] for x in pixels])
+    with torch.no_grad():
+        for training in (False, True):
+            model.backbone.train(training)
+            model.training = training
+            batch = model._predict_images(pixels, None)[1]
+            assert_close(batch.cells(), expected)
+            for index, x in enumerate(pixels):
+                assert_close(model._predict_images([x], None)[1].cells(), expected[index : index + 1])
+                assert_close(batch.of_image(index).cells(), expected[index : index + 1])
+
+
 def test_a_panoptic_output_has_things_as_instances_and_every_pixel() -> None:
     node = small_model(DETR_NAME)
     node.panoptic.update(num_things=2, score_threshold=0.0, least_area=0)

@@ -12,6 +12,7 @@ from torch.testing import assert_close
 from align_detr.errors import ConfigError
 from align_detr.projects.detr_segmentation import BoxAttention, GaussianBoxAttention, MaskBranch, MaskFeatures, MaskHead
 from align_detr.projects.detr_segmentation import masks as mask_module
+from align_detr.projects.detr_segmentation.features import cell_side
 from align_detr.structures import Memory
 from support.shrink import config
 
@@ -143,6 +144,7 @@ def features(sizes: list[tuple[int, int]]) -> MaskFeatures:
         maps=[torch.randn(len(sizes), 5, 8, 8), torch.randn(len(sizes), 3, 16, 16)],
         image_sizes=sizes,
         padded_size=(32, 32),
+        stride=8,
     )
 
 
@@ -155,6 +157,7 @@ def test_an_image_is_cut_out_and_computed_alone(monkeypatch: pytest.MonkeyPatch)
     assert [x.shape[-2:] for x in (own.encoded, own.projected, *own.maps)] == [(3, 3), (3, 3), (5, 6), (9, 12)]
     hidden, boxes = torch.randn(3, DIM), torch.rand(3, 4)
     assert_close(batch.cells(), torch.tensor([[4.0, 4.0], [3.0, 17 / 8]]))  # width and height
+    assert_close(own.cells(), torch.tensor([[3.0, 17 / 8]]))
     found = branch.of_image(batch, hidden, boxes, 1, (40, 60))
     logits = branch(own, hidden, boxes, torch.zeros(3, dtype=torch.int64))
     assert_close(found, F.interpolate(logits[None], size=(40, 60), mode="bilinear")[0])
@@ -166,21 +169,51 @@ def test_an_image_is_cut_out_and_computed_alone(monkeypatch: pytest.MonkeyPatch)
     assert branch.of_image(batch, hidden[:0], boxes[:0], 1, (40, 60)).shape == (0, 40, 60)
 
 
+def test_the_gaussian_of_a_box_is_in_one_place_in_a_batch_and_alone() -> None:
+    """By hand: an image of 70 x 193 pixels in cells of 32. The box's centre at x = 0.9 * 193 = 173.7 is in column 5,
+    5.43 columns from the left; in columns that divide 193 pixels into 7 it would be 6.3, in column 6.
+    """
+    attention = GaussianBoxAttention(embed_dim=DIM, num_heads=HEADS)
+    map_ = torch.randn(1, DIM, 3, 7)
+    batch = MaskFeatures(map_, map_, torch.zeros(1, 21, dtype=torch.bool), [], [(70, 193)], (96, 224), 32)
+    uneven = MaskFeatures(map_, map_, None, [], [(70, 193)], (70, 193), 32)
+    hidden, image = torch.randn(1, DIM), torch.zeros(1, dtype=torch.int64)
+    boxes = torch.tensor([[0.9, 0.5, 0.05, 0.2]])
+    along_x = torch.tensor([math.exp(-2 * ((x + 0.5 - 0.9 * 193 / 32) / 0.5) ** 2) for x in range(7)])
+    for found in (batch, batch.of_image(0), uneven, uneven.of_image(0)):
+        assert_close(found.cells(), torch.tensor([[193 / 32, 70 / 32]]))
+        maps = attention(hidden, found.encoded, image, boxes=boxes, cells=found.cells(), padding=found.padding)
+        assert_close(maps[0, 0].amax(0), 10 * along_x / along_x[5])
+
+
+def test_the_side_of_a_cell() -> None:
+    """ceil(70 / 32) = 3 and ceil(193 / 32) = 7; ceil(66 / 64) = 2, a neck's level behind the last map; 66 / 3 = 22 and
+    70 / 10 = 7 are no strides.
+    """
+    assert cell_side((3, 7), (96, 224), [4, 8, 16, 32]) == cell_side((3, 7), (70, 193), [4, 8, 16, 32]) == 32
+    assert cell_side((2, 1), (66, 10), [16, 32]) == 64
+    assert cell_side((3, 3), (66, 66), [16, 32]) == 32
+    assert cell_side((5, 3), (70, 42), [14]) == 14
+    with pytest.raises(ConfigError, match=r"10 x 3 cells for 70 x 66 pixels, which has no stride of .*\(16, 32\)"):
+        cell_side((10, 3), (70, 66), [16, 32])
+
+
 def test_features_are_those_of_one_level() -> None:
     branch = MaskBranch(attention=BoxAttention(embed_dim=DIM, num_heads=HEADS), head=head(), level=1)
     tokens = torch.randn(1, 6 + 2, DIM)
     memory = Memory(tokens, torch.zeros_like(tokens), None, [(2, 3), (1, 2)], [[(2, 3)], [(1, 2)]])
     backbone = {"a": torch.zeros(1, 3, 9, 9), "b": torch.zeros(1, 5, 5, 5), "c": torch.zeros(1)}
-    found = branch.features(backbone, memory, memory.with_tokens(tokens + 1), [(9, 9)], (9, 9))
+    found = branch.features(backbone, memory, memory.with_tokens(tokens + 1), [(9, 15)], (9, 17), [4, 8])
+    assert (found.padded_size, found.image_sizes, found.stride) == ((9, 17), [(9, 15)], 16)
     assert_close(found.projected[0, :, 0], tokens[0, 6:].T)
     assert_close(found.encoded, found.projected + 1)
     assert [x is backbone[name] for x, name in zip(found.maps, "ba", strict=True)] == [True, True]
     del backbone["a"]
     with pytest.raises(ConfigError, match=r"in_features names 'a', but the backbone gives b, c: add"):
-        branch.features(backbone, memory, memory, [(9, 9)], (9, 9))
+        branch.features(backbone, memory, memory, [(9, 15)], (9, 17), [4, 8])
     branch.level = 2
     with pytest.raises(ConfigError, match=r"level is 2, but model\.neck has 2 levels"):
-        branch.features(backbone, memory, memory, [(9, 9)], (9, 9))
+        branch.features(backbone, memory, memory, [(9, 15)], (9, 17), [4, 8])
 
 
 def test_maps_and_their_channels_have_the_same_names() -> None:
