@@ -1,7 +1,7 @@
 """From decoded queries to masks: the branch that makes them, and the prediction set that asks for them."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,13 +81,33 @@ class MaskBranch(nn.Module):
 
         The image is computed alone, so that its masks are the same in any batch.
         """
+        logits = torch.empty(len(hidden), *size, dtype=torch.float32, device=hidden.device)
+        for number, of_query in enumerate(self._each_query(features, hidden, boxes, index, size)):
+            logits[number] = of_query
+        return logits
+
+    def masks_of_image(
+        self, features: MaskFeatures, hidden: Tensor, boxes: Tensor, queries: Tensor, index: int, size: Size
+    ) -> Tensor:
+        """Return the masks (N, *size) bool of the `queries` (N,), numbers in hidden (Q, C) and boxes (Q, 4): where the
+        logits of `of_image` are above 0. Of these, one query at a time is in memory; a query may come several times.
+        """
+        numbers, place = queries.unique(return_inverse=True)
+        masks = torch.empty(len(queries), *size, dtype=torch.bool, device=hidden.device)
+        for number, of_query in enumerate(self._each_query(features, hidden[numbers], boxes[numbers], index, size)):
+            masks[place == number] = of_query > 0
+        return masks
+
+    def _each_query(
+        self, features: MaskFeatures, hidden: Tensor, boxes: Tensor, index: int, size: Size
+    ) -> Iterator[Tensor]:
+        """Yield the mask logits (*size) float32 of each query: computed for some at a time, resized one by one."""
         own = features.of_image(index)
-        parts = [hidden.new_zeros(0, *size, dtype=torch.float32)]
         for some, their_boxes in zip(hidden.split(QUERIES_AT_ONCE), boxes.split(QUERIES_AT_ONCE), strict=True):
             image = torch.zeros(len(some), dtype=torch.int64, device=some.device)
-            logits = self(own, some, their_boxes, image).float()
-            parts.append(F.interpolate(logits[:, None], size=size, mode="bilinear", align_corners=False)[:, 0])
-        return torch.cat(parts)
+            if len(some):  # an empty tensor is split into one part
+                for logits in self(own, some, their_boxes, image).float():
+                    yield F.interpolate(logits[None, None], size=size, mode="bilinear", align_corners=False)[0, 0]
 
 
 @dataclass(kw_only=True)

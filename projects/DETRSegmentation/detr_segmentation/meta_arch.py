@@ -89,9 +89,8 @@ class SegmentationDETR(DETR):
             queries, scores, classes = self.panoptic.select(preds, index)
             logits = self.masks.of_image(features, hidden[queries], boxes[queries], index, instances.image_size)
             segmented["panoptic_seg"] = self.panoptic(logits, scores, classes)
-        queries, place = instances.get(_QUERIES).unique(return_inverse=True)  # a query may have several classes
-        logits = self.masks.of_image(features, hidden[queries], boxes[queries], index, instances.image_size)
-        instances.pred_masks = (logits > 0)[place]
+        queries = instances.get(_QUERIES)
+        instances.pred_masks = self.masks.masks_of_image(features, hidden, boxes, queries, index, instances.image_size)
         instances.remove(_QUERIES)
         return {"instances": instances, **segmented}
 

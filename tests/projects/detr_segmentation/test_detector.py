@@ -69,8 +69,11 @@ def test_masks_are_those_of_the_detections_queries(name: str) -> None:
         sets, features = model._predict_images([model.normalize(image["image"])], None)
         preds = sets[MAIN]
         masks = model.masks.of_image(features, preds.hidden[0], preds.boxes[-1, 0], 0, size) > 0
+        again = torch.tensor([5, 2, 2, 0, 5])  # a query may have several classes
+        of_queries = model.masks.masks_of_image(features, preds.hidden[0], preds.boxes[-1, 0], again, 0, size)
         (detections,) = model.postprocess(preds, [size])
         (queries,) = query_numbers(model.postprocess, preds, 1)
+    assert of_queries.dtype == torch.bool and (of_queries != masks[again]).float().mean() < 1e-3
     scores = preds.logits[-1, 0].softmax(-1)[:, :-1] if preds.softmax else preds.logits[-1, 0].sigmoid()
     assert torch.equal(scores[queries, detections.pred_classes], detections.scores)
     scale = torch.tensor([size[1], size[0]])

@@ -1,6 +1,7 @@
 """The mask branch against slow formulas, with padding, gradients and published sizes."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -8,6 +9,8 @@ import torch.nn.functional as F
 from detectron2.config import instantiate
 from torch import Tensor, nn
 from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from align_detr.errors import ConfigError
 from align_detr.projects.detr_segmentation import BoxAttention, GaussianBoxAttention, MaskBranch, MaskFeatures, MaskHead
@@ -167,6 +170,48 @@ def test_an_image_is_cut_out_and_computed_alone(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(mask_module, "QUERIES_AT_ONCE", 2)
     assert_close(branch.of_image(batch, hidden, boxes, 1, (40, 60)), found)
     assert branch.of_image(batch, hidden[:0], boxes[:0], 1, (40, 60)).shape == (0, 40, 60)
+
+
+class LargeTensors(TorchDispatchMode):
+    """Keeps what operators return of at least so many numbers."""
+
+    def __init__(self, numbers: int) -> None:
+        super().__init__()
+        self.numbers = numbers
+        self.found: list[Tensor] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        self.found += [x for x in tree_leaves(out) if isinstance(x, Tensor) and x.numel() >= self.numbers]
+        return out
+
+    def memory(self) -> int:
+        """Return the bytes of all of them, each storage once."""
+        return sum({s.data_ptr(): s.nbytes() for s in (x.untyped_storage() for x in self.found)}.values())
+
+
+def test_masks_of_detections_take_one_byte_a_pixel() -> None:
+    """5 detections of 200 x 300 pixels: what has the pixels of two masks or more is the result itself, 5 * 60,000
+    bytes, and logits of the output's size, which are the same to the last bit, are there once (4 bytes a number).
+    """
+    torch.manual_seed(0)
+    branch = MaskBranch(attention=BoxAttention(embed_dim=DIM, num_heads=HEADS), head=head())
+    batch, size, pixels = features([(32, 32), (17, 24)]), (200, 300), 60_000
+    hidden, boxes, queries = torch.randn(6, DIM), torch.rand(6, 4), torch.tensor([4, 1, 1, 5, 0])
+    with torch.no_grad():
+        with LargeTensors(2 * pixels) as large:
+            masks = branch.masks_of_image(batch, hidden, boxes, queries, 1, size)
+        assert masks.shape == (5, *size) and masks.dtype == torch.bool and large.memory() == 5 * pixels
+        some = torch.tensor([0, 1, 4, 5])
+        with LargeTensors(2 * pixels) as large:
+            logits = branch.of_image(batch, hidden[some], boxes[some], 1, size)
+        assert large.memory() == 4 * 4 * pixels
+        small = branch(batch.of_image(1), hidden[some], boxes[some], torch.zeros(4, dtype=torch.int64))
+        at_once = F.interpolate(small[:, None], size=size, mode="bilinear")[:, 0]
+    assert torch.equal(logits, at_once)
+    assert torch.equal(masks, at_once[torch.tensor([2, 1, 1, 3, 0])] > 0)
+    assert 0.01 < masks.float().mean() < 0.99
+    assert branch.masks_of_image(batch, hidden, boxes, queries[:0], 1, size).shape == (0, *size)
 
 
 def test_the_gaussian_of_a_box_is_in_one_place_in_a_batch_and_alone() -> None:
