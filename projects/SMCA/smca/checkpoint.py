@@ -26,12 +26,16 @@ _RULES = [
     (_LAYER + r"point3\.(weight|bias)", r"decoder.layers.\1.sharpness.\2"),
     (r"transformer\.decoder\.layers\.0\.point1\.(.+)", r"decoder.centre.\1"),
 ]
+_SCALES = 2 * 8  # of a layer: two numbers per head
 _ADDED = (".norm4.", ".point1.", ".point2.", ".point3.")
 
 
 def is_smca_detr(state: Mapping[str, Tensor]) -> bool:
-    """Return whether the keys are those of SMCA's released code with dynamic scale type 3 (two numbers per head)."""
-    return "transformer.decoder.layers.0.point3.weight" in state
+    """Return whether the keys are those of SMCA's released code with dynamic scale type 3: two numbers for each of 8
+    heads. The scales of its other types have other numbers of rows, and their weights would mean something else here.
+    """
+    sharpness = state.get("transformer.decoder.layers.0.point3.weight")
+    return sharpness is not None and sharpness.shape[0] == _SCALES
 
 
 def convert_smca_detr(state: Mapping[str, Tensor], *, num_classes: int | None) -> dict[str, Tensor]:
