@@ -19,7 +19,6 @@ from align_detr.checks import check_number, check_share
 from align_detr.errors import ConfigError
 
 Mapped = dict[str, Any]
-_FIELDS = {"gt_boxes", "gt_classes"}
 
 
 class Mix(ABC):
@@ -133,18 +132,6 @@ class MixUp(Mix):
         pixels = pixels if image.is_floating_point() else pixels.round()
         first = Piece(image, instances.gt_boxes.tensor, instances.gt_classes, 0)
         return _mixed(mapped, [other], pixels.to(image.dtype), [first, second])
-
-
-def require_mixable(mapped: Mapped) -> None:
-    """Raise ConfigError for a mapped record whose objects are not boxes with classes alone."""
-    instances = mapped.get("instances")
-    fields = set() if instances is None else set(instances.get_fields())
-    if fields != _FIELDS:
-        found = ", ".join(sorted(fields)) or "no objects"
-        raise ConfigError(
-            f"dataloader.train.mixes mixes boxes with classes, but the mapper of dataloader.train gives {found}: "
-            "remove mixes, or use DetrMapper."
-        )
 
 
 def _area(boxes: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from detectron2.structures import BitMasks, Boxes, Instances
 
-from align_detr.data import DetrMapper, MixUp, Mosaic, build_train_loader
+from align_detr.data import DetrMapper, MaskMapper, MixUp, Mosaic, build_train_loader
 from align_detr.errors import ConfigError
 
 Mapped = dict[str, Any]
@@ -156,16 +156,27 @@ def test_a_loader_that_does_not_know_the_length(tiny: str) -> None:
         next(iter(loader_of(tiny, Mosaic())))
 
 
-def test_masks_are_refused_before_the_first_mixture(tiny: str) -> None:
+def test_mixes_beside_a_mapper_of_masks_are_refused_with_the_loader(tiny: str) -> None:
+    with pytest.raises(ConfigError, match=r"but the MaskMapper of dataloader\.train gives masks: remove mixes"):
+        loader_of(tiny, Mosaic(), mapper=MaskMapper(augmentations=[], is_train=True))
+    loader_of(tiny, mapper=MaskMapper(augmentations=[], is_train=True))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_masks_are_refused_before_the_first_mixture(tiny: str, workers: int) -> None:
     def with_masks(record: Mapped) -> Mapped:
         found = mapped(1, 4, 4)
         found["instances"].gt_masks = BitMasks(torch.zeros(0, 4, 4, dtype=torch.bool))
         return found
 
-    loader = loader_of(tiny, Mosaic(start=0.5, stop=1), mapper=with_masks)
+    loader = loader_of(tiny, Mosaic(start=0.5, stop=1), mapper=with_masks, num_workers=workers)
     loader.plan(8)
-    with pytest.raises(ConfigError, match="gives gt_boxes, gt_classes, gt_masks: remove mixes, or use DetrMapper"):
+    with pytest.raises(ConfigError) as error:
         next(iter(loader))
+    assert str(error.value) == (
+        "dataloader.train.mixes mixes boxes with classes, but the mapper of dataloader.train gives gt_boxes, "
+        "gt_classes, gt_masks: remove mixes, or use DetrMapper."
+    )
 
 
 @pytest.mark.parametrize(
