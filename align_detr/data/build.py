@@ -34,7 +34,7 @@ def build_train_loader(
     seed: int | None = None,
     aspect_ratio_grouping: bool = True,
     filter_empty: bool = False,
-    mixes: Sequence[Mix] = (),
+    mixes: Sequence[Mix] | None = (),
 ) -> "TrainLoader":
     """Return an endless stream of shuffled batches, each a list of total_batch_size / world size mapped records.
 
@@ -42,9 +42,9 @@ def build_train_loader(
     processes of any number, the same augmentations; without workers these follow numpy's global generator. None draws a
     seed from that. aspect_ratio_grouping: a batch holds only wide or only tall images, so that it needs less padding.
     filter_empty: leave out images without objects (DETR keeps them). mixes: `Mosaic` and `MixUp`, applied in turn to
-    what the mapper gives; training tells the loader its length, others call `TrainLoader.plan`.
-    Raise ConfigError for a batch that the processes cannot share equally, and for mixes of masks; DatasetError as
-    `load_dataset` does.
+    what the mapper gives, None for none; training tells the loader its length, others call `TrainLoader.plan`.
+    Raise ConfigError for a batch that the processes cannot share equally, for mixes that are none, and for
+    mixes of masks; DatasetError as `load_dataset` does.
     """
     dataset = _require("train", dataset, mapper)
     num_workers = _check_workers("train", num_workers)

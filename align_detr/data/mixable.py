@@ -13,9 +13,16 @@ _FIELDS = {"gt_boxes", "gt_classes"}
 def check_mixes(mixes: Sequence[Mix] | None, mapper: Any) -> list[Mix]:
     """Return the mixes of a training loader as a list, that of None empty.
 
-    Raise ConfigError for mixes beside a mapper that gives masks.
+    Raise ConfigError for what is no list of mixes, and for mixes beside a mapper that gives masks.
     """
-    checked = list(mixes or ())
+    given: Any = () if mixes is None else mixes
+    if isinstance(given, str) or not isinstance(given, Sequence) or not all(map(callable, given)):
+        shown = type(given).__name__ if callable(given) else repr(given)
+        raise ConfigError(
+            f"dataloader.train.mixes is {shown}, but must be a list of mixes: set it to [L(Mosaic)(),L(MixUp)()], for "
+            "example, or to [] or null to mix nothing."
+        )
+    checked = list(given)
     if checked and isinstance(mapper, MaskMapper):
         raise ConfigError(_describe(f"{type(mapper).__name__} of dataloader.train gives masks"))
     return checked

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
-from align_detr.checks import check_number, check_share
+from align_detr.checks import check_number, check_share, is_number
 from align_detr.errors import ConfigError
 
 Mapped = dict[str, Any]
@@ -96,7 +96,7 @@ class Mosaic(Mix):
 
     def __init__(self, *, centre: Sequence[float] = (0.25, 0.75), **options: float) -> None:
         super().__init__(**options)
-        self.centre = _interval(centre, "Mosaic.centre")
+        self.centre = _interval(centre, "Mosaic.centre", "[0.25,0.75]")
 
     def mix(self, mapped: Mapped, draw: Callable[[], Mapped]) -> Mapped:
         """Return the mosaic of a mapped record, top left, and three of `draw`."""
@@ -121,7 +121,7 @@ class MixUp(Mix):
 
     def __init__(self, *, weight: Sequence[float] = (0.45, 0.55), **options: float) -> None:
         super().__init__(**options)
-        self.weight = _interval(weight, "MixUp.weight")
+        self.weight = _interval(weight, "MixUp.weight", "[0.45,0.55]")
 
     def mix(self, mapped: Mapped, draw: Callable[[], Mapped]) -> Mapped:
         """Return the sum of a mapped record and one of `draw`."""
@@ -163,9 +163,12 @@ def _inner(position: float, side: int) -> int:
     return min(max(round(position), 1), side - 1)
 
 
-def _interval(value: Sequence[float], name: str) -> tuple[float, float]:
-    """Return an interval within [0, 1]; raise ConfigError for another value."""
-    low, high = value if len(value) == 2 else (1, 0)
-    if not 0 <= low <= high <= 1:
-        raise ConfigError(f"{name} is {list(value)}, but must be two shares: set it to [0.25,0.75], for example.")
-    return float(low), float(high)
+def _interval(value: Sequence[float], name: str, example: str) -> tuple[float, float]:
+    """Return an interval within [0, 1]; raise ConfigError for another value, with an example of a right one."""
+    given = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
+    pair = isinstance(given, list) and len(given) == 2 and all(map(is_number, given))
+    if not pair or not 0 <= given[0] <= given[1] <= 1:
+        raise ConfigError(
+            f"{name} is {given!r}, but must be two shares, the smaller one first: set it to {example}, for example."
+        )
+    return float(given[0]), float(given[1])

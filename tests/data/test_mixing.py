@@ -162,6 +162,19 @@ def test_mixes_beside_a_mapper_of_masks_are_refused_with_the_loader(tiny: str) -
     loader_of(tiny, mapper=MaskMapper(augmentations=[], is_train=True))
 
 
+def test_null_mixes_nothing(tiny: str) -> None:
+    mapper = DetrMapper(augmentations=[], is_train=True)
+    loader = build_train_loader(dataset=tiny, mapper=mapper, total_batch_size=2, num_workers=0, mixes=None)
+    assert loader.dataset.mixes == []
+
+
+@pytest.mark.parametrize("mixes", ["Mosaic", 1, MixUp(), {"a": MixUp()}, [None], ["Mosaic"]])
+def test_what_is_no_list_of_mixes(tiny: str, mixes: Any) -> None:
+    mapper = DetrMapper(augmentations=[], is_train=True)
+    with pytest.raises(ConfigError, match=r"^dataloader\.train\.mixes is .*, but must be a list of mixes: set it to"):
+        build_train_loader(dataset=tiny, mapper=mapper, total_batch_size=2, num_workers=0, mixes=mixes)
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_masks_are_refused_before_the_first_mixture(tiny: str, workers: int) -> None:
     def with_masks(record: Mapped) -> Mapped:
@@ -179,13 +192,24 @@ def test_masks_are_refused_before_the_first_mixture(tiny: str, workers: int) -> 
     )
 
 
+@pytest.mark.parametrize("value", [0.5, "ab", ["a", "b"], None, [0.6, 0.4], [0.5], [0.1, float("nan")], [-0.1, 1]])
+def test_what_is_no_interval(value: Any) -> None:
+    with pytest.raises(
+        ConfigError, match=r"^MixUp\.weight is .*, but must be two shares, .*: set it to \[0\.45,0\.55\]"
+    ):
+        MixUp(weight=value)
+    with pytest.raises(
+        ConfigError, match=r"^Mosaic\.centre is .*, but must be two shares, .*: set it to \[0\.25,0\.75\]"
+    ):
+        Mosaic(centre=value)
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
         ({"probability": 1.5}, r"Mosaic\.probability is 1\.5, but must lie in \[0, 1\]"),
         ({"stop": -1}, r"Mosaic\.stop is -1"),
         ({"centre": [0.6, 0.4]}, r"Mosaic\.centre is \[0\.6, 0\.4\], but must be two shares"),
-        ({"centre": [0.5]}, r"Mosaic\.centre is \[0\.5\], but must be two shares"),
         ({"min_side": -1}, r"Mosaic\.min_side is -1, but must be a finite number of at least 0"),
     ],
 )
