@@ -208,7 +208,14 @@ def test_what_is_no_interval(value: Any) -> None:
     ("options", "sentence"),
     [
         ({"probability": 1.5}, r"Mosaic\.probability is 1\.5, but must lie in \[0, 1\]"),
-        ({"stop": -1}, r"Mosaic\.stop is -1"),
+        ({"stop": -1}, r"Mosaic\.stop is -1, but must lie in \[0, 1\]"),
+        (
+            {"start": 0.4, "stop": 0.2},
+            r"Mosaic\.start is 0\.4 and Mosaic\.stop is 0\.2, which leave no time for mixing",
+        ),
+        ({"start": 0.2, "stop": 0.2}, r"Mosaic\.start is 0\.2 and Mosaic\.stop is 0\.2, which leave no time"),
+        ({"start": 0.6}, r"Mosaic\.start is 0\.6 and Mosaic\.stop is 0\.5, .* set stop \(0\.5 where none is given\)"),
+        ({"stop": 0}, r"Mosaic\.start is 0\.0 and Mosaic\.stop is 0, which leave no time"),
         ({"centre": [0.6, 0.4]}, r"Mosaic\.centre is \[0\.6, 0\.4\], but must be two shares"),
         ({"min_side": -1}, r"Mosaic\.min_side is -1, but must be a finite number of at least 0"),
     ],
