@@ -44,8 +44,8 @@ class Mix(ABC):
             check_share(value, f"{name}.{key}")
         if start >= stop:
             raise ConfigError(
-                f"{name}.start is {start} and {name}.stop is {stop}, which leave no time for mixing: set stop (0.5 where "
-                "none is given) to a later share than start."
+                f"{name}.start is {start} and {name}.stop is {stop}, which leave no time for mixing: set stop (0.5 "
+                "where none is given) to a later share than start."
             )
         self.probability, self.start, self.stop = probability, start, stop
         self.min_visible, self.min_side = min_visible, check_number(min_side, f"{name}.min_side", 0)
