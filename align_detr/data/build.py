@@ -14,11 +14,12 @@ from align_detr.checks import check_count
 from align_detr.cpus import usable_cpus
 from align_detr.data.datasets import load_dataset, require_objects
 from align_detr.data.lazy_records import are_wide, count_objects, selected, shared
+from align_detr.data.mixable import check_mixes
 from align_detr.data.mixing import Mix
 from align_detr.data.stream import StreamedBatches, StreamedImages, own_generator
 from align_detr.data.worker_faults import CurrentRecords, watched
 from align_detr.data.workers import start_worker
-from align_detr.errors import ConfigError, DatasetError
+from align_detr.errors import AlignDetrError, ConfigError
 
 Mapper = Callable[[dict[str, Any]], dict[str, Any]]
 logger = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ def build_train_loader(
     seed: int | None = None,
     aspect_ratio_grouping: bool = True,
     filter_empty: bool = False,
-    mixes: Sequence[Mix] = (),
+    mixes: Sequence[Mix] | None = (),
 ) -> "TrainLoader":
     """Return an endless stream of shuffled batches, each a list of total_batch_size / world size mapped records.
 
@@ -41,11 +42,13 @@ def build_train_loader(
     processes of any number, the same augmentations; without workers these follow numpy's global generator. None draws a
     seed from that. aspect_ratio_grouping: a batch holds only wide or only tall images, so that it needs less padding.
     filter_empty: leave out images without objects (DETR keeps them). mixes: `Mosaic` and `MixUp`, applied in turn to
-    what the mapper gives; training tells the loader its length, others call `TrainLoader.plan`.
-    Raise ConfigError for a batch that the processes cannot share equally, DatasetError as `load_dataset` does.
+    what the mapper gives, None for none; training tells the loader its length, others call `TrainLoader.plan`.
+    Raise ConfigError for a batch that the processes cannot share equally, for mixes that are none, and for
+    mixes of masks; DatasetError as `load_dataset` does.
     """
     dataset = _require("train", dataset, mapper)
     num_workers = _check_workers("train", num_workers)
+    mixes = check_mixes(mixes, mapper)
     world_size = comm.get_world_size()
     if total_batch_size <= 0 or total_batch_size % world_size:
         raise ConfigError(
@@ -95,7 +98,7 @@ def build_test_loader(
 
 
 class ImageLoader(DataLoader):
-    """A DataLoader that passes a worker's DatasetError on as its one sentence, without a traceback, and makes one of
+    """A DataLoader that passes a worker's AlignDetrError on as its one sentence, without a traceback, and makes one of
     the death or silence of a worker.
     """
 
@@ -105,10 +108,13 @@ class ImageLoader(DataLoader):
         try:
             with watched(batches, records if isinstance(records, CurrentRecords) else None, self.timeout):
                 yield from batches
-        except DatasetError as error:
+        except AlignDetrError as error:
             # torch puts the worker's traceback into the message, which ends with "<type>: <sentence>"
-            marker = f"{DatasetError.__module__}.{DatasetError.__qualname__}: "
-            raise DatasetError(str(error).rpartition(marker)[2].strip()) from error
+            kind = type(error)
+            _, traceback, sentence = str(error).rpartition(f"{kind.__module__}.{kind.__qualname__}: ")
+            if not traceback:  # an error of this process
+                raise
+            raise kind(sentence.strip()) from error
 
 
 class TrainLoader(ImageLoader):

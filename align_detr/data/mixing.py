@@ -15,11 +15,10 @@ import torch.nn.functional as F
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
-from align_detr.checks import check_number, check_share
+from align_detr.checks import check_number, check_share, is_number
 from align_detr.errors import ConfigError
 
 Mapped = dict[str, Any]
-_FIELDS = {"gt_boxes", "gt_classes"}
 
 
 class Mix(ABC):
@@ -43,6 +42,11 @@ class Mix(ABC):
         shares = {"probability": probability, "start": start, "stop": stop, "min_visible": min_visible}
         for key, value in shares.items():
             check_share(value, f"{name}.{key}")
+        if start >= stop:
+            raise ConfigError(
+                f"{name}.start is {start} and {name}.stop is {stop}, which leave no time for mixing: set stop (0.5 "
+                "where none is given) to a later share than start."
+            )
         self.probability, self.start, self.stop = probability, start, stop
         self.min_visible, self.min_side = min_visible, check_number(min_side, f"{name}.min_side", 0)
 
@@ -97,7 +101,7 @@ class Mosaic(Mix):
 
     def __init__(self, *, centre: Sequence[float] = (0.25, 0.75), **options: float) -> None:
         super().__init__(**options)
-        self.centre = _interval(centre, "Mosaic.centre")
+        self.centre = _interval(centre, "Mosaic.centre", "[0.25,0.75]")
 
     def mix(self, mapped: Mapped, draw: Callable[[], Mapped]) -> Mapped:
         """Return the mosaic of a mapped record, top left, and three of `draw`."""
@@ -122,7 +126,7 @@ class MixUp(Mix):
 
     def __init__(self, *, weight: Sequence[float] = (0.45, 0.55), **options: float) -> None:
         super().__init__(**options)
-        self.weight = _interval(weight, "MixUp.weight")
+        self.weight = _interval(weight, "MixUp.weight", "[0.45,0.55]")
 
     def mix(self, mapped: Mapped, draw: Callable[[], Mapped]) -> Mapped:
         """Return the sum of a mapped record and one of `draw`."""
@@ -133,18 +137,6 @@ class MixUp(Mix):
         pixels = pixels if image.is_floating_point() else pixels.round()
         first = Piece(image, instances.gt_boxes.tensor, instances.gt_classes, 0)
         return _mixed(mapped, [other], pixels.to(image.dtype), [first, second])
-
-
-def require_mixable(mapped: Mapped) -> None:
-    """Raise ConfigError for a mapped record whose objects are not boxes with classes alone."""
-    instances = mapped.get("instances")
-    fields = set() if instances is None else set(instances.get_fields())
-    if fields != _FIELDS:
-        found = ", ".join(sorted(fields)) or "no objects"
-        raise ConfigError(
-            f"dataloader.train.mixes mixes boxes with classes, but the mapper of dataloader.train gives {found}: "
-            "remove mixes, or use DetrMapper."
-        )
 
 
 def _area(boxes: Tensor) -> Tensor:
@@ -176,9 +168,12 @@ def _inner(position: float, side: int) -> int:
     return min(max(round(position), 1), side - 1)
 
 
-def _interval(value: Sequence[float], name: str) -> tuple[float, float]:
-    """Return an interval within [0, 1]; raise ConfigError for another value."""
-    low, high = value if len(value) == 2 else (1, 0)
-    if not 0 <= low <= high <= 1:
-        raise ConfigError(f"{name} is {list(value)}, but must be two shares: set it to [0.25,0.75], for example.")
-    return float(low), float(high)
+def _interval(value: Sequence[float], name: str, example: str) -> tuple[float, float]:
+    """Return an interval within [0, 1]; raise ConfigError for another value, with an example of a right one."""
+    given = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
+    pair = isinstance(given, list) and len(given) == 2 and all(map(is_number, given))
+    if not pair or not 0 <= given[0] <= given[1] <= 1:
+        raise ConfigError(
+            f"{name} is {given!r}, but must be two shares, the smaller one first: set it to {example}, for example."
+        )
+    return float(given[0]), float(given[1])

@@ -12,7 +12,8 @@ from detectron2.utils import comm
 from detectron2.utils.serialize import PicklableWrapper
 from torch.utils.data import Dataset, Sampler, get_worker_info
 
-from align_detr.data.mixing import Mix, require_mixable
+from align_detr.data.mixable import require_mixable
+from align_detr.data.mixing import Mix
 from align_detr.data.worker_faults import CurrentRecords
 from align_detr.data.workers import seed_image
 from align_detr.errors import ConfigError, DatasetError

@@ -23,7 +23,8 @@ class MixedInputs:
     """The batches of a training loader, passed on as they are.
 
     The main process's first `count` mixtures are drawn with their objects, as PNG files in `folder`. When the batches
-    end, one line says how many images of this process were mixed, and how many objects were left out.
+    end, if there were any, one line says how many images of this process were mixed, and how many objects were left
+    out.
     """
 
     def __init__(self, loader: TrainLoader, *, count: int, folder: Path, names: Sequence[str]) -> None:
@@ -44,7 +45,8 @@ class MixedInputs:
                     self._draw(record, drawn)
                 yield batch
         finally:
-            logger.info("Mixed %d of %d images; %d objects were left out of them.", mixed, images, left_out)
+            if images:
+                logger.info("Mixed %d of %d images; %d objects were left out of them.", mixed, images, left_out)
 
     def _draw(self, record: Mapping[str, Any], number: int) -> None:
         pixels = record["image"].clamp(0, 255).to(torch.uint8).permute(1, 2, 0)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from detectron2.structures import BitMasks, Boxes, Instances
 
-from align_detr.data import DetrMapper, MixUp, Mosaic, build_train_loader
+from align_detr.data import DetrMapper, MaskMapper, MixUp, Mosaic, build_train_loader
 from align_detr.errors import ConfigError
 
 Mapped = dict[str, Any]
@@ -156,25 +156,67 @@ def test_a_loader_that_does_not_know_the_length(tiny: str) -> None:
         next(iter(loader_of(tiny, Mosaic())))
 
 
-def test_masks_are_refused_before_the_first_mixture(tiny: str) -> None:
+def test_mixes_beside_a_mapper_of_masks_are_refused_with_the_loader(tiny: str) -> None:
+    with pytest.raises(ConfigError, match=r"but the MaskMapper of dataloader\.train gives masks: remove mixes"):
+        loader_of(tiny, Mosaic(), mapper=MaskMapper(augmentations=[], is_train=True))
+    loader_of(tiny, mapper=MaskMapper(augmentations=[], is_train=True))
+
+
+def test_null_mixes_nothing(tiny: str) -> None:
+    mapper = DetrMapper(augmentations=[], is_train=True)
+    loader = build_train_loader(dataset=tiny, mapper=mapper, total_batch_size=2, num_workers=0, mixes=None)
+    assert loader.dataset.mixes == []
+
+
+@pytest.mark.parametrize("mixes", ["Mosaic", 1, MixUp(), {"a": MixUp()}, [None], ["Mosaic"]])
+def test_what_is_no_list_of_mixes(tiny: str, mixes: Any) -> None:
+    mapper = DetrMapper(augmentations=[], is_train=True)
+    with pytest.raises(ConfigError, match=r"^dataloader\.train\.mixes is .*, but must be a list of mixes: set it to"):
+        build_train_loader(dataset=tiny, mapper=mapper, total_batch_size=2, num_workers=0, mixes=mixes)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_masks_are_refused_before_the_first_mixture(tiny: str, workers: int) -> None:
     def with_masks(record: Mapped) -> Mapped:
         found = mapped(1, 4, 4)
         found["instances"].gt_masks = BitMasks(torch.zeros(0, 4, 4, dtype=torch.bool))
         return found
 
-    loader = loader_of(tiny, Mosaic(start=0.5, stop=1), mapper=with_masks)
+    loader = loader_of(tiny, Mosaic(start=0.5, stop=1), mapper=with_masks, num_workers=workers)
     loader.plan(8)
-    with pytest.raises(ConfigError, match="gives gt_boxes, gt_classes, gt_masks: remove mixes, or use DetrMapper"):
+    with pytest.raises(ConfigError) as error:
         next(iter(loader))
+    assert str(error.value) == (
+        "dataloader.train.mixes mixes boxes with classes, but the mapper of dataloader.train gives gt_boxes, "
+        "gt_classes, gt_masks: remove mixes, or use DetrMapper."
+    )
+
+
+@pytest.mark.parametrize("value", [0.5, "ab", ["a", "b"], None, [0.6, 0.4], [0.5], [0.1, float("nan")], [-0.1, 1]])
+def test_what_is_no_interval(value: Any) -> None:
+    with pytest.raises(
+        ConfigError, match=r"^MixUp\.weight is .*, but must be two shares, .*: set it to \[0\.45,0\.55\]"
+    ):
+        MixUp(weight=value)
+    with pytest.raises(
+        ConfigError, match=r"^Mosaic\.centre is .*, but must be two shares, .*: set it to \[0\.25,0\.75\]"
+    ):
+        Mosaic(centre=value)
 
 
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
         ({"probability": 1.5}, r"Mosaic\.probability is 1\.5, but must lie in \[0, 1\]"),
-        ({"stop": -1}, r"Mosaic\.stop is -1"),
+        ({"stop": -1}, r"Mosaic\.stop is -1, but must lie in \[0, 1\]"),
+        (
+            {"start": 0.4, "stop": 0.2},
+            r"Mosaic\.start is 0\.4 and Mosaic\.stop is 0\.2, which leave no time for mixing",
+        ),
+        ({"start": 0.2, "stop": 0.2}, r"Mosaic\.start is 0\.2 and Mosaic\.stop is 0\.2, which leave no time"),
+        ({"start": 0.6}, r"Mosaic\.start is 0\.6 and Mosaic\.stop is 0\.5, .* set stop \(0\.5 where none is given\)"),
+        ({"stop": 0}, r"Mosaic\.start is 0\.0 and Mosaic\.stop is 0, which leave no time"),
         ({"centre": [0.6, 0.4]}, r"Mosaic\.centre is \[0\.6, 0\.4\], but must be two shares"),
-        ({"centre": [0.5]}, r"Mosaic\.centre is \[0\.5\], but must be two shares"),
         ({"min_side": -1}, r"Mosaic\.min_side is -1, but must be a finite number of at least 0"),
     ],
 )

@@ -7,6 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
+from align_detr.engine.mixed_inputs import MixedInputs
+
 MIXES = "mixes=[L(MixUp)(stop=0.7, probability=1, min_visible=1)]"
 
 
@@ -44,3 +46,17 @@ def test_a_training_that_mixes(mixing_run, capsys) -> None:
 def test_a_training_that_mixes_nothing_leaves_no_pictures(tiny_run, capsys) -> None:
     assert tiny_run.train("train.max_iter=1", "train.eval_period=0", "dataloader.test=null") == 0
     assert "Mixed" not in capsys.readouterr().out and not (tiny_run.output / "pictures_mixed").exists()
+
+
+def test_batches_that_end_before_the_first_are_not_counted(tmp_path, caplog) -> None:
+    def broken():
+        raise ValueError("an image that cannot be read")
+        yield
+
+    with caplog.at_level("INFO"):
+        with pytest.raises(ValueError, match="cannot be read"):
+            list(MixedInputs(broken(), count=1, folder=tmp_path, names=[]))
+        assert "Mixed" not in caplog.text
+    with caplog.at_level("INFO"):
+        list(MixedInputs([[{}]], count=1, folder=tmp_path, names=[]))
+    assert "Mixed 0 of 1 images" in caplog.text
