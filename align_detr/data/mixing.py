@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
 from align_detr.checks import check_number, check_share, is_number
+from align_detr.data.windows import window_of_resized
 from align_detr.errors import ConfigError
 
 Mapped = dict[str, Any]
@@ -80,7 +80,7 @@ class Mix(ABC):
         area = _area(boxes)
         kept = (area > 0) & (area >= self.min_visible * _area(whole))
         kept &= (boxes[:, 2:] - boxes[:, :2] >= self.min_side).all(1)
-        pixels = _resize(image, size)[:, top : top + height, left : left + width]
+        pixels = window_of_resized(image, size, top, left, height, width)
         return Piece(pixels, boxes[kept], instances.gt_classes[kept], len(kept) - int(kept.sum()))
 
 
@@ -142,12 +142,6 @@ class MixUp(Mix):
 def _area(boxes: Tensor) -> Tensor:
     """Return the areas of boxes (N, 4) xyxy, 0 for those turned inside out: (N,)."""
     return (boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(1)
-
-
-def _resize(image: Tensor, size: tuple[int, int]) -> Tensor:
-    if tuple(image.shape[1:]) == size:
-        return image
-    return F.interpolate(image[None], size, mode="bilinear", antialias=True)[0]
 
 
 def _mixed(mapped: Mapped, others: Sequence[Mapped], image: Tensor, pieces: Sequence[Piece]) -> Mapped:
