@@ -9,6 +9,7 @@ import torch
 from detectron2.data import transforms as T
 from detectron2.structures import BitMasks, Instances
 
+from align_detr.data.check_objects import is_sound_segmentation
 from align_detr.data.mapper import DetrMapper
 from align_detr.data.panoptic import read_picture
 from align_detr.errors import DatasetError
@@ -35,7 +36,8 @@ class MaskMapper(DetrMapper):
     ) -> Instances:
         """Return the annotations in the augmented image (height, width).
 
-        Raise DatasetError for an object without a mask, or with one of another size than the image.
+        Raise DatasetError for an object without a mask, with one that cannot be read, or with one of another size than
+        the image.
         """
         numbered = [{**annotation, "category_id": number} for number, annotation in enumerate(annotations)]
         instances = super()._transform(record, numbered, transforms, image_size)
@@ -53,12 +55,7 @@ class MaskMapper(DetrMapper):
 
 def _of_annotation(annotation: dict[str, Any], record: dict[str, Any], size: tuple[int, int]) -> np.ndarray:
     """Return an object's mask in the stored image of `size` (height, width): uint8."""
-    segmentation = annotation.get("segmentation")
-    if not segmentation:
-        raise DatasetError(
-            f"The annotation {annotation.get('id', '?')} of the image file {record['file_name']} has no segmentation, "
-            "which MaskMapper reads: add it, or remove the annotation."
-        )
+    segmentation = _checked_segmentation(annotation, record)
     if isinstance(segmentation, dict):
         encoded = segmentation
         if isinstance(segmentation["counts"], list):
@@ -68,10 +65,43 @@ def _of_annotation(annotation: dict[str, Any], record: dict[str, Any], size: tup
     mask = mask_tools.decode(encoded)
     if mask.shape != size:
         raise DatasetError(
-            f"The mask of the annotation {annotation.get('id', '?')} has the size {mask.shape}, but the image file "
+            f"The mask of the {_name(annotation)} has the size {mask.shape}, but the image file "
             f"{record['file_name']} has {size} (height, width): correct the segmentation."
         )
     return mask
+
+
+def _checked_segmentation(annotation: dict[str, Any], record: dict[str, Any]) -> Any:
+    """Return a segmentation that can be read, in lists; raise DatasetError if there is none."""
+    segmentation = annotation.get("segmentation")
+    if segmentation is None or (isinstance(segmentation, (list, tuple, dict)) and not segmentation):
+        raise DatasetError(
+            f"The {_name(annotation)} of the image file {record['file_name']} has no segmentation, which MaskMapper "
+            "reads: add it, or remove the annotation."
+        )
+    if is_sound_segmentation(segmentation):
+        return segmentation
+    segmentation = _in_lists(segmentation)  # arrays and tuples of records that no reader of files has made
+    if not is_sound_segmentation(segmentation):
+        raise DatasetError(
+            f"The segmentation of the {_name(annotation)} of the image file {record['file_name']} is neither a list of "
+            "polygons (lists of x and y of at least three points) nor a run-length encoding that fits its size: "
+            "correct it, or remove the annotation."
+        )
+    return segmentation
+
+
+def _name(annotation: dict[str, Any]) -> str:
+    return f"annotation {annotation['id']}" if "id" in annotation else f"annotation with the bbox {annotation['bbox']}"
+
+
+def _in_lists(value: Any) -> Any:
+    """Return a segmentation with lists in place of tuples, and of arrays inside."""
+    if isinstance(value, dict):
+        return {key: _in_lists(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [each.tolist() if isinstance(each, (np.ndarray, np.generic)) else _in_lists(each) for each in value]
+    return value
 
 
 def _of_picture(

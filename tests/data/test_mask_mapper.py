@@ -99,6 +99,45 @@ def test_an_object_without_a_mask_is_named(record: dict) -> None:
         mapper(record)
 
 
+@pytest.mark.parametrize(
+    "segmentation",
+    [
+        [[1, 1, 4, 1]],
+        [1, 1, 4, 1, 4, 5],
+        [[]],
+        [[1, 1, 4, 1, 4, 5, 1]],
+        [[1, 1, 4, 1, 4, 5], [1, 1, 4]],
+        [["1", "1", "4", "1", "4", "5"]],
+        RIGHT,
+        "1",
+        {"size": [HEIGHT, WIDTH]},
+        {"size": [HEIGHT, WIDTH], "counts": [36, 3]},
+    ],
+)
+def test_a_segmentation_that_cannot_be_read_is_named(record: dict, segmentation: object) -> None:
+    """Also of records that no reader has checked, whose annotations may have no id."""
+    record["annotations"][1]["segmentation"] = segmentation
+    mapper = MaskMapper(augmentations=None, is_train=True)
+    sentence = (
+        r"^The segmentation of the annotation {} of the image file .*a\.png is neither a list of polygons .*correct"
+    )
+    with pytest.raises(DatasetError, match=sentence.format(8)):
+        mapper(record)
+    del record["annotations"][1]["id"]
+    with pytest.raises(DatasetError, match=sentence.format(r"with the bbox \[6, 0, 4, 3\]")):
+        mapper(record)
+
+
+def test_polygons_and_sizes_as_arrays_and_tuples(record: dict) -> None:
+    """detectron2 takes them in records that a function of one's own gives."""
+    (polygon,) = record["annotations"][0]["segmentation"]
+    encoded = {"size": (HEIGHT, WIDTH), "counts": [36, 3, 3, 3, 3, 3, 3, 3, 3]}
+    for given in ([np.array(polygon)], (tuple(polygon),), [list(np.array(polygon, dtype=np.float32))]):
+        record["annotations"][0]["segmentation"] = given
+        record["annotations"][1]["segmentation"] = encoded
+        assert masks_of(MaskMapper(augmentations=None, is_train=True), record) == [LEFT.tolist(), RIGHT.tolist()]
+
+
 def write_panoptic(folder: Path) -> dict[str, Path]:
     """Write an image with a thing of an id above 65535 and two kinds of stuff, in COCO's form; stuff has low ids."""
     (folder / "segments").mkdir()
