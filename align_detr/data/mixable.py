@@ -16,7 +16,7 @@ def check_mixes(mixes: Sequence[Mix] | None, mapper: Any) -> list[Mix]:
     Raise ConfigError for what is no list of mixes, and for mixes beside a mapper that gives masks.
     """
     given: Any = () if mixes is None else mixes
-    if isinstance(given, str) or not isinstance(given, Sequence) or not all(map(callable, given)):
+    if isinstance(given, str) or not isinstance(given, Sequence) or not all(map(_is_mix, given)):
         shown = type(given).__name__ if callable(given) else repr(given)
         raise ConfigError(
             f"dataloader.train.mixes is {shown}, but must be a list of mixes: set it to [L(Mosaic)(),L(MixUp)()], for "
@@ -35,6 +35,10 @@ def require_mixable(mapped: Mapped) -> None:
     if fields != _FIELDS:
         found = ", ".join(sorted(fields)) or "no objects"
         raise ConfigError(_describe(f"mapper of dataloader.train gives {found}"))
+
+
+def _is_mix(value: Any) -> bool:
+    return callable(value) and not isinstance(value, type)
 
 
 def _describe(given: str) -> str:

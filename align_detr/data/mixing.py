@@ -45,7 +45,7 @@ class Mix(ABC):
         if start >= stop:
             raise ConfigError(
                 f"{name}.start is {start} and {name}.stop is {stop}, which leave no time for mixing: set stop (0.5 "
-                "where none is given) to a later share than start."
+                "where none is given) to a later share than start, or dataloader.train.mixes to [] to mix nothing."
             )
         self.probability, self.start, self.stop = probability, start, stop
         self.min_visible, self.min_side = min_visible, check_number(min_side, f"{name}.min_side", 0)

@@ -35,8 +35,9 @@ class FlatCosine(ParamScheduler):
 def flat_cosine_with_warmup(
     epochs: float, warmup_epochs: float, flat_until: float, constant_from: float, final: float = 0.5
 ) -> DictConfig:
-    """Linear from 0.001 of the rate over `warmup_epochs`, the rate up to epoch `flat_until`, half a cosine to `final`
-    of it at epoch `constant_from`, and `final` to the end: the schedule of dense one-to-one data (DEIM).
+    """Return the config of a schedule: linear from 0.001 of the rate over `warmup_epochs`, the rate up to epoch
+    `flat_until`, half a cosine to `final` of it at epoch `constant_from`, and `final` to the end, as dense one-to-one
+    data has it (DEIM).
     """
     return L(WarmupParamScheduler)(
         scheduler=L(FlatCosine)(flat_until=flat_until / epochs, constant_from=constant_from / epochs, final=final),

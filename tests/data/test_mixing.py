@@ -168,7 +168,7 @@ def test_null_mixes_nothing(tiny: str) -> None:
     assert loader.dataset.mixes == []
 
 
-@pytest.mark.parametrize("mixes", ["Mosaic", 1, MixUp(), {"a": MixUp()}, [None], ["Mosaic"]])
+@pytest.mark.parametrize("mixes", ["Mosaic", 1, MixUp(), {"a": MixUp()}, [None], ["Mosaic"], [MixUp]])
 def test_what_is_no_list_of_mixes(tiny: str, mixes: Any) -> None:
     mapper = DetrMapper(augmentations=[], is_train=True)
     with pytest.raises(ConfigError, match=r"^dataloader\.train\.mixes is .*, but must be a list of mixes: set it to"):

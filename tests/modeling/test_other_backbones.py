@@ -296,6 +296,8 @@ def test_pixel_statistics() -> None:
     found = pixel_statistics("resnet50")
     assert all(found[key] == pytest.approx(value) for key, value in expected.items())
     assert pixel_statistics("vit_base_patch16_224")["pixel_mean"] == [127.5] * 3
+    with pytest.raises(ConfigError, match="no mean and deviation for 'convnext_tiny_in22ft1k': set model.pixel_mean"):
+        pixel_statistics("convnext_tiny_in22ft1k")  # a former name
 
 
 @pytest.mark.parametrize(

@@ -158,6 +158,8 @@ def pixel_statistics(name: str) -> dict[str, list[float]]:
     timm = import_timm(f"pixel_statistics('{name}')")
     _require_name(timm, name)
     config = timm.get_pretrained_cfg(name)
+    if config is None:  # of a former name, which timm still builds
+        raise ConfigError(f"timm states no mean and deviation for '{name}': set model.pixel_mean and pixel_std.")
     return {"pixel_mean": [255 * x for x in config.mean], "pixel_std": [255 * x for x in config.std]}
 
 
